@@ -1,0 +1,15 @@
+//! The vocabulary of Tidemill: what crosses the borders between its parts.
+//!
+//! Nothing here does I/O, waits on a clock or knows DataFusion. A [`Delta`] is what flows, an
+//! [`Epoch`] is when, an [`Offset`] is from where; [`source`] and [`sink`] are the traits that
+//! connectors implement and the engine drives.
+
+pub mod delta;
+pub mod diagnostic;
+pub mod epoch;
+pub mod sink;
+pub mod source;
+
+pub use delta::{Delta, WEIGHT, delta_schema};
+pub use diagnostic::{Diagnostic, SqlState, did_you_mean};
+pub use epoch::Epoch;
