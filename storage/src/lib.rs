@@ -1,1 +1,23 @@
-//! stub
+//! What survives: runs of sorted rows, arrangements made of them, manifests that name them, and
+//! the log that tables append to.
+//!
+//! All durable things hang from one [`Root`], an object store under a prefix. Objects are written
+//! once and never changed; what changes is a [`VersionedObject`], whose next version is created
+//! only where it does not exist yet, which is compare-and-swap on every store.
+
+mod arrangement;
+mod compactor;
+mod error;
+mod layout;
+mod log;
+mod root;
+mod run;
+mod versioned;
+
+pub use arrangement::{Arrangement, Cursor, Snapshot};
+pub use error::Error;
+pub use layout::{Layout, SortColumn};
+pub use log::{Log, LogRecord};
+pub use root::Root;
+pub use run::{Run, RunBuilder, RunId};
+pub use versioned::VersionedObject;

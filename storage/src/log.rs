@@ -1,0 +1,305 @@
+//! The log that tables append to: durable before acknowledged.
+//!
+//! ```text
+//! segment file 00…0n.log:  "TMLOG" version 0 0 | record | record | …
+//! record:                  n_bytes u32 | crc32 u32 | epoch u64 | relation u32 | payload
+//! ```
+//!
+//! One thread writes; whatever has been handed to it while it synced the last group goes out with
+//! the next sync (group commit). A record that was cut off by a crash at the end of the last segment
+//! was never acknowledged and is dropped; a broken record anywhere else is damage.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tidemill_core::Epoch;
+use tokio::sync::oneshot;
+
+use crate::Error;
+
+const HEADER: &[u8; 8] = b"TMLOG\x01\0\0";
+/// A segment is closed when it is longer than this.
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// One change of one relation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    pub epoch: Epoch,
+    pub relation: u32,
+    pub payload: Vec<u8>,
+}
+
+type Answer = oneshot::Sender<Result<(), String>>;
+
+enum Request {
+    Append(Vec<u8>, Epoch, Answer),
+    Trim(Epoch),
+}
+
+/// An open log.
+#[derive(Debug)]
+pub struct Log {
+    requests: Sender<Request>,
+    directory: PathBuf,
+}
+
+impl Log {
+    /// Opens the log in `directory` and reads what is in it.
+    pub fn open(directory: &Path) -> Result<(Log, Vec<LogRecord>), Error> {
+        let error = |verb, path: &Path, source| Error::File { verb, path: path.display().to_string(), source };
+        std::fs::create_dir_all(directory).map_err(|e| error("created", directory, e))?;
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(directory)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>())
+            .map_err(|e| error("listed", directory, e))?;
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        paths.sort();
+        let mut records = Vec::new();
+        let mut segments = Vec::new();
+        for (idx, path) in paths.iter().enumerate() {
+            let read = read_segment(path, idx + 1 == paths.len())?;
+            let newest = read.iter().map(|record| record.epoch).max().unwrap_or(Epoch::ZERO);
+            segments.push(Segment { path: path.clone(), newest });
+            records.extend(read);
+        }
+        let next = paths.last().and_then(|path| segment_number(path)).map_or(0, |number| number + 1);
+        let (requests, inbox) = channel();
+        let mut writer = Writer { directory: directory.to_owned(), closed: segments, open: None, next };
+        std::thread::Builder::new()
+            .name("table-log".into())
+            .spawn(move || writer.run(inbox))
+            .expect("the system can start a thread");
+        Ok((Log { requests, directory: directory.to_owned() }, records))
+    }
+
+    /// Appends records of one epoch, all or none; durable when the future is done.
+    pub async fn append(&self, records: &[LogRecord]) -> Result<(), Error> {
+        let Some(epoch) = records.iter().map(|record| record.epoch).max() else { return Ok(()) };
+        let mut bytes = Vec::new();
+        for record in records {
+            encode(record, &mut bytes);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Append(bytes, epoch, answer)).expect("the writer outlives the log");
+        answered.await.expect("the writer answers").map_err(|reason| Error::File {
+            verb: "appended to",
+            path: self.directory.display().to_string(),
+            source: std::io::Error::other(reason),
+        })
+    }
+
+    /// Says that records up to `epoch` are not needed any more.
+    pub fn trim(&self, epoch: Epoch) {
+        self.requests.send(Request::Trim(epoch)).expect("the writer outlives the log");
+    }
+}
+
+fn segment_number(path: &Path) -> Option<u64> {
+    path.file_stem()?.to_str()?.parse().ok()
+}
+
+fn encode(record: &LogRecord, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend([0; 8]);
+    out.extend(record.epoch.0.to_le_bytes());
+    out.extend(record.relation.to_le_bytes());
+    out.extend(&record.payload);
+    let n_bytes = (out.len() - start - 8) as u32;
+    let crc = crc32fast::hash(&out[start + 8..]);
+    out[start..start + 4].copy_from_slice(&n_bytes.to_le_bytes());
+    out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn read_segment(path: &Path, is_last: bool) -> Result<Vec<LogRecord>, Error> {
+    let display = path.display().to_string();
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|mut file| file.read_to_end(&mut bytes))
+        .map_err(|source| Error::File { verb: "read", path: display.clone(), source })?;
+    if bytes.len() < HEADER.len() && is_last {
+        std::fs::remove_file(path).map_err(|source| Error::File { verb: "removed", path: display, source })?;
+        return Ok(Vec::new());
+    }
+    if !bytes.starts_with(&HEADER[..5]) {
+        return Err(Error::Damaged { path: display, reason: "it is not a log".into() });
+    }
+    if bytes[5] != HEADER[5] {
+        let (found, known) = (format!("log {}", bytes[5]), format!("log {}", HEADER[5]));
+        return Err(Error::UnknownFormat { path: display, found, known });
+    }
+    let mut records = Vec::new();
+    let mut rest = &bytes[HEADER.len()..];
+    while !rest.is_empty() {
+        let Some((record, after)) = decode(rest) else {
+            let at = bytes.len() - rest.len();
+            if is_last {
+                // Cut off now: the next segment makes this one an inner one.
+                OpenOptions::new()
+                    .write(true)
+                    .open(path)
+                    .and_then(|file| file.set_len(at as u64).and_then(|()| file.sync_data()))
+                    .map_err(|source| Error::File { verb: "cut back", path: display, source })?;
+                break;
+            }
+            return Err(Error::Damaged { path: display, reason: format!("the record at byte {at} is broken") });
+        };
+        records.push(record);
+        rest = after;
+    }
+    Ok(records)
+}
+
+fn decode(bytes: &[u8]) -> Option<(LogRecord, &[u8])> {
+    let (n_bytes, rest) = bytes.split_first_chunk::<4>()?;
+    let (crc, rest) = rest.split_first_chunk::<4>()?;
+    let (body, after) = rest.split_at_checked(u32::from_le_bytes(*n_bytes) as usize)?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let (epoch, body) = body.split_first_chunk::<8>()?;
+    let (relation, payload) = body.split_first_chunk::<4>()?;
+    let record = LogRecord {
+        epoch: Epoch(u64::from_le_bytes(*epoch)),
+        relation: u32::from_le_bytes(*relation),
+        payload: payload.to_vec(),
+    };
+    Some((record, after))
+}
+
+struct Segment {
+    path: PathBuf,
+    newest: Epoch,
+}
+
+struct Writer {
+    directory: PathBuf,
+    closed: Vec<Segment>,
+    open: Option<(Segment, File, u64)>,
+    next: u64,
+}
+
+impl Writer {
+    fn run(&mut self, inbox: Receiver<Request>) {
+        while let Ok(first) = inbox.recv() {
+            let mut bytes = Vec::new();
+            let mut newest = Epoch::ZERO;
+            let mut answers = Vec::new();
+            let mut trim = None;
+            for request in std::iter::once(first).chain(inbox.try_iter()) {
+                match request {
+                    Request::Append(record, epoch, answer) => {
+                        bytes.extend(record);
+                        newest = newest.max(epoch);
+                        answers.push(answer);
+                    }
+                    Request::Trim(epoch) => trim = Some(epoch),
+                }
+            }
+            if let Some(epoch) = trim {
+                self.trim(epoch);
+            }
+            if !answers.is_empty() {
+                let outcome = self.append(&bytes, newest).map_err(|error| error.to_string());
+                for answer in answers {
+                    // Nobody waits any more where the statement was cancelled.
+                    let _ = answer.send(outcome.clone());
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8], newest: Epoch) -> std::io::Result<()> {
+        let outcome = self.try_append(bytes, newest);
+        if outcome.is_err() {
+            // What is at the end of the file now is unknown: never append behind it. Reading stops
+            // at a broken record only in the last segment, so cut this one back to what is whole.
+            if let Some((segment, file, n_bytes)) = self.open.take()
+                && file.set_len(n_bytes).is_ok()
+            {
+                self.closed.push(segment);
+            }
+        }
+        outcome
+    }
+
+    fn try_append(&mut self, bytes: &[u8], newest: Epoch) -> std::io::Result<()> {
+        if self.open.is_none() {
+            let path = self.directory.join(format!("{:020}.log", self.next));
+            self.next += 1;
+            let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+            file.write_all(HEADER)?;
+            File::open(&self.directory)?.sync_all()?;
+            self.open = Some((Segment { path, newest: Epoch::ZERO }, file, HEADER.len() as u64));
+        }
+        let (segment, file, n_bytes) = self.open.as_mut().expect("opened above");
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        segment.newest = segment.newest.max(newest);
+        *n_bytes += bytes.len() as u64;
+        if *n_bytes > SEGMENT_BYTES_MAX {
+            let (segment, ..) = self.open.take().expect("it is open");
+            self.closed.push(segment);
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self, epoch: Epoch) {
+        self.closed.retain(|segment| {
+            let is_needed = segment.newest > epoch;
+            if !is_needed && let Err(error) = std::fs::remove_file(&segment.path) {
+                tracing::warn!(path = %segment.path.display(), %error, "a segment of the table log cannot be removed");
+            }
+            is_needed
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(epoch: u64, text: &str) -> LogRecord {
+        LogRecord { epoch: Epoch(epoch), relation: 7, payload: text.into() }
+    }
+
+    #[tokio::test]
+    async fn appended_records_are_read_again_and_a_torn_end_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let (log, records) = Log::open(directory.path()).unwrap();
+        assert_eq!(records, []);
+        log.append(&[record(1, "a"), record(1, "b")]).await.unwrap();
+        log.append(&[record(2, "c")]).await.unwrap();
+        drop(log);
+
+        let path = directory.path().join(format!("{:020}.log", 0));
+        let mut torn = std::fs::read(&path).unwrap();
+        let whole = torn.len();
+        encode(&record(3, "torn"), &mut torn);
+        for end in whole..torn.len() {
+            std::fs::write(&path, &torn[..end]).unwrap();
+            let (_, records) = Log::open(directory.path()).unwrap();
+            assert_eq!(records, [record(1, "a"), record(1, "b"), record(2, "c")], "cut at {end}");
+        }
+        // In a segment that is not the last one the same is damage.
+        std::fs::write(&path, &torn[..whole + 3]).unwrap();
+        std::fs::write(directory.path().join(format!("{:020}.log", 1)), HEADER).unwrap();
+        assert!(matches!(Log::open(directory.path()), Err(Error::Damaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn trimming_removes_what_is_old() {
+        let directory = tempfile::tempdir().unwrap();
+        for epoch in 1..=3 {
+            // Each opening starts a new segment.
+            let (log, records) = Log::open(directory.path()).unwrap();
+            assert_eq!(records.len() as u64, epoch - 1);
+            log.append(&[record(epoch, "x")]).await.unwrap();
+        }
+        let (log, _) = Log::open(directory.path()).unwrap();
+        log.trim(Epoch(2));
+        log.append(&[record(4, "y")]).await.unwrap();
+        let (_, records) = Log::open(directory.path()).unwrap();
+        assert_eq!(records, [record(3, "x"), record(4, "y")]);
+    }
+}
