@@ -1,1 +1,18 @@
-//! stub
+//! The incremental plan: what passes from `sql` to `engine`.
+//!
+//! A pipeline's plan is a DataFusion logical plan over *deltas*: the last column of every node is the
+//! row's weight (`__weight Int64`). Linear nodes (filter, projection, union all, unnest) are DataFusion's
+//! own. Everything that needs state, and every input, is an [`IncrementalNode`], whose [`Operator`]
+//! says by data alone what is to be computed: columns are positions in the node's inputs, expressions
+//! have been evaluated by a projection below. So a plan can be shown, compared, and one day shipped.
+
+mod node;
+mod operator;
+mod pipeline;
+
+pub use node::IncrementalNode;
+pub use operator::{
+    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Input, InputKind, Join, OrderColumn,
+    Operator, SEQUENCE, TopN, Upsert,
+};
+pub use pipeline::{PipelinePlan, Properties, RelationId};

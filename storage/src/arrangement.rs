@@ -426,7 +426,10 @@ mod tests {
         let layout = layout();
         let mut arrangement = Arrangement::new(layout.clone());
         for step in 0..5000 {
-            arrangement.add(&layout.encode_rows(&columns(&[(step * 7 % 1000, step), (step, -step)])).unwrap(), &[1, 1]);
+            arrangement.add(
+                &layout.encode_rows(&columns(&[(step * 7 % 1000, step), (step, -step)])).unwrap(),
+                &[1, 1],
+            );
             assert!(arrangement.current().runs().len() <= RUNS_MAX + 1);
         }
         let before = arrangement.snapshot();

@@ -39,11 +39,14 @@ impl Diagnostic for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Error::Conflict { .. } => {
-                Some("Another server uses this data directory. Stop it, or give this one a directory of its own.".into())
-            }
+            Error::Conflict { .. } => Some(
+                "Another server uses this data directory. Stop it, or give this one a directory of its own."
+                    .into(),
+            ),
             Error::UnknownFormat { .. } => Some("Start the version of Tidemill that wrote it.".into()),
-            Error::Damaged { .. } => Some("Restore the data directory from a backup; nothing was changed.".into()),
+            Error::Damaged { .. } => {
+                Some("Restore the data directory from a backup; nothing was changed.".into())
+            }
             _ => None,
         }
     }

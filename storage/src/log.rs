@@ -48,7 +48,8 @@ pub struct Log {
 impl Log {
     /// Opens the log in `directory` and reads what is in it.
     pub fn open(directory: &Path) -> Result<(Log, Vec<LogRecord>), Error> {
-        let error = |verb, path: &Path, source| Error::File { verb, path: path.display().to_string(), source };
+        let error =
+            |verb, path: &Path, source| Error::File { verb, path: path.display().to_string(), source };
         std::fs::create_dir_all(directory).map_err(|e| error("created", directory, e))?;
         let mut paths: Vec<PathBuf> = std::fs::read_dir(directory)
             .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>())
@@ -114,11 +115,17 @@ fn encode(record: &LogRecord, out: &mut Vec<u8>) {
 fn read_segment(path: &Path, is_last: bool) -> Result<Vec<LogRecord>, Error> {
     let display = path.display().to_string();
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|mut file| file.read_to_end(&mut bytes))
-        .map_err(|source| Error::File { verb: "read", path: display.clone(), source })?;
+    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|source| Error::File {
+        verb: "read",
+        path: display.clone(),
+        source,
+    })?;
     if bytes.len() < HEADER.len() && is_last {
-        std::fs::remove_file(path).map_err(|source| Error::File { verb: "removed", path: display, source })?;
+        std::fs::remove_file(path).map_err(|source| Error::File {
+            verb: "removed",
+            path: display,
+            source,
+        })?;
         return Ok(Vec::new());
     }
     if !bytes.starts_with(&HEADER[..5]) {
@@ -142,7 +149,10 @@ fn read_segment(path: &Path, is_last: bool) -> Result<Vec<LogRecord>, Error> {
                     .map_err(|source| Error::File { verb: "cut back", path: display, source })?;
                 break;
             }
-            return Err(Error::Damaged { path: display, reason: format!("the record at byte {at} is broken") });
+            return Err(Error::Damaged {
+                path: display,
+                reason: format!("the record at byte {at} is broken"),
+            });
         };
         records.push(record);
         rest = after;

@@ -33,7 +33,11 @@ impl Root {
 
     /// Memory, for tests.
     pub fn memory() -> Root {
-        Root { store: Arc::new(object_store::memory::InMemory::new()), directory: None, prefix: Path::default() }
+        Root {
+            store: Arc::new(object_store::memory::InMemory::new()),
+            directory: None,
+            prefix: Path::default(),
+        }
     }
 
     /// The part of this root below `name`.
@@ -104,15 +108,15 @@ impl Root {
     /// The names of all objects below this root, relative to it, in order.
     pub async fn list(&self) -> Result<Vec<String>, Error> {
         let prefix = (!self.prefix.as_ref().is_empty()).then_some(&self.prefix);
-        let found: Vec<_> = self
-            .store
-            .list(prefix)
-            .try_collect()
-            .await
-            .map_err(|source| Error::Object { verb: "listed", path: self.display(""), source })?;
+        let found: Vec<_> = self.store.list(prefix).try_collect().await.map_err(|source| Error::Object {
+            verb: "listed",
+            path: self.display(""),
+            source,
+        })?;
         let n_prefix_parts = self.prefix.parts().count();
         let relative = |path: &Path| -> String {
-            let parts: Vec<_> = path.parts().skip(n_prefix_parts).map(|part| part.as_ref().to_owned()).collect();
+            let parts: Vec<_> =
+                path.parts().skip(n_prefix_parts).map(|part| part.as_ref().to_owned()).collect();
             parts.join("/")
         };
         let mut names: Vec<String> = found.iter().map(|object| relative(&object.location)).collect();

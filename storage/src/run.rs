@@ -140,7 +140,8 @@ impl Run {
     /// The run as a file.
     pub fn to_bytes(&self) -> Bytes {
         let n_rows = self.len();
-        let mut out = BytesMut::with_capacity(64 + self.offsets.len() * 4 + self.weights.len() * 8 + self.bytes.len());
+        let mut out =
+            BytesMut::with_capacity(64 + self.offsets.len() * 4 + self.weights.len() * 8 + self.bytes.len());
         out.put_slice(MAGIC);
         out.put_u8(VERSION);
         out.put_u8(if self.weights.is_empty() { 0 } else { HAS_WEIGHTS });
@@ -179,7 +180,8 @@ impl Run {
         if crc32fast::hash(body).to_le_bytes() != crc {
             return Err(damaged("its checksum does not match"));
         }
-        let u64_at = |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes")) as usize;
+        let u64_at =
+            |at: usize| u64::from_le_bytes(body[at..at + 8].try_into().expect("eight bytes")) as usize;
         let (n_rows, n_bytes) = (u64_at(8), u64_at(16));
         let offsets_end = 24 + (n_rows + 1) * 4;
         let weights_start = offsets_end.next_multiple_of(8);
@@ -214,7 +216,12 @@ impl RunBuilder {
     pub fn with_capacity(n_rows: usize, n_bytes: usize) -> RunBuilder {
         let mut offsets = Vec::with_capacity(n_rows + 1);
         offsets.push(0);
-        RunBuilder { bytes: Vec::with_capacity(n_bytes), offsets, weights: Vec::with_capacity(n_rows), all_one: true }
+        RunBuilder {
+            bytes: Vec::with_capacity(n_bytes),
+            offsets,
+            weights: Vec::with_capacity(n_rows),
+            all_one: true,
+        }
     }
 
     /// Appends a row that is above all before it. A weight of zero is left out.
@@ -272,9 +279,14 @@ mod tests {
             let rows: Vec<_> = names[n_skipped..].iter().map(|name| (*name, 1)).collect();
             let run = run(&rows);
             for key in ["", "a", "aaa", "ab", "abcdefghijj", "abcdefghijk", "abd", "b", "c"] {
-                let expected = (0..run.len()).find(|idx| run.row(*idx) >= key.as_bytes()).unwrap_or(run.len());
+                let expected =
+                    (0..run.len()).find(|idx| run.row(*idx) >= key.as_bytes()).unwrap_or(run.len());
                 for from in 0..=expected {
-                    assert_eq!(run.lower_bound(key.as_bytes(), from), expected, "{key} from {from} in {rows:?}");
+                    assert_eq!(
+                        run.lower_bound(key.as_bytes(), from),
+                        expected,
+                        "{key} from {from} in {rows:?}"
+                    );
                 }
             }
         }
@@ -286,7 +298,8 @@ mod tests {
             let run = run(rows);
             let file = run.to_bytes();
             let back = Run::from_bytes("x", file.clone()).unwrap();
-            let read: Vec<_> = (0..back.len()).map(|idx| (back.row(idx).to_vec(), back.weight(idx))).collect();
+            let read: Vec<_> =
+                (0..back.len()).map(|idx| (back.row(idx).to_vec(), back.weight(idx))).collect();
             let wrote: Vec<_> = rows.iter().map(|(row, weight)| (row.as_bytes().to_vec(), *weight)).collect();
             assert_eq!(read, wrote);
             let mut broken = file.to_vec();

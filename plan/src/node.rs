@@ -1,0 +1,108 @@
+//! The extension node by which incremental operators stand in a DataFusion plan.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use datafusion::common::{DFSchemaRef, Result};
+use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
+
+use crate::operator::{InputKind, Operator};
+
+/// An [`Operator`] with its inputs and its output columns, the weight last.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IncrementalNode {
+    pub operator: Operator,
+    pub inputs: Vec<LogicalPlan>,
+    pub schema: DFSchemaRef,
+}
+
+impl PartialOrd for IncrementalNode {
+    /// Plans have no order that means anything; DataFusion asks for one all the same.
+    fn partial_cmp(&self, other: &IncrementalNode) -> Option<Ordering> {
+        (self == other).then_some(Ordering::Equal)
+    }
+}
+
+impl UserDefinedLogicalNodeCore for IncrementalNode {
+    fn name(&self) -> &str {
+        self.operator.name()
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        self.inputs.iter().collect()
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        // The plan is not optimised any more once it has these nodes.
+        Vec::new()
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let input_column = |input: usize, idx: usize| self.inputs[input].schema().field(idx).name().clone();
+        let list = |input: usize, columns: &[usize]| {
+            columns.iter().map(|idx| input_column(input, *idx)).collect::<Vec<_>>().join(", ")
+        };
+        match &self.operator {
+            Operator::Input(input) => {
+                let kind = match input.kind {
+                    InputKind::Append => "append-only",
+                    InputKind::Delta => "retracting",
+                    InputKind::Upsert => "upsert",
+                };
+                let n_columns = self.schema.fields().len() - 1;
+                let columns: Vec<_> =
+                    self.schema.fields()[..n_columns].iter().map(|field| field.name().as_str()).collect();
+                write!(f, "Input: {} [{}] {kind}", input.name, columns.join(", "))
+            }
+            Operator::Upsert(upsert) => write!(f, "Upsert: key=[{}]", list(0, &upsert.keys)),
+            Operator::Distinct => write!(f, "Distinct"),
+            Operator::Aggregate(aggregate) => {
+                let groups: Vec<_> = (0..aggregate.n_groups).collect();
+                let calls: Vec<_> = aggregate.calls.iter().map(|call| call.display.as_str()).collect();
+                write!(f, "Aggregate: group=[{}] calls=[{}]", list(0, &groups), calls.join(", "))?;
+                if let Some(close) = &aggregate.close {
+                    write!(f, " close={}", input_column(0, close.column))?;
+                }
+                Ok(())
+            }
+            Operator::Join(join) => {
+                write!(f, "Join: {} ", join.join_type)?;
+                let pairs: Vec<_> = join
+                    .left_keys
+                    .iter()
+                    .zip(&join.right_keys)
+                    .map(|(left, right)| format!("{} = {}", input_column(0, *left), input_column(1, *right)))
+                    .collect();
+                write!(f, "on=[{}]", pairs.join(", "))?;
+                if let Some(filter) = &join.filter {
+                    write!(f, " filter={filter}")?;
+                }
+                Ok(())
+            }
+            Operator::TopN(top_n) => {
+                let order: Vec<_> = top_n
+                    .order_by
+                    .iter()
+                    .map(|order| {
+                        let direction = if order.descending { " DESC" } else { "" };
+                        format!("{}{direction}", input_column(0, order.column))
+                    })
+                    .collect();
+                let partition = list(0, &top_n.partition);
+                write!(f, "TopN: limit={} ", top_n.limit)?;
+                if top_n.offset > 0 {
+                    write!(f, "offset={} ", top_n.offset)?;
+                }
+                write!(f, "partition=[{partition}] order=[{}]", order.join(", "))
+            }
+        }
+    }
+
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<IncrementalNode> {
+        Ok(IncrementalNode { inputs, ..self.clone() })
+    }
+}

@@ -1,0 +1,173 @@
+//! What a stateful step computes. One struct per operator.
+//!
+//! All positions are columns of the node's input without its weight.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::{DFSchemaRef, JoinType};
+use datafusion::logical_expr::{AggregateUDF, Expr};
+
+use crate::RelationId;
+
+/// One incremental step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Operator {
+    /// The changes of a relation.
+    Input(Input),
+    /// A keyed changelog becomes a delta.
+    Upsert(Upsert),
+    /// Every row of the input once.
+    Distinct,
+    Aggregate(Aggregate),
+    Join(Join),
+    TopN(TopN),
+}
+
+/// The changes of a relation, as they come.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Input {
+    pub relation: RelationId,
+    pub name: String,
+    /// Which columns of the relation, in this order. Not for [`InputKind::Upsert`], whose key columns
+    /// and sequence are needed first.
+    pub projection: Vec<usize>,
+    pub kind: InputKind,
+}
+
+/// What the weight of an input row means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InputKind {
+    /// Every weight is positive.
+    Append,
+    /// A Z-set.
+    Delta,
+    /// A positive weight sets the row of its key, a negative one deletes it; the last column before
+    /// the weight is the sequence in which the changes happened.
+    Upsert,
+}
+
+/// Output: the input's columns without the sequence.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Upsert {
+    /// The primary key.
+    pub keys: Vec<usize>,
+}
+
+/// Input: group columns first. Output: group columns, then one column per call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Aggregate {
+    pub n_groups: usize,
+    pub calls: Vec<AggregateCall>,
+    /// No input row is ever retracted.
+    pub is_append_only: bool,
+    /// `EMIT ON WINDOW CLOSE`: a group leaves once, when it is complete.
+    pub close: Option<Close>,
+}
+
+/// One aggregate function call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AggregateCall {
+    pub function: AggregateFunction,
+    pub args: Vec<usize>,
+    /// A Boolean column: only rows where it is true count.
+    pub filter: Option<usize>,
+    pub distinct: bool,
+    pub order_by: Vec<OrderColumn>,
+    pub ignore_nulls: bool,
+    pub return_type: DataType,
+    /// As the user wrote it, for EXPLAIN and messages.
+    pub display: String,
+}
+
+/// Which function, by how it can be maintained.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum AggregateFunction {
+    /// `count(*)` has no argument.
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+    /// Any other: touched groups are aggregated again.
+    Other(Arc<AggregateUDF>),
+}
+
+/// Inputs: left, right. Output: the first `n_left` columns of the left, then the first `n_right` of
+/// the right, as the type of the join asks; a mark join adds its mark.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Join {
+    pub join_type: JoinType,
+    pub left_keys: Vec<usize>,
+    pub right_keys: Vec<usize>,
+    /// `IS NOT DISTINCT FROM`: a NULL key matches a NULL key.
+    pub null_equals_null: bool,
+    pub n_left: usize,
+    pub n_right: usize,
+    /// What else a pair must fulfil, over `pair_schema`: all output columns of the left, then the right.
+    pub filter: Option<Expr>,
+    pub pair_schema: DFSchemaRef,
+    pub is_append_only: bool,
+}
+
+/// Output: the input's columns, then the row number from 1 if `rank` says so.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TopN {
+    pub partition: Vec<usize>,
+    pub order_by: Vec<OrderColumn>,
+    pub offset: usize,
+    pub limit: usize,
+    /// Whether the row number is a column of the output.
+    pub rank: bool,
+}
+
+/// A column to order by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OrderColumn {
+    pub column: usize,
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
+/// When a value of a time column is complete.
+///
+/// A row with value *v* can no longer appear once, for every source, its watermark is at least
+/// *v* + `delay`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Close {
+    /// The time column; of an aggregate, a group column.
+    pub column: usize,
+    pub sources: Vec<CloseSource>,
+}
+
+/// A source that decides on completeness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CloseSource {
+    pub relation: RelationId,
+    /// Microseconds from the value to the watermark that closes it.
+    pub delay: i64,
+}
+
+/// The relation's columns as a step sees them: `schema` and what the kind adds.
+pub const SEQUENCE: &str = "__sequence";
+
+impl Input {
+    /// The row schema of this input, given the relation's.
+    pub fn row_schema(&self, relation: &SchemaRef) -> SchemaRef {
+        Arc::new(relation.project(&self.projection).expect("projections are made from the relation's schema"))
+    }
+}
+
+impl Operator {
+    /// A word for EXPLAIN, metrics and the names of state.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Operator::Input(_) => "Input",
+            Operator::Upsert(_) => "Upsert",
+            Operator::Distinct => "Distinct",
+            Operator::Aggregate(_) => "Aggregate",
+            Operator::Join(_) => "Join",
+            Operator::TopN(_) => "TopN",
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! From a parsed query to a plan: for a SELECT as it is, for a pipeline rewritten to deltas.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
+    TableProvider,
+};
+use datafusion::catalog::view::ViewTable;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DFSchema, DataFusionError, TableReference};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::optimizer::Optimizer;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement};
+use tidemill_core::SqlState;
+use tidemill_plan::PipelinePlan;
+
+use crate::delta::{DeltaError, rewrite};
+use crate::functions::scalar_functions;
+use crate::naming::name_columns;
+use crate::refusal::Refusal;
+use crate::windows::rewrite_windows;
+
+/// The one database.
+pub const DATABASE: &str = "tidemill";
+
+/// What a name in a query stands for.
+#[derive(Debug, Clone)]
+pub enum Resolved {
+    /// Something with rows: for a pipeline a [`RelationTable`](crate::RelationTable), for a SELECT a snapshot.
+    Table(Arc<dyn TableProvider>),
+    /// A view, by its query.
+    View(Box<Query>),
+}
+
+/// What the planner asks for names.
+pub trait Names: Sync {
+    /// What `name` stands for; without a schema, along the search path.
+    fn resolve(&self, schema: Option<&str>, name: &str) -> std::result::Result<Option<Resolved>, Refusal>;
+}
+
+/// DataFusion's rules that are wrong for a standing query, each with its reason.
+const EXCLUDED_RULES: &[&str] = &[
+    // A limit below a union or a join keeps rows that a retraction above would have to bring back.
+    "push_down_limit",
+];
+
+/// Functions whose value depends on when they are asked.
+const CLOCKS: &[&str] = &["now", "current_date", "current_time", "today", "current_timestamp"];
+
+/// How deep views may nest.
+const VIEW_DEPTH_MAX: usize = 64;
+
+/// Plans queries. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Planner {
+    state: SessionState,
+    pipeline_optimizer: Arc<Optimizer>,
+}
+
+impl Planner {
+    /// A planner whose plans run in `n_lanes` partitions.
+    pub fn new(n_lanes: usize) -> Planner {
+        let mut config = SessionConfig::new()
+            .with_target_partitions(n_lanes)
+            .with_default_catalog_and_schema(DATABASE, "public")
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(false);
+        let options = config.options_mut();
+        options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
+        options.sql_parser.collect_spans = true;
+        options.sql_parser.map_string_types_to_utf8view = false;
+        options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_default_features()
+            .with_scalar_functions(
+                SessionStateBuilder::new()
+                    .with_default_features()
+                    .scalar_functions()
+                    .clone()
+                    .unwrap_or_default()
+                    .into_iter()
+                    .chain(scalar_functions())
+                    .collect(),
+            )
+            .build();
+        let rules = Optimizer::new()
+            .rules
+            .into_iter()
+            .filter(|rule| !EXCLUDED_RULES.contains(&rule.name()))
+            .collect();
+        Planner { state, pipeline_optimizer: Arc::new(Optimizer::with_rules(rules)) }
+    }
+
+    /// The session state that plans are made with.
+    pub fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    /// A plan of a query as it stands, not optimised, with the session that can run it.
+    ///
+    /// Its columns have the names that PostgreSQL gives them, made unique; `display_names` says what
+    /// the user is to see.
+    pub async fn plan_query(&self, query: &Query, names: &dyn Names) -> Result<QueryPlan, DeltaError> {
+        let mut query = query.clone();
+        let display_names = name_columns(&mut query);
+        let state = self.state_for(&mut query, names, 0).await?;
+        let plan = state.statement_to_plan(statement(query)).await?;
+        Ok(QueryPlan { plan, state, display_names })
+    }
+
+    /// An incremental plan of a query.
+    pub async fn plan_pipeline(
+        &self,
+        query: &Query,
+        names: &dyn Names,
+        emit_on_window_close: bool,
+    ) -> Result<PipelinePlan, DeltaError> {
+        if query.order_by.is_some() && query.limit_clause.is_none() && query.fetch.is_none() {
+            return Err(Refusal::not_incremental("ORDER BY without LIMIT")
+                .with_hint("A pipeline's result has no order. Add a LIMIT, or order it in the SELECT that reads it.")
+                .near("order")
+                .into());
+        }
+        let mut query = query.clone();
+        let display_names = name_columns(&mut query);
+        check_column_names(display_names.as_deref())?;
+        let state = self.state_for(&mut query, names, 0).await?;
+        let plan = state.statement_to_plan(statement(query)).await?;
+        refuse_unsteady_functions(&plan)?;
+        let optimized = self.optimize_for_pipeline(&state, plan)?;
+        let schema: SchemaRef = Arc::new(Schema::new(
+            optimized.schema().fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>(),
+        ));
+        let rewritten = rewrite(&optimized, emit_on_window_close)?;
+        Ok(PipelinePlan {
+            delta_plan: rewritten.plan,
+            schema,
+            properties: rewritten.properties,
+            inputs: rewritten.inputs.into_iter().collect(),
+        })
+    }
+
+    /// An expression over the columns of `schema`, types coerced and constants folded.
+    pub fn plan_expr(&self, expr: &SqlExpr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
+        let sql = expr.to_string();
+        let parsed = self.state.create_logical_expr(&sql, schema)?;
+        let simplify = datafusion::logical_expr::simplify::SimplifyContext::builder()
+            .with_schema(Arc::new(schema.clone()))
+            .build();
+        let simplifier = datafusion::optimizer::simplify_expressions::ExprSimplifier::new(simplify);
+        simplifier.simplify(simplifier.coerce(parsed, schema)?)
+    }
+
+    fn optimize_for_pipeline(&self, state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+        let analyzed = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+        self.pipeline_optimizer.optimize(analyzed, state, |_, _| {})
+    }
+
+    /// A session in which the relations that `query` names can be found.
+    async fn state_for(
+        &self,
+        query: &mut Query,
+        names: &dyn Names,
+        depth: usize,
+    ) -> Result<SessionState, DeltaError> {
+        rewrite_windows(query)?;
+        let references = self.state.resolve_table_references(&statement(query.clone()))?;
+        let mut schemas: HashMap<String, Arc<MemorySchemaProvider>> = HashMap::new();
+        schemas.insert("public".into(), Arc::default());
+        for reference in references {
+            let (catalog, schema, name) = match &reference {
+                TableReference::Bare { table } => (None, None, table),
+                TableReference::Partial { schema, table } => (None, Some(schema), table),
+                TableReference::Full { catalog, schema, table } => (Some(catalog), Some(schema), table),
+            };
+            if catalog.is_some_and(|catalog| catalog.as_ref() != DATABASE) {
+                return Err(Refusal {
+                    sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
+                    message: format!("cross-database references are not implemented: \"{reference}\""),
+                    hint: Some(format!("There is one database, \"{DATABASE}\".")),
+                    near: None,
+                }
+                .into());
+            }
+            let Some(resolved) = names.resolve(schema.map(|schema| schema.as_ref()), name)? else { continue };
+            let table: Arc<dyn TableProvider> = match resolved {
+                Resolved::Table(table) => table,
+                Resolved::View(view) => {
+                    if depth >= VIEW_DEPTH_MAX {
+                        return Err(Refusal::not_incremental(format!("views nested more than {depth} deep")).into());
+                    }
+                    let mut view = *view;
+                    let sql = view.to_string();
+                    name_columns(&mut view);
+                    let state = Box::pin(self.state_for(&mut view, names, depth + 1)).await?;
+                    let plan = state.statement_to_plan(statement(view)).await?;
+                    Arc::new(ViewTable::new(plan, Some(sql)))
+                }
+            };
+            let schema = schema.map_or("public", |schema| schema.as_ref()).to_owned();
+            schemas.entry(schema).or_default().register_table(name.to_string(), table)?;
+        }
+        let catalog = Arc::new(MemoryCatalogProvider::new());
+        for (name, schema) in schemas {
+            catalog.register_schema(&name, schema)?;
+        }
+        let list = MemoryCatalogProviderList::new();
+        datafusion::catalog::CatalogProviderList::register_catalog(&list, DATABASE.into(), catalog);
+        Ok(SessionStateBuilder::new_from_existing(self.state.clone()).with_catalog_list(Arc::new(list)).build())
+    }
+}
+
+/// A planned SELECT.
+#[derive(Debug)]
+pub struct QueryPlan {
+    pub plan: LogicalPlan,
+    pub state: SessionState,
+    /// The names of the columns as PostgreSQL would show them, where they are not the plan's own.
+    pub display_names: Option<Vec<String>>,
+}
+
+fn statement(query: Query) -> DfStatement {
+    DfStatement::Statement(Box::new(Statement::Query(Box::new(query))))
+}
+
+fn check_column_names(names: Option<&[String]>) -> Result<(), Refusal> {
+    let names = names.unwrap_or_default();
+    for (idx, name) in names.iter().enumerate() {
+        if names[..idx].contains(name) {
+            return Err(Refusal {
+                sqlstate: SqlState::DUPLICATE_COLUMN,
+                message: format!("column \"{name}\" specified more than once"),
+                hint: Some(format!("Give one of them another name: … AS {name}_2.")),
+                near: Some(name.clone()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses functions that would give another value when a step is replayed.
+fn refuse_unsteady_functions(plan: &LogicalPlan) -> Result<(), DeltaError> {
+    let mut unsteady = None;
+    plan.apply_with_subqueries(|node| {
+        datafusion::common::tree_node::TreeNode::apply(node, |node| {
+            node.apply_expressions(|expr| {
+                datafusion::common::tree_node::TreeNode::apply(expr, |expr| {
+                    if let Expr::ScalarFunction(function) = expr {
+                        let name = function.name();
+                        let is_volatile = function.func.signature().volatility == Volatility::Volatile;
+                        if is_volatile || CLOCKS.contains(&name) {
+                            unsteady = Some((name.to_owned(), is_volatile));
+                            return Ok(TreeNodeRecursion::Stop);
+                        }
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })
+        })
+    })?;
+    match unsteady {
+        None => Ok(()),
+        Some((name, true)) => Err(Refusal {
+            sqlstate: SqlState::INVALID_OBJECT_DEFINITION,
+            message: format!("{name}() gives another value each time, so a pipeline over it has no one answer"),
+            hint: Some("Compute it where the rows come from, or in the SELECT that reads the pipeline.".into()),
+            near: Some(name),
+        }
+        .into()),
+        Some((name, false)) => Err(Refusal {
+            sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
+            message: format!("a pipeline cannot use {name}(): its result would change while no row does"),
+            hint: Some("Compare with the time in the SELECT that reads the pipeline.".into()),
+            near: Some(name),
+        }
+        .into()),
+    }
+}
