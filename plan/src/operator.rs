@@ -93,8 +93,9 @@ pub enum AggregateFunction {
     Other(Arc<AggregateUDF>),
 }
 
-/// Inputs: left, right. Output: the first `n_left` columns of the left, then the first `n_right` of
-/// the right, as the type of the join asks; a mark join adds its mark.
+/// Inputs: left, right, of which the first `n_left` and `n_right` columns are the pair's; behind them stand
+/// computed keys. Output: those of the left, of the right or of both, as the type of the join asks; a
+/// mark join adds its mark.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Join {
     pub join_type: JoinType,

@@ -15,17 +15,21 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, DataFusionError, JoinType, NullEquality, ScalarValue, TableReference};
-use datafusion::logical_expr::expr::{AggregateFunction as AggregateFunctionExpr, NullTreatment, WindowFunction};
+use datafusion::common::{
+    Column, DFSchema, DFSchemaRef, DataFusionError, JoinType, NullEquality, ScalarValue, TableReference,
+};
+use datafusion::logical_expr::expr::{
+    AggregateFunction as AggregateFunctionExpr, NullTreatment, WindowFunction,
+};
 use datafusion::logical_expr::{
-    Aggregate as AggregatePlan, EmptyRelation, Expr, Extension, FetchType, Filter, Join as JoinPlan, Limit, LogicalPlan,
-    Operator as BinaryOperator, Projection, SkipType, Sort, SortExpr, SubqueryAlias, TableScan, Union, Unnest, Window,
-    WindowFunctionDefinition, build_join_schema,
+    Aggregate as AggregatePlan, EmptyRelation, Expr, Extension, FetchType, Filter, Join as JoinPlan, Limit,
+    LogicalPlan, Operator as BinaryOperator, Projection, SkipType, Sort, SortExpr, SubqueryAlias, TableScan,
+    Union, Unnest, Window, WindowFunctionDefinition, build_join_schema,
 };
 use tidemill_core::{SqlState, WEIGHT};
 use tidemill_plan::{
-    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, IncrementalNode, Input, InputKind, Join, Operator,
-    OrderColumn, Properties, RelationId, TopN, Upsert,
+    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, IncrementalNode, Input, InputKind, Join,
+    Operator, OrderColumn, Properties, RelationId, TopN, Upsert,
 };
 
 use crate::refusal::Refusal;
@@ -136,7 +140,9 @@ impl Rewriter {
         let node = |operator, inputs, schema| {
             LogicalPlan::Extension(Extension { node: Arc::new(IncrementalNode { operator, inputs, schema }) })
         };
-        let project_properties = |columns: &[usize]| project_columns(&relation.properties, &columns.iter().map(|c| Some(*c)).collect::<Vec<_>>());
+        let project_properties = |columns: &[usize]| {
+            project_columns(&relation.properties, &columns.iter().map(|c| Some(*c)).collect::<Vec<_>>())
+        };
         if relation.kind != InputKind::Upsert {
             let input = Input {
                 relation: relation.id,
@@ -214,7 +220,8 @@ impl Rewriter {
 
     fn subquery_alias(&mut self, alias: &SubqueryAlias, bound: Option<RankBound>) -> Result<Node> {
         let input = self.rewrite(&alias.input, bound)?;
-        let plan = LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input.plan), alias.alias.clone())?);
+        let plan =
+            LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input.plan), alias.alias.clone())?);
         Ok(Node { plan, properties: input.properties })
     }
 
@@ -251,11 +258,8 @@ impl Rewriter {
     fn unnest(&mut self, unnest: &Unnest) -> Result<Node> {
         let input = self.rewrite(&unnest.input, None)?;
         let n_input = unnest.input.schema().fields().len();
-        let closes = unnest
-            .dependency_indices
-            .iter()
-            .map(|source| input.properties.closes[*source].clone())
-            .collect();
+        let closes =
+            unnest.dependency_indices.iter().map(|source| input.properties.closes[*source].clone()).collect();
         let properties =
             Properties { is_append_only: input.properties.is_append_only, unique_keys: Vec::new(), closes };
         let mut dependency_indices = unnest.dependency_indices.clone();
@@ -306,7 +310,8 @@ impl Rewriter {
         } else {
             Operator::Aggregate(Aggregate { n_groups, calls, is_append_only, close })
         };
-        let node = IncrementalNode { operator, inputs: vec![projected], schema: with_weight(&aggregate.schema)? };
+        let node =
+            IncrementalNode { operator, inputs: vec![projected], schema: with_weight(&aggregate.schema)? };
         Ok(Node { plan: LogicalPlan::Extension(Extension { node: Arc::new(node) }), properties })
     }
 
@@ -325,7 +330,9 @@ impl Rewriter {
         let right = self.rewrite(&join.right, None)?;
         if join.null_aware {
             return Err(Refusal::not_incremental("NOT IN over a subquery")
-                .with_hint("Write NOT EXISTS (SELECT … WHERE …), which treats NULL the way one usually means.")
+                .with_hint(
+                    "Write NOT EXISTS (SELECT … WHERE …), which treats NULL the way one usually means.",
+                )
                 .near("not")
                 .into());
         }
@@ -334,7 +341,9 @@ impl Rewriter {
             return Err(Refusal {
                 sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
                 message: "a join in a pipeline needs at least one equality between its sides".into(),
-                hint: Some("Add a condition such as a.key = b.key; every pair of rows would be compared.".into()),
+                hint: Some(
+                    "Add a condition such as a.key = b.key; every pair of rows would be compared.".into(),
+                ),
                 near: Some("join".into()),
             }
             .into());
@@ -352,19 +361,21 @@ impl Rewriter {
             && left.properties.is_append_only
             && right.properties.is_append_only;
         let pair_schema = build_join_schema(join.left.schema(), join.right.schema(), &JoinType::Inner)?;
-        let (keeps_left, keeps_right) = match join.join_type {
-            JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => (true, false),
-            JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => (false, true),
-            _ => (true, true),
-        };
-        let properties = join_properties(join, &left.properties, &right.properties, &left_keys, &right_keys, is_append_only);
+        let properties = join_properties(
+            join,
+            &left.properties,
+            &right.properties,
+            &left_keys,
+            &right_keys,
+            is_append_only,
+        );
         let operator = Operator::Join(Join {
             join_type: join.join_type,
             left_keys,
             right_keys,
             null_equals_null: join.null_equality == NullEquality::NullEqualsNull,
-            n_left: if keeps_left { n_left } else { 0 },
-            n_right: if keeps_right { n_right } else { 0 },
+            n_left,
+            n_right,
             filter: join.filter.clone(),
             pair_schema: Arc::new(pair_schema),
             is_append_only,
@@ -391,7 +402,9 @@ impl Rewriter {
         };
         let fetch = match limit.get_fetch_type()? {
             FetchType::Literal(Some(fetch)) => fetch,
-            FetchType::Literal(None) => return Err(Refusal::not_incremental("OFFSET without LIMIT").near("offset").into()),
+            FetchType::Literal(None) => {
+                return Err(Refusal::not_incremental("OFFSET without LIMIT").near("offset").into());
+            }
             FetchType::UnsupportedExpr => {
                 return Err(Refusal::not_incremental("a LIMIT that is not a constant").near("limit").into());
             }
@@ -399,9 +412,16 @@ impl Rewriter {
         // Projections may have come between the limit and its order.
         match limit.input.as_ref() {
             LogicalPlan::Sort(sort) => self.top_n(&sort.input, &sort.expr, offset, fetch),
-            LogicalPlan::Projection(projection) if matches!(projection.input.as_ref(), LogicalPlan::Sort(_)) => {
-                let below = Limit { skip: limit.skip.clone(), fetch: limit.fetch.clone(), input: projection.input.clone() };
-                let moved = Projection::try_new(projection.expr.clone(), Arc::new(LogicalPlan::Limit(below)))?;
+            LogicalPlan::Projection(projection)
+                if matches!(projection.input.as_ref(), LogicalPlan::Sort(_)) =>
+            {
+                let below = Limit {
+                    skip: limit.skip.clone(),
+                    fetch: limit.fetch.clone(),
+                    input: projection.input.clone(),
+                };
+                let moved =
+                    Projection::try_new(projection.expr.clone(), Arc::new(LogicalPlan::Limit(below)))?;
                 self.projection(&moved, None)
             }
             _ => Err(Refusal::not_incremental("LIMIT without ORDER BY")
@@ -411,7 +431,13 @@ impl Rewriter {
         }
     }
 
-    fn top_n(&mut self, input: &LogicalPlan, order: &[SortExpr], offset: usize, limit: usize) -> Result<Node> {
+    fn top_n(
+        &mut self,
+        input: &LogicalPlan,
+        order: &[SortExpr],
+        offset: usize,
+        limit: usize,
+    ) -> Result<Node> {
         let node = self.rewrite(input, None)?;
         let n_columns = input.schema().fields().len();
         let mut columns = Columns::all(input.schema());
@@ -430,7 +456,9 @@ impl Rewriter {
     /// `row_number() OVER (PARTITION BY … ORDER BY …)` under a bound on it.
     fn window(&mut self, window: &Window, bound: Option<RankBound>) -> Result<Node> {
         let [expr] = &window.window_expr[..] else {
-            return Err(Refusal::not_incremental("several window functions in one SELECT").near("over").into());
+            return Err(Refusal::not_incremental("several window functions in one SELECT")
+                .near("over")
+                .into());
         };
         let function = match expr {
             Expr::WindowFunction(function) => function,
@@ -441,14 +469,16 @@ impl Rewriter {
             _ => return Err(internal("a window expression is a window function")),
         };
         let n_columns = window.input.schema().fields().len();
-        let is_row_number = matches!(&function.fun, WindowFunctionDefinition::WindowUDF(udf) if udf.name() == "row_number");
+        let is_row_number =
+            matches!(&function.fun, WindowFunctionDefinition::WindowUDF(udf) if udf.name() == "row_number");
         let bound = bound.filter(|bound| bound.column == n_columns && is_row_number);
         let Some(bound) = bound else {
             return Err(refuse_window(function));
         };
         let node = self.rewrite(&window.input, None)?;
         let mut columns = Columns::all(window.input.schema());
-        let partition: Vec<usize> = function.params.partition_by.iter().map(|expr| columns.of(expr)).collect();
+        let partition: Vec<usize> =
+            function.params.partition_by.iter().map(|expr| columns.of(expr)).collect();
         let order_by = columns.order_by(&function.params.order_by);
         let projected = columns.project(node.plan)?;
         let mut properties = node.properties;
@@ -463,14 +493,20 @@ impl Rewriter {
             properties.unique_keys.push(key);
         }
         properties.closes.push(Vec::new());
-        let operator = Operator::TopN(TopN { partition, order_by, offset: 0, limit: bound.limit, rank: true });
+        let operator =
+            Operator::TopN(TopN { partition, order_by, offset: 0, limit: bound.limit, rank: true });
         let plan = incremental(operator, projected, with_weight(&window.schema)?, n_columns)?;
         Ok(Node { plan, properties })
     }
 }
 
 /// A node that passes the first `n_columns` of its input on. Positions say which they are.
-fn incremental(operator: Operator, input: LogicalPlan, schema: DFSchemaRef, n_columns: usize) -> Result<LogicalPlan> {
+fn incremental(
+    operator: Operator,
+    input: LogicalPlan,
+    schema: DFSchemaRef,
+    n_columns: usize,
+) -> Result<LogicalPlan> {
     assert!(schema.fields().len() > n_columns, "a node adds columns, never drops them");
     let node = IncrementalNode { operator, inputs: vec![input], schema };
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
@@ -483,18 +519,23 @@ fn empty_relation(empty: &EmptyRelation) -> Result<Node> {
             .into());
     }
     let n_columns = empty.schema.fields().len();
-    let plan = LogicalPlan::EmptyRelation(EmptyRelation { produce_one_row: false, schema: with_weight(&empty.schema)? });
-    let properties =
-        Properties { is_append_only: true, unique_keys: vec![Vec::new()], closes: vec![Vec::new(); n_columns] };
+    let plan = LogicalPlan::EmptyRelation(EmptyRelation {
+        produce_one_row: false,
+        schema: with_weight(&empty.schema)?,
+    });
+    let properties = Properties {
+        is_append_only: true,
+        unique_keys: vec![Vec::new()],
+        closes: vec![Vec::new(); n_columns],
+    };
     Ok(Node { plan, properties })
 }
 
 fn refuse_window(function: &WindowFunction) -> DeltaError {
     let name = function.fun.name();
     let refusal = if name == "row_number" {
-        Refusal::not_incremental("row_number() without an upper bound").with_hint(
-            "Bound it: SELECT … FROM (SELECT …, row_number() OVER (…) AS n FROM …) WHERE n <= 10.",
-        )
+        Refusal::not_incremental("row_number() without an upper bound")
+            .with_hint("Bound it: SELECT … FROM (SELECT …, row_number() OVER (…) AS n FROM …) WHERE n <= 10.")
     } else {
         Refusal::not_incremental(format!("the window function {name}()"))
     };
@@ -584,9 +625,12 @@ fn call(expr: &Expr, return_type: DataType, columns: &mut Columns) -> Result<Agg
         }
     };
     if !params.order_by.is_empty() {
-        return Err(Refusal::not_incremental(format!("ORDER BY inside {}()", func.name())).near(func.name().to_string()).into());
+        return Err(Refusal::not_incremental(format!("ORDER BY inside {}()", func.name()))
+            .near(func.name().to_string())
+            .into());
     }
-    let counts_rows = function == AggregateFunction::Count && !params.distinct && params.args.iter().all(is_constant);
+    let counts_rows =
+        function == AggregateFunction::Count && !params.distinct && params.args.iter().all(is_constant);
     let args = if counts_rows { Vec::new() } else { params.args.iter().map(|arg| columns.of(arg)).collect() };
     Ok(AggregateCall {
         function,
@@ -659,8 +703,10 @@ fn project_columns(properties: &Properties, sources: &[Option<usize>]) -> Proper
             key.iter().map(|column| sources.iter().position(|source| source == &Some(*column))).collect()
         })
         .collect();
-    let closes =
-        sources.iter().map(|source| source.map_or_else(Vec::new, |source| properties.closes[source].clone())).collect();
+    let closes = sources
+        .iter()
+        .map(|source| source.map_or_else(Vec::new, |source| properties.closes[source].clone()))
+        .collect();
     Properties { is_append_only: properties.is_append_only, unique_keys, closes }
 }
 
@@ -675,7 +721,12 @@ fn closes_of(expr: &Expr, schema: &DFSchema, properties: &Properties) -> Vec<Clo
             Some(idx) => properties.closes[idx].clone(),
             None => Vec::new(),
         },
-        Expr::Cast(cast) if matches!(cast.field.data_type(), DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, _)) => {
+        Expr::Cast(cast)
+            if matches!(
+                cast.field.data_type(),
+                DataType::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, _)
+            ) =>
+        {
             closes_of(&cast.expr, schema, properties)
         }
         // v = ts + i, so the last v that the times below a watermark can give is i later.
@@ -724,7 +775,7 @@ fn literal_micros(expr: &Expr) -> Option<i64> {
 
 fn literal_unit_micros(expr: &Expr) -> Option<i64> {
     let Expr::Literal(value, _) = expr else { return None };
-    match value.try_as_str()?? .to_lowercase().as_str() {
+    match value.try_as_str()??.to_lowercase().as_str() {
         "second" => Some(1_000_000),
         "minute" => Some(60_000_000),
         "hour" => Some(3_600_000_000),
@@ -769,7 +820,10 @@ fn rank_bound(predicate: &Expr, schema: &DFSchema) -> Option<RankBound> {
 fn refuse_subqueries(predicate: &Expr) -> Result<()> {
     let mut found = false;
     predicate.apply(|expr| {
-        found |= matches!(expr, Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_));
+        found |= matches!(
+            expr,
+            Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_)
+        );
         Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     if found {

@@ -25,7 +25,10 @@ pub fn name_columns(query: &mut Query) -> Option<Vec<String>> {
             }
         };
         let unique = if used.contains(&name) {
-            (1..).map(|n| format!("{name}:{n}")).find(|name| !used.contains(name)).expect("some number is free")
+            (1..)
+                .map(|n| format!("{name}:{n}"))
+                .find(|name| !used.contains(name))
+                .expect("some number is free")
         } else {
             name.clone()
         };
@@ -33,7 +36,8 @@ pub fn name_columns(query: &mut Query) -> Option<Vec<String>> {
             // A plain column keeps its relation's name as qualifier, which ORDER BY may use.
             let is_column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
             if !is_column || unique != name {
-                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', &unique) };
+                *item =
+                    SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', &unique) };
             }
         } else if let SelectItem::ExprWithAlias { alias, .. } = item
             && unique != name
@@ -145,7 +149,8 @@ mod tests {
                    (SELECT max(z) FROM u), EXTRACT(year FROM d), COUNT(a)";
         let mut query = *Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).unwrap().parse_query().unwrap();
         let names = name_columns(&mut query).unwrap();
-        let expected = ["count", "?column?", "a", "b", "X", "a", "int8", "case", "?column?", "max", "extract", "count"];
+        let expected =
+            ["count", "?column?", "a", "b", "X", "a", "int8", "case", "?column?", "max", "extract", "count"];
         assert_eq!(names, expected);
         assert!(query.to_string().contains("COUNT(a) AS \"count:1\""), "{query}");
     }

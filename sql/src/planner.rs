@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
     TableProvider,
 };
-use datafusion::catalog::view::ViewTable;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DataFusionError, TableReference};
 use datafusion::execution::SessionStateBuilder;
@@ -125,7 +125,9 @@ impl Planner {
     ) -> Result<PipelinePlan, DeltaError> {
         if query.order_by.is_some() && query.limit_clause.is_none() && query.fetch.is_none() {
             return Err(Refusal::not_incremental("ORDER BY without LIMIT")
-                .with_hint("A pipeline's result has no order. Add a LIMIT, or order it in the SELECT that reads it.")
+                .with_hint(
+                    "A pipeline's result has no order. Add a LIMIT, or order it in the SELECT that reads it.",
+                )
                 .near("order")
                 .into());
         }
@@ -159,7 +161,11 @@ impl Planner {
         simplifier.simplify(simplifier.coerce(parsed, schema)?)
     }
 
-    fn optimize_for_pipeline(&self, state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    fn optimize_for_pipeline(
+        &self,
+        state: &SessionState,
+        plan: LogicalPlan,
+    ) -> Result<LogicalPlan, DataFusionError> {
         let analyzed = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
         self.pipeline_optimizer.optimize(analyzed, state, |_, _| {})
     }
@@ -195,7 +201,9 @@ impl Planner {
                 Resolved::Table(table) => table,
                 Resolved::View(view) => {
                     if depth >= VIEW_DEPTH_MAX {
-                        return Err(Refusal::not_incremental(format!("views nested more than {depth} deep")).into());
+                        return Err(
+                            Refusal::not_incremental(format!("views nested more than {depth} deep")).into()
+                        );
                     }
                     let mut view = *view;
                     let sql = view.to_string();
@@ -214,7 +222,9 @@ impl Planner {
         }
         let list = MemoryCatalogProviderList::new();
         datafusion::catalog::CatalogProviderList::register_catalog(&list, DATABASE.into(), catalog);
-        Ok(SessionStateBuilder::new_from_existing(self.state.clone()).with_catalog_list(Arc::new(list)).build())
+        Ok(SessionStateBuilder::new_from_existing(self.state.clone())
+            .with_catalog_list(Arc::new(list))
+            .build())
     }
 }
 
@@ -270,8 +280,12 @@ fn refuse_unsteady_functions(plan: &LogicalPlan) -> Result<(), DeltaError> {
         None => Ok(()),
         Some((name, true)) => Err(Refusal {
             sqlstate: SqlState::INVALID_OBJECT_DEFINITION,
-            message: format!("{name}() gives another value each time, so a pipeline over it has no one answer"),
-            hint: Some("Compute it where the rows come from, or in the SELECT that reads the pipeline.".into()),
+            message: format!(
+                "{name}() gives another value each time, so a pipeline over it has no one answer"
+            ),
+            hint: Some(
+                "Compute it where the rows come from, or in the SELECT that reads the pipeline.".into(),
+            ),
             near: Some(name),
         }
         .into()),

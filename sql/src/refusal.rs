@@ -19,7 +19,9 @@ impl Refusal {
         Refusal {
             sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
             message: format!("a pipeline cannot maintain {construct}"),
-            hint: Some("Leave it out of the pipeline and use it in a SELECT over the pipeline's result.".into()),
+            hint: Some(
+                "Leave it out of the pipeline and use it in a SELECT over the pipeline's result.".into(),
+            ),
             near: None,
         }
     }

@@ -12,8 +12,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, TableAlias, TableFactor, VisitMut,
-    VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, TableAlias, TableFactor,
+    VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -53,25 +53,29 @@ fn rewritten(factor: &TableFactor) -> Result<Option<TableFactor>, Refusal> {
         "hop" => "HOP(relation, time_column, slide, size [, offset])",
         _ => return Ok(None),
     };
-    let wrong = |what: String| {
-        Refusal {
-            sqlstate: SqlState::WINDOWING,
-            message: what,
-            hint: Some(format!("Write {usage}, for example with INTERVAL '10 seconds'.")),
-            near: Some(function.clone()),
-        }
+    let wrong = |what: String| Refusal {
+        sqlstate: SqlState::WINDOWING,
+        message: what,
+        hint: Some(format!("Write {usage}, for example with INTERVAL '10 seconds'.")),
+        near: Some(function.clone()),
     };
     let args = args.args.iter().map(plain).collect::<Option<Vec<&Expr>>>();
-    let args = args.ok_or_else(|| wrong(format!("the arguments of {} are not named", function.to_uppercase())))?;
+    let args =
+        args.ok_or_else(|| wrong(format!("the arguments of {} are not named", function.to_uppercase())))?;
     let (relation, time, slide, size, offset) = match (&function[..], &args[..]) {
         ("tumble", [relation, time, size]) => (relation, time, size, size, None),
         ("tumble", [relation, time, size, offset]) => (relation, time, size, size, Some(offset)),
         ("hop", [relation, time, slide, size]) => (relation, time, slide, size, None),
         ("hop", [relation, time, slide, size, offset]) => (relation, time, slide, size, Some(offset)),
-        _ => return Err(wrong(format!("{} does not take {} arguments", function.to_uppercase(), args.len()))),
+        _ => {
+            return Err(wrong(format!("{} does not take {} arguments", function.to_uppercase(), args.len())));
+        }
     };
     let Some(relation) = relation_name(relation) else {
-        return Err(wrong(format!("the first argument of {} names a relation, not \"{relation}\"", function.to_uppercase())));
+        return Err(wrong(format!(
+            "the first argument of {} names a relation, not \"{relation}\"",
+            function.to_uppercase()
+        )));
     };
     for duration in [Some(slide), Some(size), offset].into_iter().flatten() {
         if !matches!(duration, Expr::Interval(_)) {

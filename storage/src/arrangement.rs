@@ -58,10 +58,10 @@ impl Snapshot {
     ///
     /// `keys` ascend. A row is given once, with its total weight, which is not zero; the rows of a
     /// key ascend.
-    pub fn lookup<'k>(
-        &self,
+    pub fn lookup<'a, 'k>(
+        &'a self,
         keys: impl IntoIterator<Item = &'k [u8]>,
-        mut found: impl FnMut(usize, &[u8], i64),
+        mut found: impl FnMut(usize, &'a [u8], i64),
     ) {
         let mut positions = vec![0; self.runs.len()];
         let mut ranges: Vec<Range> = Vec::with_capacity(self.runs.len());
@@ -90,7 +90,7 @@ impl Snapshot {
     }
 
     /// Calls `found(row, weight)` for the rows of one key in ascending order, until it says `false`.
-    pub fn lookup_while(&self, key: &[u8], found: impl FnMut(&[u8], i64) -> bool) {
+    pub fn lookup_while<'a>(&'a self, key: &[u8], found: impl FnMut(&'a [u8], i64) -> bool) {
         let mut ranges: Vec<Range> =
             self.runs.iter().map(|run| Range { run, idx: run.lower_bound(key, 0) }).collect();
         merge_ranges(&mut ranges, key, found);
@@ -301,7 +301,7 @@ impl Arrangement {
 }
 
 /// Rows in ascending order, each once, with the sum of its weights.
-pub(crate) fn sort_rows(rows: &Rows, weights: &[i64]) -> Arc<Run> {
+pub fn sort_rows(rows: &Rows, weights: &[i64]) -> Arc<Run> {
     assert_eq!(rows.num_rows(), weights.len(), "one weight per row");
     let n_rows = rows.num_rows();
     if n_rows == 0 {

@@ -14,7 +14,7 @@ mod root;
 mod run;
 mod versioned;
 
-pub use arrangement::{Arrangement, Cursor, Snapshot};
+pub use arrangement::{Arrangement, Cursor, Snapshot, sort_rows};
 pub use error::Error;
 pub use layout::{Layout, SortColumn};
 pub use log::{Log, LogRecord};

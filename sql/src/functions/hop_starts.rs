@@ -55,7 +55,9 @@ impl ScalarUDFImpl for HopStarts {
         let slide = literal_micros(slide)?;
         let size = literal_micros(size)?;
         if slide <= 0 || size <= 0 || size % slide != 0 {
-            return exec_err!("the size of a hopping window, {size} µs, is no multiple of its slide, {slide} µs");
+            return exec_err!(
+                "the size of a hopping window, {size} µs, is no multiple of its slide, {slide} µs"
+            );
         }
         let times = time.to_array(args.number_rows)?;
         let without_zone = cast(&times, &DataType::Timestamp(TimeUnit::Microsecond, None))?;

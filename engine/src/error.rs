@@ -1,0 +1,83 @@
+use datafusion::common::DataFusionError;
+use tidemill_core::source::ConnectorError;
+use tidemill_core::{Diagnostic, SqlState};
+
+/// What can go wrong while change is computed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An expression failed, or a plan could not be executed.
+    #[error(transparent)]
+    Execution(#[from] DataFusionError),
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    #[error(transparent)]
+    Storage(#[from] tidemill_storage::Error),
+    #[error(transparent)]
+    Connector(#[from] ConnectorError),
+    #[error("{operator} got a retraction of a row that was never there")]
+    NegativeWeight { operator: &'static str },
+    #[error("duplicate key value violates the primary key of table \"{table}\"")]
+    DuplicateKey { table: String, key: String },
+    #[error("null value in column \"{column}\" of table \"{table}\" violates its NOT NULL constraint")]
+    NullValue { table: String, column: String },
+    #[error("{kind} \"{name}\" is not running: {reason}")]
+    NotRunning { kind: &'static str, name: String, reason: String },
+    #[error("the state of {what} is missing from checkpoint {epoch} of its dataflow")]
+    StateMissing { what: String, epoch: tidemill_core::Epoch },
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl Diagnostic for Error {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Error::Execution(_) | Error::Arrow(_) => SqlState::DATA_EXCEPTION,
+            Error::Storage(error) => error.sqlstate(),
+            Error::Connector(error) => error.sqlstate(),
+            Error::NegativeWeight { .. } => SqlState::DATA_EXCEPTION,
+            Error::DuplicateKey { .. } => SqlState::UNIQUE_VIOLATION,
+            Error::NullValue { .. } => SqlState::NOT_NULL_VIOLATION,
+            Error::NotRunning { .. } => SqlState::NOT_IN_PREREQUISITE_STATE,
+            Error::StateMissing { .. } => SqlState::DATA_CORRUPTED,
+            Error::ShuttingDown => SqlState::ADMIN_SHUTDOWN,
+            Error::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Error::Storage(error) => error.hint(),
+            Error::Connector(error) => error.hint(),
+            Error::NegativeWeight { .. } => {
+                Some("A source sent a delete or an update for a row that it had not sent before.".into())
+            }
+            Error::DuplicateKey { .. } => {
+                Some("Use INSERT … ON CONFLICT DO UPDATE or DO NOTHING, or UPDATE the row.".into())
+            }
+            Error::StateMissing { .. } => Some(
+                "The pipeline's plan is not the one that was checkpointed. Drop the pipeline and create it again; \
+                 its inputs are read from the start."
+                    .into(),
+            ),
+            _ => None,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Error::DuplicateKey { key, .. } => Some(format!("Key {key} already exists.")),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> DataFusionError {
+        match error {
+            Error::Execution(error) => error,
+            other => DataFusionError::External(Box::new(other)),
+        }
+    }
+}

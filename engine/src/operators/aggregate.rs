@@ -1,0 +1,579 @@
+//! `GROUP BY`: for each touched group the old row out and the new row in.
+//!
+//! State is one row per group: its key, how many rows it has, and each call's accumulator. Calls whose
+//! value cannot be taken back from an accumulator have a table of their own beside it: min and max over
+//! input that retracts keep every value in order, so that the first is the answer; DISTINCT keeps
+//! the weight of every value, and passes on only when that rises from zero or falls to it.
+//!
+//! With `EMIT ON WINDOW CLOSE` nothing leaves while a group is open. Its time column comes first in the
+//! state's order, so that closing is a scan from the start up to the watermark. A row for a group
+//! that has been closed is late: it is handed out beside the output.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::{and, cast, concat, filter_record_batch, take};
+use arrow::datatypes::{DataType, Field, Int64Type, SchemaRef, TimeUnit};
+use arrow::row::{RowConverter, SortField};
+use tidemill_core::Delta;
+use tidemill_plan as plan;
+use tidemill_plan::{AggregateCall, AggregateFunction, Close};
+use tidemill_storage::{Run, RunBuilder, Snapshot, SortColumn, sort_rows};
+
+use super::linear::{Accumulators, Kind};
+use super::{Build, Grouping, LateRows, Operator, Output, StateTable, StepContext, output_batch};
+use crate::Error;
+
+pub(crate) struct Aggregate {
+    /// The group columns in the order of the state's key.
+    key_columns: Vec<usize>,
+    calls: Vec<Call>,
+    groups: StateTable,
+    close: Option<Close>,
+    output: SchemaRef,
+}
+
+struct Call {
+    call: AggregateCall,
+    kind: Kind,
+    /// Positions of the accumulator in the state's columns.
+    state: std::ops::Range<usize>,
+    values: Values,
+}
+
+/// What a call keeps beside its accumulator.
+enum Values {
+    None,
+    /// Every value, the answer first.
+    Ordered(StateTable),
+    /// Every distinct value.
+    Distinct(StateTable),
+}
+
+impl Aggregate {
+    pub fn new(aggregate: &plan::Aggregate, build: &Build) -> Result<Aggregate, Error> {
+        let input = &build.inputs[0];
+        let mut key_columns: Vec<usize> = (0..aggregate.n_groups).collect();
+        if let Some(close) = &aggregate.close {
+            key_columns.retain(|column| *column != close.column);
+            key_columns.insert(0, close.column);
+        }
+        // Rows are dealt out by the group columns in the plan's order.
+        let deal_by: Vec<usize> = (0..aggregate.n_groups)
+            .map(|group| key_columns.iter().position(|column| *column == group).expect("a permutation"))
+            .collect();
+        let key: Vec<SortColumn> =
+            key_columns.iter().map(|column| SortColumn::ascending(input.field(*column))).collect();
+
+        let mut columns = key.clone();
+        columns.push(SortColumn::ascending(&Field::new("__rows", DataType::Int64, false)));
+        let mut calls = Vec::new();
+        for (idx, call) in aggregate.calls.iter().enumerate() {
+            let arg = call.args.first().map(|arg| input.field(*arg));
+            let kind = Kind::of(call, arg.map(|arg| arg.data_type()))?;
+            if call.args.len() > 1 {
+                return Err(Error::Unsupported(format!("a pipeline cannot maintain {}", call.display)));
+            }
+            let start = columns.len();
+            for (part, data_type) in kind.state_types(call).into_iter().enumerate() {
+                columns.push(SortColumn::ascending(&Field::new(
+                    format!("__call{idx}_{part}"),
+                    data_type,
+                    true,
+                )));
+            }
+            let table = |descending: bool| {
+                let mut columns = key.clone();
+                let arg = arg.expect("only calls with an argument keep its values");
+                columns.push(SortColumn { descending, ..SortColumn::ascending(arg) });
+                StateTable::new(format!("values{idx}"), columns, aggregate.n_groups, deal_by.clone())
+            };
+            let values = match (&call.function, call.distinct, aggregate.is_append_only) {
+                // Copies make no difference to the best.
+                (AggregateFunction::Min, _, false) => Values::Ordered(table(false)?),
+                (AggregateFunction::Max, _, false) => Values::Ordered(table(true)?),
+                (AggregateFunction::Min | AggregateFunction::Max, _, true) | (_, false, _) => Values::None,
+                (_, true, _) => Values::Distinct(table(false)?),
+            };
+            calls.push(Call { call: call.clone(), kind, state: start..columns.len(), values });
+        }
+        Ok(Aggregate {
+            groups: StateTable::new("groups", columns, aggregate.n_groups, deal_by)?,
+            key_columns,
+            calls,
+            close: aggregate.close.clone(),
+            output: build.output.clone(),
+        })
+    }
+
+    fn n_keys(&self) -> usize {
+        self.key_columns.len()
+    }
+
+    /// Adds the step's rows to the groups; gives what that changes in the output.
+    fn update(&mut self, input: &Delta) -> Result<Option<RecordBatch>, Error> {
+        let batch = input.batch();
+        let weights = input.weights().values();
+        let keys: Vec<ArrayRef> =
+            self.key_columns.iter().map(|column| batch.column(*column).clone()).collect();
+        let grouping = Grouping::new(&keys, input.len())?;
+        let is_global = keys.is_empty();
+        // Without GROUP BY there is one group even where there is no row.
+        let n_groups = if is_global { 1 } else { grouping.len() };
+
+        let snapshot = self.groups.snapshot();
+        let mut old_rows: Vec<&[u8]> = Vec::new();
+        let mut before: Vec<Option<u32>> = vec![None; n_groups];
+        let global_key: &[u8] = &[];
+        let group_keys: Vec<&[u8]> = if is_global { vec![global_key] } else { grouping.keys().collect() };
+        snapshot.lookup(group_keys.iter().copied(), |group, row, weight| {
+            assert_eq!((weight, before[group]), (1, None), "a group has one row of state");
+            before[group] = Some(old_rows.len() as u32);
+            old_rows.push(row);
+        });
+        if is_global && input.is_empty() && before[0].is_some() {
+            return Ok(None);
+        }
+        let old_state = self.groups.layout().decode(old_rows.iter().copied())?;
+
+        let n_keys = self.n_keys();
+        let counts = old_state[n_keys].as_primitive::<Int64Type>();
+        let mut n_rows: Vec<i64> =
+            before.iter().map(|row| row.map_or(0, |row| counts.value(row as usize))).collect();
+        for (group, weight) in grouping.ids.iter().zip(weights) {
+            n_rows[*group as usize] += weight;
+        }
+        if n_rows.iter().any(|n| *n < 0) {
+            return Err(Error::NegativeWeight { operator: "GROUP BY" });
+        }
+
+        let firsts = UInt32Array::from(grouping.firsts.clone());
+        let mut new_state: Vec<ArrayRef> =
+            keys.iter().map(|key| take(key, &firsts, None)).collect::<Result<_, _>>()?;
+        new_state.push(Arc::new(Int64Array::from(n_rows.clone())));
+        let mut old_outputs = Vec::new();
+        let mut new_outputs = Vec::new();
+        for call in &mut self.calls {
+            let old_columns = &old_state[call.state.clone()];
+            let mut accumulators = Accumulators::load(call.kind, &call.call, old_columns, &before)?;
+            old_outputs.push(accumulators.output());
+            call.update(&mut accumulators, batch, weights, &grouping, &keys, &group_keys)?;
+            new_outputs.push(accumulators.output());
+            new_state.extend(accumulators.state());
+        }
+
+        // Groups ascend, and so do the two rows of each once they are compared.
+        let new_rows = self.groups.layout().encode_rows(&new_state)?;
+        let mut change = RunBuilder::with_capacity(2 * n_groups, 0);
+        for group in 0..n_groups {
+            let old = before[group].map(|row| old_rows[row as usize]);
+            let new = (is_global || n_rows[group] > 0).then(|| new_rows.row(group).data());
+            push_change(&mut change, old, new);
+        }
+        let change = change.finish();
+        self.groups.arrangement.append(change);
+        if self.close.is_some() {
+            return Ok(None);
+        }
+
+        let is_same = same_values(&old_outputs, &new_outputs);
+        let is_unchanged = |group: usize| is_same.as_ref().is_some_and(|same| same.value(group));
+        let mut retracted = Vec::new();
+        let mut inserted = Vec::new();
+        for group in 0..n_groups {
+            let was_there = before[group].is_some();
+            let is_there = is_global || n_rows[group] > 0;
+            if was_there && is_there && is_unchanged(group) {
+                continue;
+            }
+            if was_there {
+                retracted.push(group as u32);
+            }
+            if is_there {
+                inserted.push(group as u32);
+            }
+        }
+        let mut output_weights = vec![-1; retracted.len()];
+        output_weights.resize(retracted.len() + inserted.len(), 1);
+        let (retracted, inserted) = (UInt32Array::from(retracted), UInt32Array::from(inserted));
+        let groups = UInt32Array::from([retracted.values().as_ref(), inserted.values().as_ref()].concat());
+        let mut columns: Vec<ArrayRef> = Vec::new();
+        for column in 0..n_keys {
+            let position = self.key_columns.iter().position(|key| *key == column).expect("a permutation");
+            columns.push(take(&new_state[position], &groups, None)?);
+        }
+        for (old, new) in old_outputs.iter().zip(&new_outputs) {
+            let old = take(old, &retracted, None)?;
+            let new = take(new, &inserted, None)?;
+            columns.push(concat(&[old.as_ref(), new.as_ref()])?);
+        }
+        Ok(Some(output_batch(&self.output, columns, output_weights)?))
+    }
+
+    /// Emits the groups that the watermark has completed, and forgets them.
+    fn close(&mut self, close: &Close, context: &StepContext) -> Result<Option<RecordBatch>, Error> {
+        let Some(bound) = self.close_bound(close, &context.watermarks)? else { return Ok(None) };
+        let snapshot = self.groups.snapshot();
+        let closed: Vec<&[u8]> =
+            snapshot.cursor().take_while(|(row, _)| *row < &bound[..]).map(|(row, _)| row).collect();
+        if closed.is_empty() {
+            return Ok(None);
+        }
+        let state = self.groups.layout().decode(closed.iter().copied())?;
+        let all: Vec<Option<u32>> = (0..closed.len() as u32).map(Some).collect();
+        let mut columns = Vec::new();
+        for column in 0..self.n_keys() {
+            let position = self.key_columns.iter().position(|key| *key == column).expect("a permutation");
+            columns.push(state[position].clone());
+        }
+        for call in &self.calls {
+            let accumulators = Accumulators::load(call.kind, &call.call, &state[call.state.clone()], &all)?;
+            columns.push(accumulators.output());
+        }
+        let output = output_batch(&self.output, columns, vec![1; closed.len()])?;
+        self.groups.arrangement.append(retraction(&snapshot, &bound));
+        for call in &mut self.calls {
+            if let Values::Ordered(table) | Values::Distinct(table) = &mut call.values {
+                let snapshot = table.snapshot();
+                table.arrangement.append(retraction(&snapshot, &bound));
+            }
+        }
+        Ok(Some(output))
+    }
+
+    /// The encoded time at which open groups begin; state rows below it are complete.
+    fn close_bound(
+        &self,
+        close: &Close,
+        watermarks: &std::collections::BTreeMap<plan::RelationId, i64>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let Some(limit) = close_limit(close, watermarks) else { return Ok(None) };
+        let data_type = self.output.field(close.column).data_type();
+        let micros = Int64Array::from(vec![limit.saturating_add(1)]);
+        let time = cast(&cast(&micros, &DataType::Timestamp(TimeUnit::Microsecond, None))?, data_type)?;
+        let converter = RowConverter::new(vec![SortField::new(data_type.clone())])?;
+        let rows = converter.convert_columns(&[time])?;
+        Ok(Some(rows.row(0).data().to_vec()))
+    }
+
+    /// Takes out the rows whose group has been emitted.
+    fn split_late(
+        &self,
+        close: &Close,
+        context: &StepContext,
+        input: &Delta,
+    ) -> Result<(Delta, Option<LateRows>), Error> {
+        let limit = close_limit(close, &context.watermarks_before);
+        let times = input.batch().column(close.column);
+        let micros =
+            cast(&cast(times, &DataType::Timestamp(TimeUnit::Microsecond, None))?, &DataType::Int64)?;
+        let micros = micros.as_primitive::<Int64Type>();
+        let is_late =
+            |row: usize| micros.is_null(row) || limit.is_some_and(|limit| micros.value(row) <= limit);
+        let late: BooleanArray = (0..input.len()).map(|row| Some(is_late(row))).collect();
+        if late.true_count() == 0 {
+            return Ok((input.clone(), None));
+        }
+        let on_time = filter_record_batch(input.batch(), &arrow::compute::not(&late)?)?;
+        let rows = Delta::new(filter_record_batch(input.batch(), &late)?).rows();
+        let column = self.output.field(close.column).name();
+        let reason = format!("the window at \"{column}\" has been emitted, or its time is NULL");
+        Ok((Delta::new(on_time), Some(LateRows { rows, reason })))
+    }
+}
+
+impl Operator for Aggregate {
+    fn step(&mut self, context: &StepContext, inputs: &[Delta]) -> Result<Output, Error> {
+        let [input] = inputs else { unreachable!("an aggregate has one input") };
+        let mut output = Output::default();
+        let Some(close) = self.close.clone() else {
+            if !input.is_empty() || self.n_keys() == 0 {
+                self.update(input)?.into_iter().for_each(|batch| output.push(batch));
+            }
+            return Ok(output);
+        };
+        let (on_time, late) = self.split_late(&close, context, input)?;
+        output.late.extend(late);
+        if !on_time.is_empty() {
+            self.update(&on_time)?;
+        }
+        self.close(&close, context)?.into_iter().for_each(|batch| output.push(batch));
+        Ok(output)
+    }
+
+    fn state(&mut self) -> Vec<&mut StateTable> {
+        let mut tables = vec![&mut self.groups];
+        for call in &mut self.calls {
+            if let Values::Ordered(table) | Values::Distinct(table) = &mut call.values {
+                tables.push(table);
+            }
+        }
+        tables
+    }
+}
+
+impl Call {
+    fn update(
+        &mut self,
+        accumulators: &mut Accumulators,
+        batch: &RecordBatch,
+        weights: &[i64],
+        grouping: &Grouping,
+        keys: &[ArrayRef],
+        group_keys: &[&[u8]],
+    ) -> Result<(), Error> {
+        let arg = self.call.args.first().map(|arg| batch.column(*arg));
+        let filter = self.call.filter.map(|filter| batch.column(filter).as_boolean());
+        let counts = |row: usize| {
+            arg.is_none_or(|arg| arg.is_valid(row))
+                && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
+        };
+        let counted = || (0..weights.len()).filter(|row| counts(*row));
+        match &mut self.values {
+            Values::None => {
+                let rows = counted().map(|row| (row, grouping.ids[row] as usize, weights[row]));
+                accumulators.update(arg, rows)
+            }
+            Values::Distinct(table) => {
+                let arg = arg.expect("DISTINCT has an argument");
+                let (change, groups) = change_of(table, keys, arg, counted(), weights, grouping)?;
+                let known = table.arrangement.current().weights((0..change.len()).map(|idx| change.row(idx)));
+                let mut crossed = Vec::new();
+                let mut crossings = Vec::new();
+                for (idx, before) in known.into_iter().enumerate() {
+                    let after = before + change.weight(idx);
+                    if after < 0 {
+                        return Err(Error::NegativeWeight { operator: "DISTINCT" });
+                    }
+                    if (before > 0) != (after > 0) {
+                        crossings.push((crossed.len(), groups[idx] as usize, if after > 0 { 1 } else { -1 }));
+                        crossed.push(change.row(idx));
+                    }
+                }
+                let columns = table.layout().decode(crossed)?;
+                accumulators.update(columns.last(), crossings.into_iter())?;
+                table.arrangement.append(change);
+                Ok(())
+            }
+            Values::Ordered(table) => {
+                let arg = arg.expect("min and max have an argument");
+                let (change, _) = change_of(table, keys, arg, counted(), weights, grouping)?;
+                table.arrangement.append(change);
+                let snapshot = table.snapshot();
+                let mut firsts: Vec<&[u8]> = Vec::new();
+                let mut found: Vec<Option<u32>> = Vec::with_capacity(group_keys.len());
+                for key in group_keys {
+                    let mut first = None;
+                    let mut is_negative = false;
+                    snapshot.lookup_while(key, |row, weight| {
+                        is_negative |= weight < 0;
+                        first = Some(row);
+                        false
+                    });
+                    if is_negative {
+                        return Err(Error::NegativeWeight { operator: "min or max" });
+                    }
+                    found.push(first.map(|_| firsts.len() as u32));
+                    firsts.extend(first);
+                }
+                let columns = table.layout().decode(firsts)?;
+                let values = columns.last().expect("the value is the last column");
+                *accumulators =
+                    Accumulators::load(self.kind, &self.call, std::slice::from_ref(values), &found)?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The change of a table of values, and which group each of its rows belongs to.
+fn change_of(
+    table: &StateTable,
+    keys: &[ArrayRef],
+    arg: &ArrayRef,
+    rows: impl Iterator<Item = usize>,
+    weights: &[i64],
+    grouping: &Grouping,
+) -> Result<(Arc<Run>, Vec<u32>), Error> {
+    let rows: UInt32Array = rows.map(|row| row as u32).collect::<Vec<_>>().into();
+    let mut columns: Vec<ArrayRef> =
+        keys.iter().map(|key| take(key, &rows, None)).collect::<Result<_, _>>()?;
+    columns.push(take(arg, &rows, None)?);
+    let weights: Vec<i64> = rows.values().iter().map(|row| weights[*row as usize]).collect();
+    let encoded = table.layout().encode_rows(&columns)?;
+    let change = sort_rows(&encoded, &weights);
+    // Both ascend by key, so the group of each row is found by walking along.
+    let mut groups = Vec::with_capacity(change.len());
+    let mut group = 0;
+    for idx in 0..change.len() {
+        while !change.row(idx).starts_with(grouping.key(group)) {
+            group += 1;
+        }
+        groups.push(group as u32);
+    }
+    Ok((change, groups))
+}
+
+/// Where old and new values are the same, if they can be compared.
+fn same_values(old: &[ArrayRef], new: &[ArrayRef]) -> Option<BooleanArray> {
+    let mut same: Option<BooleanArray> = None;
+    for (old, new) in old.iter().zip(new) {
+        let one = not_distinct(old, new).ok()?;
+        same = Some(match same {
+            None => one,
+            Some(same) => and(&same, &one).ok()?,
+        });
+    }
+    same
+}
+
+fn push_change(change: &mut RunBuilder, old: Option<&[u8]>, new: Option<&[u8]>) {
+    match (old, new) {
+        (Some(old), Some(new)) => match old.cmp(new) {
+            std::cmp::Ordering::Less => {
+                change.push(old, -1);
+                change.push(new, 1);
+            }
+            std::cmp::Ordering::Greater => {
+                change.push(new, 1);
+                change.push(old, -1);
+            }
+            std::cmp::Ordering::Equal => (),
+        },
+        (Some(old), None) => change.push(old, -1),
+        (None, Some(new)) => change.push(new, 1),
+        (None, None) => (),
+    }
+}
+
+/// Everything below `bound`, taken out.
+fn retraction(snapshot: &Snapshot, bound: &[u8]) -> Arc<Run> {
+    let mut run = RunBuilder::with_capacity(0, 0);
+    for (row, weight) in snapshot.cursor().take_while(|(row, _)| *row < bound) {
+        run.push(row, -weight);
+    }
+    run.finish()
+}
+
+/// The last time that is complete.
+fn close_limit(close: &Close, watermarks: &std::collections::BTreeMap<plan::RelationId, i64>) -> Option<i64> {
+    let limits = close.sources.iter().map(|source| {
+        watermarks.get(&source.relation).map(|watermark| watermark.saturating_sub(source.delay))
+    });
+    limits.collect::<Option<Vec<i64>>>()?.into_iter().min()
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::datatypes::DataType;
+    use tidemill_plan as plan;
+    use tidemill_plan::{AggregateCall, AggregateFunction, Close, CloseSource, RelationId};
+
+    use crate::operators::testing::Bench;
+
+    fn call(function: AggregateFunction, arg: Option<usize>, return_type: DataType) -> AggregateCall {
+        AggregateCall {
+            function,
+            args: arg.into_iter().collect(),
+            filter: None,
+            distinct: false,
+            order_by: Vec::new(),
+            ignore_nulls: false,
+            return_type,
+            display: "call".into(),
+        }
+    }
+
+    fn aggregate(calls: Vec<AggregateCall>, n_groups: usize, input: &str, output: &str) -> Bench {
+        let operator = plan::Operator::Aggregate(plan::Aggregate {
+            n_groups,
+            calls,
+            is_append_only: false,
+            close: None,
+        });
+        Bench::new(operator, &[input], &[output])
+    }
+
+    #[test]
+    fn group_leaves_with_its_last_row() {
+        let calls = vec![
+            call(AggregateFunction::Count, None, DataType::Int64),
+            call(AggregateFunction::Sum, Some(1), DataType::Int64),
+        ];
+        aggregate(calls, 1, "k:t v:i", "k:t n:i s:i")
+            .check("+ a 1; + a 2; + b NULL", "+ a 2 3; + b 1 NULL")
+            .check("- a 1; + b 7", "- a 2 3; + a 1 2; - b 1 NULL; + b 2 7")
+            .check("- a 2", "- a 1 2")
+            .fails("- a 2", "never there");
+    }
+
+    #[test]
+    fn without_groups_there_is_always_a_row() {
+        let calls = vec![call(AggregateFunction::Count, Some(0), DataType::Int64)];
+        aggregate(calls, 0, "v:i", "n:i")
+            .check("", "+ 0")
+            .check("", "")
+            .check("+ 1; + NULL", "- 0; + 1")
+            .check("- 1", "- 1; + 0");
+    }
+
+    #[test]
+    fn best_value_falls_back_to_the_next() {
+        let calls = vec![
+            call(AggregateFunction::Min, Some(1), DataType::Int64),
+            call(AggregateFunction::Max, Some(1), DataType::Int64),
+        ];
+        aggregate(calls, 1, "k:t v:i", "k:t lo:i hi:i")
+            .check("+ a 5; + a 3; +2 a 9; + a NULL", "+ a 3 9")
+            .check("- a 3; - a 9", "- a 3 9; + a 5 9")
+            .check("- a 5; - a 9", "- a 5 9; + a NULL NULL");
+    }
+
+    #[test]
+    fn distinct_counts_a_value_once() {
+        let distinct =
+            AggregateCall { distinct: true, ..call(AggregateFunction::Count, Some(1), DataType::Int64) };
+        aggregate(vec![distinct], 1, "k:t v:i", "k:t n:i")
+            .check("+ a 5; + a 5; + a 6; + a NULL", "+ a 2")
+            .check("- a 5", "")
+            .check("- a 5; + a 7; + a 8", "- a 2; + a 3");
+    }
+
+    #[test]
+    fn infinities_come_and_go_in_sums() {
+        let calls = vec![
+            call(AggregateFunction::Sum, Some(1), DataType::Float64),
+            call(AggregateFunction::Avg, Some(1), DataType::Float64),
+        ];
+        aggregate(calls, 1, "k:t v:f", "k:t s:f a:f")
+            .check("+ a 0.1; + a 1e300", "+ a 1e300 5e299")
+            .check("+ a inf; - a 1e300", "- a 1e300 5e299; + a inf inf")
+            .check("- a inf", "- a inf inf; + a 0.1 0.1");
+    }
+
+    #[test]
+    fn window_is_emitted_once_and_late_rows_are_handed_out() {
+        let source = RelationId(1);
+        let close = Close { column: 1, sources: vec![CloseSource { relation: source, delay: 10 }] };
+        let calls = vec![call(AggregateFunction::Count, None, DataType::Int64)];
+        let operator = plan::Operator::Aggregate(plan::Aggregate {
+            n_groups: 2,
+            calls,
+            is_append_only: true,
+            close: Some(close),
+        });
+        Bench::new(operator, &["k:t w:ts"], &["k:t w:ts n:i"])
+            .watermark(source, 5)
+            .check("+ a 0; + b 0; + a 10", "")
+            .watermark(source, 9)
+            .check("+ a 0", "")
+            .watermark(source, 10)
+            .check("", "+ a 0 2; + b 0 1")
+            .watermark(source, 25)
+            .check("+ a 0; + c 10", "+ a 10 1; + c 10 1")
+            .late(1)
+            .check("+ a 10; + d NULL", "")
+            .late(2);
+    }
+}

@@ -1,0 +1,635 @@
+//! Joins of every type on equal keys.
+//!
+//! State: the rows of both sides by key. With Δ for a step's change, the pairs change by
+//!
+//! ```text
+//! Δ(L ⋈ R) = ΔL ⋈ R + (L + ΔL) ⋈ ΔR
+//! ```
+//!
+//! What outer, semi, anti and mark joins add depends on whether a row has any partner. Without a residual
+//! condition that is a property of the key, e(k) = "the other side has no row of k", and
+//!
+//! ```text
+//! Δ(L · e) = ΔL · e' + L · (e' − e)
+//! ```
+//!
+//! so rows are touched only where a key's other side becomes empty or stops being so. With a residual
+//! condition each row of a touched key has partners of its own, which are counted before and after.
+//!
+//! Pairs are made and filtered in batches of bounded length.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array, new_null_array};
+use arrow::compute::{filter_record_batch, take};
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::JoinType;
+use datafusion::physical_expr::PhysicalExpr;
+use tidemill_core::Delta;
+use tidemill_plan as plan;
+use tidemill_storage::Snapshot;
+
+use super::{
+    BATCH_ROWS, Build, Grouping, Operator, Output, StateTable, StepContext, ascending, consolidate, others,
+    output_batch,
+};
+use crate::Error;
+
+pub(crate) struct Join {
+    left: Side,
+    right: Side,
+    null_equals_null: bool,
+    filter: Option<Filter>,
+    join_type: JoinType,
+    output: SchemaRef,
+}
+
+struct Side {
+    state: StateTable,
+    /// The input's columns in the order of the state: keys first.
+    columns: Vec<usize>,
+    n_keys: usize,
+    /// How many of the input's columns a pair has.
+    n_pair: usize,
+    /// What this side's rows do without, or depending on, a partner.
+    role: Role,
+}
+
+/// What becomes of a row of one side beside its pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Nothing.
+    Inner,
+    /// Out with NULLs while it has no partner.
+    Outer,
+    /// Out alone while it has a partner.
+    Semi,
+    /// Out alone while it has none.
+    Anti,
+    /// Out alone, with whether it has one.
+    Mark,
+}
+
+struct Filter {
+    expr: Arc<dyn PhysicalExpr>,
+    schema: SchemaRef,
+}
+
+/// A step's change of one side.
+struct Change {
+    /// In the order of the state's columns.
+    columns: Vec<ArrayRef>,
+    weights: Vec<i64>,
+    grouping: Grouping,
+    /// For each group, whether its key can have a partner at all.
+    matchable: Vec<bool>,
+}
+
+impl Join {
+    pub fn new(join: &plan::Join, build: &Build) -> Result<Join, Error> {
+        let (left_role, right_role) = match join.join_type {
+            JoinType::Inner => (Role::Inner, Role::Inner),
+            JoinType::Left => (Role::Outer, Role::Inner),
+            JoinType::Right => (Role::Inner, Role::Outer),
+            JoinType::Full => (Role::Outer, Role::Outer),
+            JoinType::LeftSemi => (Role::Semi, Role::Inner),
+            JoinType::LeftAnti => (Role::Anti, Role::Inner),
+            JoinType::LeftMark => (Role::Mark, Role::Inner),
+            JoinType::RightSemi => (Role::Inner, Role::Semi),
+            JoinType::RightAnti => (Role::Inner, Role::Anti),
+            JoinType::RightMark => (Role::Inner, Role::Mark),
+        };
+        let side = |name: &str,
+                    idx: usize,
+                    keys: &[usize],
+                    n_pair: usize,
+                    role: Role|
+         -> Result<Side, Error> {
+            let schema = &build.inputs[idx];
+            let mut columns = keys.to_vec();
+            columns.extend(others(schema, keys));
+            let state =
+                StateTable::new(name, ascending(schema, &columns), keys.len(), (0..keys.len()).collect())?;
+            Ok(Side { state, columns, n_keys: keys.len(), n_pair, role })
+        };
+        let filter = build.filter.as_ref().map(|expr| Filter {
+            expr: expr.clone(),
+            schema: Arc::new(Schema::new(join.pair_schema.fields().clone())),
+        });
+        Ok(Join {
+            left: side("left", 0, &join.left_keys, join.n_left, left_role)?,
+            right: side("right", 1, &join.right_keys, join.n_right, right_role)?,
+            null_equals_null: join.null_equals_null,
+            filter,
+            join_type: join.join_type,
+            output: build.output.clone(),
+        })
+    }
+
+    fn gives_pairs(&self) -> bool {
+        matches!(self.join_type, JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full)
+    }
+}
+
+impl Operator for Join {
+    fn step(&mut self, _: &StepContext, inputs: &[Delta]) -> Result<Output, Error> {
+        let [left, right] = inputs else { unreachable!("a join has two inputs") };
+        let mut output = Output::default();
+        if left.is_empty() && right.is_empty() {
+            return Ok(output);
+        }
+        let left = self.left.change(left, self.null_equals_null)?;
+        let right = self.right.change(right, self.null_equals_null)?;
+        let left_before = self.left.state.snapshot();
+        let right_before = self.right.state.snapshot();
+        self.left.state.add(&left.columns, &left.weights)?;
+        self.right.state.add(&right.columns, &right.weights)?;
+        let left_after = self.left.state.snapshot();
+        let right_after = self.right.state.snapshot();
+
+        if self.gives_pairs() {
+            self.pairs(&left, &right_before, false, &mut output)?;
+            self.pairs(&right, &left_after, true, &mut output)?;
+        }
+        let left_states = States {
+            own_before: &left_before,
+            own_after: &left_after,
+            other_before: &right_before,
+            other_after: &right_after,
+        };
+        let right_states = States {
+            own_before: &right_before,
+            own_after: &right_after,
+            other_before: &left_before,
+            other_after: &left_after,
+        };
+        self.alone(&left, &right, left_states, false, &mut output)?;
+        self.alone(&right, &left, right_states, true, &mut output)?;
+        Ok(output)
+    }
+
+    fn state(&mut self) -> Vec<&mut StateTable> {
+        vec![&mut self.left.state, &mut self.right.state]
+    }
+}
+
+/// Both sides, seen from one of them.
+#[derive(Clone, Copy)]
+struct States<'a> {
+    own_before: &'a Snapshot,
+    own_after: &'a Snapshot,
+    other_before: &'a Snapshot,
+    other_after: &'a Snapshot,
+}
+
+impl Side {
+    fn change(&self, input: &Delta, null_equals_null: bool) -> Result<Change, Error> {
+        let columns: Vec<ArrayRef> =
+            self.columns.iter().map(|column| input.batch().column(*column).clone()).collect();
+        let keys = &columns[..self.n_keys];
+        let grouping = Grouping::new(keys, input.len())?;
+        let matchable = grouping
+            .firsts
+            .iter()
+            .map(|row| null_equals_null || keys.iter().all(|key| key.is_valid(*row as usize)))
+            .collect();
+        Ok(Change { weights: input.weights().values().to_vec(), columns, grouping, matchable })
+    }
+
+    /// Columns in the order of the state as columns in the order of the input, only those of a pair.
+    fn pair_columns(&self, columns: &[ArrayRef]) -> Vec<ArrayRef> {
+        (0..self.n_pair)
+            .map(|column| {
+                let position = self.columns.iter().position(|known| *known == column).expect("a permutation");
+                columns[position].clone()
+            })
+            .collect()
+    }
+}
+
+impl Join {
+    /// The pairs of a change of one side with the state of the other.
+    fn pairs(
+        &self,
+        change: &Change,
+        other: &Snapshot,
+        is_right: bool,
+        output: &mut Output,
+    ) -> Result<(), Error> {
+        if change.weights.is_empty() || other.runs().is_empty() {
+            return Ok(());
+        }
+        let (members, rows) = change.grouping.members();
+        let mut pairs = Pairs { own: Vec::new(), other: Vec::new(), weights: Vec::new() };
+        let mut failure = None;
+        other.lookup(change.grouping.keys(), |group, other_row, other_weight| {
+            if !change.matchable[group] || failure.is_some() {
+                return;
+            }
+            for row in &rows[members[group].clone()] {
+                pairs.own.push(*row);
+                pairs.other.push(other_row);
+                pairs.weights.push(change.weights[*row as usize] * other_weight);
+                if pairs.own.len() == BATCH_ROWS {
+                    failure = self.emit_pairs(change, &mut pairs, is_right, output).err();
+                }
+            }
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        self.emit_pairs(change, &mut pairs, is_right, output)
+    }
+
+    fn emit_pairs(
+        &self,
+        change: &Change,
+        pairs: &mut Pairs<'_>,
+        is_right: bool,
+        output: &mut Output,
+    ) -> Result<(), Error> {
+        if pairs.own.is_empty() {
+            return Ok(());
+        }
+        let (own, other) = if is_right { (&self.right, &self.left) } else { (&self.left, &self.right) };
+        let indices = UInt32Array::from(std::mem::take(&mut pairs.own));
+        let own_columns = own
+            .pair_columns(&change.columns)
+            .iter()
+            .map(|column| take(column, &indices, None))
+            .collect::<Result<Vec<_>, _>>()?;
+        let other_columns =
+            other.pair_columns(&other.state.layout().decode(std::mem::take(&mut pairs.other))?);
+        let columns = if is_right {
+            [other_columns, own_columns].concat()
+        } else {
+            [own_columns, other_columns].concat()
+        };
+        let weights = std::mem::take(&mut pairs.weights);
+        let keep = match &self.filter {
+            Some(filter) => Some(filter.evaluate(columns.clone())?),
+            None => None,
+        };
+        let batch = output_batch(&self.output, columns, weights)?;
+        output.push(match keep {
+            Some(keep) => filter_record_batch(&batch, &keep)?,
+            None => batch,
+        });
+        Ok(())
+    }
+
+    /// What the rows of one side do depending on whether they have a partner.
+    fn alone(
+        &self,
+        own: &Change,
+        other: &Change,
+        states: States<'_>,
+        is_right: bool,
+        output: &mut Output,
+    ) -> Result<(), Error> {
+        let side = if is_right { &self.right } else { &self.left };
+        if side.role == Role::Inner {
+            return Ok(());
+        }
+        let mut rows = AloneRows::default();
+        if self.filter.is_none() {
+            self.alone_by_key(side, own, other, states, &mut rows)?;
+        } else {
+            self.alone_by_row(side, own, other, states, is_right, &mut rows)?;
+        }
+        for rows in rows.chunks() {
+            output.push(self.alone_batch(side, is_right, rows)?);
+        }
+        Ok(())
+    }
+
+    fn alone_by_key<'a>(
+        &self,
+        side: &Side,
+        own: &Change,
+        other: &Change,
+        states: States<'a>,
+        rows: &mut AloneRows<'a>,
+    ) -> Result<(), Error> {
+        // ΔL · e'
+        let has_partner = presence(own, states.other_after);
+        let encoded = side.state.layout().encode_rows(&own.columns)?;
+        for (row, weight) in own.weights.iter().enumerate() {
+            let partner = has_partner[own.grouping.ids[row] as usize];
+            rows.push_owned(side.role, encoded.row(row).data(), partner, *weight);
+        }
+        // L · (e' − e)
+        let (before, after) = (presence(other, states.other_before), presence(other, states.other_after));
+        let crossed: Vec<usize> = (0..before.len()).filter(|group| before[*group] != after[*group]).collect();
+        states.own_before.lookup(
+            crossed.iter().map(|group| other.grouping.key(*group)),
+            |idx, row, weight| {
+                let group = crossed[idx];
+                rows.push(side.role, row, before[group], -weight);
+                rows.push(side.role, row, after[group], weight);
+            },
+        );
+        Ok(())
+    }
+
+    fn alone_by_row<'a>(
+        &self,
+        side: &Side,
+        own: &Change,
+        other: &Change,
+        states: States<'a>,
+        is_right: bool,
+        rows: &mut AloneRows<'a>,
+    ) -> Result<(), Error> {
+        // Every key that either side touched, with whether it can match.
+        let mut keys: Vec<(&[u8], bool)> = Vec::new();
+        for change in [own, other] {
+            keys.extend(
+                (0..change.grouping.len()).map(|group| (change.grouping.key(group), change.matchable[group])),
+            );
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        for (own_state, other_state, sign) in
+            [(states.own_before, states.other_before, -1), (states.own_after, states.other_after, 1)]
+        {
+            let mut own_rows: Vec<Vec<(&'a [u8], i64)>> = vec![Vec::new(); keys.len()];
+            let mut other_rows: Vec<Vec<&'a [u8]>> = vec![Vec::new(); keys.len()];
+            own_state
+                .lookup(keys.iter().map(|key| key.0), |idx, row, weight| own_rows[idx].push((row, weight)));
+            other_state.lookup(keys.iter().map(|key| key.0), |idx, row, _| other_rows[idx].push(row));
+            let partners = self.partners(&keys, &own_rows, &other_rows, is_right)?;
+            for (idx, own_rows) in own_rows.iter().enumerate() {
+                for (row_idx, (row, weight)) in own_rows.iter().enumerate() {
+                    rows.push(side.role, row, partners[idx][row_idx], sign * weight);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// For each row of each key, whether some row of the other side fulfils the condition with it.
+    fn partners(
+        &self,
+        keys: &[(&[u8], bool)],
+        own_rows: &[Vec<(&[u8], i64)>],
+        other_rows: &[Vec<&[u8]>],
+        is_right: bool,
+    ) -> Result<Vec<Vec<bool>>, Error> {
+        let filter = self.filter.as_ref().expect("rows are looked at one by one only under a condition");
+        let mut found: Vec<Vec<bool>> = own_rows.iter().map(|rows| vec![false; rows.len()]).collect();
+        let (own, other) = if is_right { (&self.right, &self.left) } else { (&self.left, &self.right) };
+        let mut places: Vec<(usize, usize)> = Vec::new();
+        let mut left: Vec<&[u8]> = Vec::new();
+        let mut right: Vec<&[u8]> = Vec::new();
+        let mut evaluate =
+            |places: &mut Vec<(usize, usize)>, left: &mut Vec<&[u8]>, right: &mut Vec<&[u8]>| {
+                let own_columns = own.pair_columns(&own.state.layout().decode(left.drain(..))?);
+                let other_columns = other.pair_columns(&other.state.layout().decode(right.drain(..))?);
+                let columns = if is_right {
+                    [other_columns, own_columns].concat()
+                } else {
+                    [own_columns, other_columns].concat()
+                };
+                let keep = filter.evaluate(columns)?;
+                for (pair, (key, row)) in places.drain(..).enumerate() {
+                    found[key][row] |= keep.value(pair);
+                }
+                Ok::<(), Error>(())
+            };
+        for (key, (_, is_matchable)) in keys.iter().enumerate() {
+            if !is_matchable {
+                continue;
+            }
+            for (row, (own_row, _)) in own_rows[key].iter().enumerate() {
+                for other_row in &other_rows[key] {
+                    places.push((key, row));
+                    left.push(own_row);
+                    right.push(other_row);
+                    if places.len() == BATCH_ROWS {
+                        evaluate(&mut places, &mut left, &mut right)?;
+                    }
+                }
+            }
+        }
+        if !places.is_empty() {
+            evaluate(&mut places, &mut left, &mut right)?;
+        }
+        Ok(found)
+    }
+
+    /// Rows of one side as rows of the output.
+    fn alone_batch(&self, side: &Side, is_right: bool, rows: &[AloneRow<'_>]) -> Result<RecordBatch, Error> {
+        // The same row may go out and come back: only what remains is worth sending.
+        let mut columns = Vec::new();
+        let mut weights = Vec::new();
+        let mut marks = Vec::new();
+        for with_partner in [false, true] {
+            let (bytes, changes): (Vec<&[u8]>, Vec<i64>) = rows
+                .iter()
+                .filter(|row| row.has_partner == with_partner)
+                .map(|row| (row.bytes(), row.weight))
+                .unzip();
+            let run = consolidate(&bytes, &changes);
+            weights.extend((0..run.len()).map(|idx| run.weight(idx)));
+            marks.resize(weights.len(), with_partner);
+            columns.push(side.state.layout().decode((0..run.len()).map(|idx| run.row(idx)))?);
+        }
+        let joined: Vec<ArrayRef> = columns[0]
+            .iter()
+            .zip(&columns[1])
+            .map(|(without, with)| arrow::compute::concat(&[without.as_ref(), with.as_ref()]))
+            .collect::<Result<_, _>>()?;
+        let own = side.pair_columns(&joined);
+        let columns = match side.role {
+            Role::Inner => unreachable!("inner sides put no row out alone"),
+            Role::Semi | Role::Anti => own,
+            Role::Mark => [own, vec![Arc::new(BooleanArray::from(marks)) as ArrayRef]].concat(),
+            Role::Outer => {
+                let other = if is_right { &self.left } else { &self.right };
+                let first = if is_right { 0 } else { side.n_pair };
+                let nulls: Vec<ArrayRef> = (first..first + other.n_pair)
+                    .map(|column| new_null_array(self.output.field(column).data_type(), weights.len()))
+                    .collect();
+                if is_right { [nulls, own].concat() } else { [own, nulls].concat() }
+            }
+        };
+        output_batch(&self.output, columns, weights)
+    }
+}
+
+struct Pairs<'a> {
+    own: Vec<u32>,
+    other: Vec<&'a [u8]>,
+    weights: Vec<i64>,
+}
+
+/// Rows of one side that go out by themselves.
+#[derive(Default)]
+struct AloneRows<'a> {
+    rows: Vec<AloneRow<'a>>,
+}
+
+struct AloneRow<'a> {
+    state: &'a [u8],
+    /// Set instead of `state` for rows that are not in the state yet.
+    step: Option<Box<[u8]>>,
+    has_partner: bool,
+    weight: i64,
+}
+
+impl AloneRow<'_> {
+    fn bytes(&self) -> &[u8] {
+        self.step.as_deref().unwrap_or(self.state)
+    }
+}
+
+impl<'a> AloneRows<'a> {
+    fn push(&mut self, role: Role, row: &'a [u8], has_partner: bool, weight: i64) {
+        if is_out(role, has_partner) {
+            self.rows.push(AloneRow { state: row, step: None, has_partner, weight });
+        }
+    }
+
+    fn push_owned(&mut self, role: Role, row: &[u8], has_partner: bool, weight: i64) {
+        if is_out(role, has_partner) {
+            self.rows.push(AloneRow { state: &[], step: Some(row.into()), has_partner, weight });
+        }
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = &[AloneRow<'a>]> {
+        self.rows.chunks(BATCH_ROWS)
+    }
+}
+
+/// For each key of a change, whether the state of the other side has a row that it matches.
+fn presence(change: &Change, state: &Snapshot) -> Vec<bool> {
+    let is_present = |group: usize| {
+        let mut found = false;
+        if change.matchable[group] {
+            state.lookup_while(change.grouping.key(group), |_, _| {
+                found = true;
+                false
+            });
+        }
+        found
+    };
+    (0..change.grouping.len()).map(is_present).collect()
+}
+
+fn is_out(role: Role, has_partner: bool) -> bool {
+    match role {
+        Role::Inner => false,
+        Role::Outer | Role::Anti => !has_partner,
+        Role::Semi => has_partner,
+        Role::Mark => true,
+    }
+}
+
+impl Filter {
+    fn evaluate(&self, columns: Vec<ArrayRef>) -> Result<BooleanArray, Error> {
+        let n_rows = columns.first().map_or(0, |column| column.len());
+        let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
+        let values = self.expr.evaluate(&batch)?.into_array(n_rows)?;
+        let values = values.as_boolean();
+        // NULL is not true.
+        Ok((0..n_rows).map(|row| Some(values.is_valid(row) && values.value(row))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::common::{DFSchema, JoinType};
+    use datafusion::logical_expr::{Expr, col};
+    use tidemill_plan as plan;
+
+    use crate::operators::testing::{Bench, schema};
+
+    fn join(join_type: JoinType, filter: Option<Expr>) -> Bench {
+        let pair = DFSchema::try_from(schema("k:t a:i r:t b:i").as_ref().clone()).unwrap();
+        let operator = plan::Operator::Join(plan::Join {
+            join_type,
+            left_keys: vec![0],
+            right_keys: vec![0],
+            null_equals_null: false,
+            n_left: 2,
+            n_right: 2,
+            filter,
+            pair_schema: Arc::new(pair),
+            is_append_only: false,
+        });
+        let output = match join_type {
+            JoinType::LeftSemi | JoinType::LeftAnti => "k:t a:i",
+            JoinType::RightSemi | JoinType::RightAnti => "r:t b:i",
+            JoinType::LeftMark => "k:t a:i mark:b",
+            _ => "k:t a:i r:t b:i",
+        };
+        Bench::new(operator, &["k:t a:i", "r:t b:i"], &[output])
+    }
+
+    #[test]
+    fn pairs_come_and_go_with_either_side() {
+        join(JoinType::Inner, None)
+            .check2("+ x 1; + NULL 9", "+ x 5; + NULL 9", "+ x 1 x 5")
+            .check2("+2 x 2", "- x 5; + x 6", "- x 1 x 5; + x 1 x 6; +2 x 2 x 6")
+            .check2("- x 1; -2 x 2", "", "- x 1 x 6; -2 x 2 x 6");
+    }
+
+    #[test]
+    fn left_row_is_padded_while_alone() {
+        join(JoinType::Left, None)
+            .check2("+ x 1; + NULL 2", "+ NULL 3", "+ x 1 NULL NULL; + NULL 2 NULL NULL")
+            .check2("+ x 2", "+ x 7; + x 8", "- x 1 NULL NULL; + x 1 x 7; + x 1 x 8; + x 2 x 7; + x 2 x 8")
+            .check2("", "- x 7", "- x 1 x 7; - x 2 x 7")
+            .check2("- x 2", "- x 8", "- x 1 x 8; - x 2 x 8; + x 1 NULL NULL");
+    }
+
+    #[test]
+    fn full_join_pads_both() {
+        join(JoinType::Full, None).check2("+ x 1", "+ y 2", "+ x 1 NULL NULL; + NULL NULL y 2").check2(
+            "+ y 3",
+            "+ x 4",
+            "- x 1 NULL NULL; - NULL NULL y 2; + y 3 y 2; + x 1 x 4",
+        );
+    }
+
+    #[test]
+    fn semi_and_anti_are_complements() {
+        join(JoinType::LeftSemi, None).check2("+ x 1; + y 1", "+2 x 5", "+ x 1").check2(
+            "",
+            "-2 x 5; + y 0",
+            "- x 1; + y 1",
+        );
+        join(JoinType::LeftAnti, None).check2("+ x 1; + y 1", "+2 x 5", "+ y 1").check2(
+            "",
+            "-2 x 5; + y 0",
+            "+ x 1; - y 1",
+        );
+        join(JoinType::RightAnti, None).check2("+ x 1", "+ x 5; + z 5; + NULL 1", "+ z 5; + NULL 1");
+        join(JoinType::LeftMark, None).check2("+ x 1", "", "+ x 1 false").check2(
+            "",
+            "+ x 3",
+            "- x 1 false; + x 1 true",
+        );
+    }
+
+    #[test]
+    fn condition_decides_row_by_row() {
+        let condition = || Some(col("a").lt(col("b")));
+        join(JoinType::Left, condition())
+            .check2("+ x 1; + x 9", "+ x 5", "+ x 1 x 5; + x 9 NULL NULL")
+            .check2("", "+ x 10", "- x 9 NULL NULL; + x 9 x 10; + x 1 x 10")
+            .check2(
+                "",
+                "- x 10; - x 5",
+                "- x 9 x 10; - x 1 x 10; - x 1 x 5; + x 9 NULL NULL; + x 1 NULL NULL",
+            );
+        join(JoinType::LeftAnti, condition()).check2("+ x 1; + x 9", "+ x 5", "+ x 9").check2(
+            "+ x 4",
+            "- x 5",
+            "+ x 1; + x 4",
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! Incremental operators: each a function of its state and the changes of its inputs.
+//!
+//! An operator has no clock, no randomness and no I/O, so that a step that is replayed gives what it gave
+//! before. All of its state is in [`StateTable`]s, which is what checkpoints hold and what a failed
+//! step puts back.
+
+mod aggregate;
+mod distinct;
+mod grouping;
+mod join;
+mod linear;
+mod top_n;
+mod upsert;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::PhysicalExpr;
+use tidemill_core::{Delta, Epoch};
+use tidemill_plan as plan;
+use tidemill_plan::RelationId;
+use tidemill_storage::{Arrangement, Layout, Run, RunBuilder, Snapshot, SortColumn};
+
+use crate::Error;
+
+pub(crate) use grouping::Grouping;
+
+/// What a step knows beside its inputs.
+#[derive(Debug, Clone, Default)]
+pub struct StepContext {
+    /// The epoch that the step reaches.
+    pub epoch: Epoch,
+    /// Each source's watermark before this step's rows, in microseconds; absent before the first.
+    pub watermarks_before: BTreeMap<RelationId, i64>,
+    /// Each source's watermark with this step's rows.
+    pub watermarks: BTreeMap<RelationId, i64>,
+}
+
+/// Rows that came after their window had been emitted.
+#[derive(Debug, Clone)]
+pub struct LateRows {
+    pub rows: RecordBatch,
+    pub reason: String,
+}
+
+/// What an operator hands on.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Deltas, weight last, of bounded length each.
+    pub batches: Vec<RecordBatch>,
+    pub late: Vec<LateRows>,
+}
+
+impl Output {
+    pub(crate) fn push(&mut self, batch: RecordBatch) {
+        if batch.num_rows() > 0 {
+            self.batches.push(batch);
+        }
+    }
+}
+
+/// One lane of an incremental operator.
+pub trait Operator: Send {
+    /// Takes the change of each input, gives the change of the output.
+    fn step(&mut self, context: &StepContext, inputs: &[Delta]) -> Result<Output, Error>;
+
+    /// All of the operator's state, always in the same order.
+    fn state(&mut self) -> Vec<&mut StateTable>;
+}
+
+/// A named arrangement of an operator's lane.
+#[derive(Debug)]
+pub struct StateTable {
+    pub name: String,
+    pub arrangement: Arrangement,
+    /// The columns by which rows are dealt out to lanes, as positions in the layout, in the order
+    /// in which the operator's input is distributed.
+    pub deal_by: Vec<usize>,
+}
+
+impl StateTable {
+    pub fn new(
+        name: impl Into<String>,
+        columns: Vec<SortColumn>,
+        n_keys: usize,
+        deal_by: Vec<usize>,
+    ) -> Result<StateTable, Error> {
+        let layout = Layout::new(columns, n_keys)?;
+        Ok(StateTable { name: name.into(), arrangement: Arrangement::new(layout), deal_by })
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        self.arrangement.layout()
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.arrangement.snapshot()
+    }
+
+    /// Adds rows, in the layout's column order.
+    pub(crate) fn add(&mut self, columns: &[ArrayRef], weights: &[i64]) -> Result<(), Error> {
+        if weights.is_empty() {
+            return Ok(());
+        }
+        let rows = self.layout().encode_rows(columns)?;
+        self.arrangement.add(&rows, weights);
+        Ok(())
+    }
+}
+
+/// What an operator is built from.
+pub struct Build<'a> {
+    pub operator: &'a plan::Operator,
+    /// The row schemas of the inputs, without weights.
+    pub inputs: Vec<SchemaRef>,
+    /// The output's schema, weight included.
+    pub output: SchemaRef,
+    /// A join's residual condition.
+    pub filter: Option<Arc<dyn PhysicalExpr>>,
+}
+
+/// One lane of the operator that a plan node asks for.
+pub fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
+    match build.operator {
+        plan::Operator::Input(_) => unreachable!("inputs are read, not computed"),
+        plan::Operator::Upsert(upsert) => Ok(Box::new(upsert::Upsert::new(upsert, build)?)),
+        plan::Operator::Distinct => Ok(Box::new(distinct::Distinct::new(build)?)),
+        plan::Operator::Aggregate(aggregate) => Ok(Box::new(aggregate::Aggregate::new(aggregate, build)?)),
+        plan::Operator::Join(join) => Ok(Box::new(join::Join::new(join, build)?)),
+        plan::Operator::TopN(top_n) => Ok(Box::new(top_n::TopN::new(top_n, build)?)),
+    }
+}
+
+/// By which columns of each input rows are dealt out to lanes; none means that one lane gets them all.
+pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<usize>> {
+    match operator {
+        plan::Operator::Input(_) => Vec::new(),
+        plan::Operator::Upsert(upsert) => vec![upsert.keys.clone()],
+        plan::Operator::Distinct => vec![(0..inputs[0].fields().len()).collect()],
+        plan::Operator::Aggregate(aggregate) => vec![(0..aggregate.n_groups).collect()],
+        plan::Operator::Join(join) => vec![join.left_keys.clone(), join.right_keys.clone()],
+        plan::Operator::TopN(top_n) => vec![top_n.partition.clone()],
+    }
+}
+
+/// How many rows an output batch holds at most.
+pub(crate) const BATCH_ROWS: usize = 8192;
+
+/// A batch of `columns` and weights.
+pub(crate) fn output_batch(
+    schema: &SchemaRef,
+    mut columns: Vec<ArrayRef>,
+    weights: Vec<i64>,
+) -> Result<RecordBatch, Error> {
+    columns.push(Arc::new(Int64Array::from(weights)));
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+/// Ascending sort columns for some fields of a schema.
+pub(crate) fn ascending(schema: &SchemaRef, columns: &[usize]) -> Vec<SortColumn> {
+    columns.iter().map(|idx| SortColumn::ascending(schema.field(*idx))).collect()
+}
+
+/// The columns of a schema that are not in `first`, in order.
+pub(crate) fn others(schema: &SchemaRef, first: &[usize]) -> Vec<usize> {
+    (0..schema.fields().len()).filter(|idx| !first.contains(idx)).collect()
+}
+
+/// Encoded rows in order, each once, with the sum of its weights.
+pub(crate) fn consolidate(rows: &[&[u8]], weights: &[i64]) -> Arc<Run> {
+    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+    order.sort_unstable_by(|a, b| rows[*a as usize].cmp(rows[*b as usize]));
+    let mut builder = RunBuilder::with_capacity(rows.len(), rows.iter().map(|row| row.len()).sum());
+    for same in order.chunk_by(|a, b| rows[*a as usize] == rows[*b as usize]) {
+        builder.push(rows[same[0] as usize], same.iter().map(|idx| weights[*idx as usize]).sum());
+    }
+    builder.finish()
+}

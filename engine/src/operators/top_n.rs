@@ -1,0 +1,212 @@
+//! The first rows of each partition: `ORDER BY … LIMIT`, `row_number() <= n`.
+//!
+//! State: all rows, by partition, then in the order asked for, then by the other columns, so that ties are
+//! broken the same way every time. A touched partition costs reading its first `offset + limit`
+//! rows before and after the step, however many there are behind them.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt64Array};
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use tidemill_core::Delta;
+use tidemill_plan as plan;
+use tidemill_storage::{Snapshot, SortColumn};
+
+use super::{Build, Grouping, Operator, Output, StateTable, StepContext, ascending, output_batch};
+use crate::Error;
+
+pub(crate) struct TopN {
+    state: StateTable,
+    /// The input's columns in the order of the state.
+    columns: Vec<usize>,
+    n_partition: usize,
+    offset: usize,
+    limit: usize,
+    rank: bool,
+    output: SchemaRef,
+}
+
+impl TopN {
+    pub fn new(top_n: &plan::TopN, build: &Build) -> Result<TopN, Error> {
+        let input = &build.inputs[0];
+        let mut columns = top_n.partition.clone();
+        let mut sort_columns = ascending(input, &columns);
+        for order in &top_n.order_by {
+            if columns.contains(&order.column) {
+                continue;
+            }
+            columns.push(order.column);
+            sort_columns.push(SortColumn {
+                descending: order.descending,
+                nulls_first: order.nulls_first,
+                ..SortColumn::ascending(input.field(order.column))
+            });
+        }
+        let rest = super::others(input, &columns);
+        sort_columns.extend(ascending(input, &rest));
+        columns.extend(rest);
+        let n_partition = top_n.partition.len();
+        Ok(TopN {
+            state: StateTable::new("rows", sort_columns, n_partition, (0..n_partition).collect())?,
+            columns,
+            n_partition,
+            offset: top_n.offset,
+            limit: top_n.limit,
+            rank: top_n.rank,
+            output: build.output.clone(),
+        })
+    }
+
+    /// The rows of a partition that are among the first, one entry per copy.
+    fn first<'a>(&self, snapshot: &'a Snapshot, partition: &[u8]) -> Result<Vec<&'a [u8]>, Error> {
+        let end = self.offset + self.limit;
+        let mut rows = Vec::new();
+        let mut n_seen = 0;
+        let mut is_negative = false;
+        if self.limit > 0 {
+            snapshot.lookup_while(partition, |row, weight| {
+                is_negative |= weight < 0;
+                for _ in 0..weight {
+                    if n_seen >= self.offset {
+                        rows.push(row);
+                    }
+                    n_seen += 1;
+                    if n_seen == end {
+                        break;
+                    }
+                }
+                n_seen < end
+            });
+        }
+        if is_negative {
+            return Err(Error::NegativeWeight { operator: "LIMIT" });
+        }
+        Ok(rows)
+    }
+}
+
+impl Operator for TopN {
+    fn step(&mut self, _: &StepContext, inputs: &[Delta]) -> Result<Output, Error> {
+        let [input] = inputs else { unreachable!("top-N has one input") };
+        let mut output = Output::default();
+        if input.is_empty() {
+            return Ok(output);
+        }
+        let columns: Vec<ArrayRef> =
+            self.columns.iter().map(|column| input.batch().column(*column).clone()).collect();
+        let grouping = Grouping::new(&columns[..self.n_partition], input.len())?;
+        let before = self.state.snapshot();
+        self.state.add(&columns, input.weights().values())?;
+        let after = self.state.snapshot();
+
+        let mut rows: Vec<&[u8]> = Vec::new();
+        let mut ranks: Vec<u64> = Vec::new();
+        let mut weights: Vec<i64> = Vec::new();
+        for group in 0..grouping.len() {
+            let old = self.first(&before, grouping.key(group))?;
+            let new = self.first(&after, grouping.key(group))?;
+            let mut push = |row, rank: usize, weight| {
+                rows.push(row);
+                ranks.push(rank as u64);
+                weights.push(weight);
+            };
+            if self.rank {
+                // A row is the same only at the same rank.
+                for rank in 0..old.len().max(new.len()) {
+                    let (old, new) = (old.get(rank), new.get(rank));
+                    if old != new {
+                        old.into_iter().for_each(|row| push(row, rank + 1, -1));
+                        new.into_iter().for_each(|row| push(row, rank + 1, 1));
+                    }
+                }
+            } else {
+                difference(&old, &new, |row, weight| push(row, 0, weight));
+            }
+        }
+        let decoded = self.state.layout().decode(rows)?;
+        let n_columns = self.output.fields().len() - 1 - usize::from(self.rank);
+        let position =
+            |column: usize| self.columns.iter().position(|known| *known == column).expect("a permutation");
+        let mut columns: Vec<ArrayRef> =
+            (0..n_columns).map(|column| decoded[position(column)].clone()).collect();
+        if self.rank {
+            let ranks: ArrayRef = Arc::new(UInt64Array::from(ranks));
+            columns.push(cast(&ranks, self.output.field(n_columns).data_type())?);
+        }
+        output.push(output_batch(&self.output, columns, weights)?);
+        Ok(output)
+    }
+
+    fn state(&mut self) -> Vec<&mut StateTable> {
+        vec![&mut self.state]
+    }
+}
+
+/// What turns one ascending list into another.
+fn difference<'a>(old: &[&'a [u8]], new: &[&'a [u8]], mut push: impl FnMut(&'a [u8], i64)) {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        match (old.peek(), new.peek()) {
+            (Some(a), Some(b)) if a == b => {
+                old.next();
+                new.next();
+            }
+            (Some(a), Some(b)) if a < b => {
+                push(a, -1);
+                old.next();
+            }
+            (_, Some(b)) => {
+                push(b, 1);
+                new.next();
+            }
+            (Some(a), None) => {
+                push(a, -1);
+                old.next();
+            }
+            (None, None) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemill_plan as plan;
+    use tidemill_plan::OrderColumn;
+
+    use crate::operators::testing::Bench;
+
+    fn top(offset: usize, limit: usize, rank: bool) -> Bench {
+        let order = OrderColumn { column: 1, descending: true, nulls_first: false };
+        let operator = plan::Operator::TopN(plan::TopN {
+            partition: vec![0],
+            order_by: vec![order],
+            offset,
+            limit,
+            rank,
+        });
+        let output: &[&str] = if rank { &["k:t", "v:i", "n:i"] } else { &["k:t", "v:i"] };
+        Bench::new(operator, &["k:t v:i"], &[&output.join(" ")])
+    }
+
+    #[test]
+    fn rows_move_up_when_the_first_leaves() {
+        top(0, 2, false)
+            .check("+ a 1; + a 3; + b 9", "+ a 1; + a 3; + b 9")
+            .check("+ a 2", "- a 1; + a 2")
+            .check("- a 3", "- a 3; + a 1")
+            .check("+ a NULL; + a 0", "");
+    }
+
+    #[test]
+    fn copies_count_and_offset_skips() {
+        top(1, 2, false).check("+3 a 5", "+2 a 5").check("+ a 9", "").check("-2 a 5", "- a 5");
+    }
+
+    #[test]
+    fn rank_is_part_of_the_row() {
+        top(0, 2, true)
+            .check("+ a 1; + a 2", "+ a 2 1; + a 1 2")
+            .check("+ a 3", "- a 2 1; + a 3 1; - a 1 2; + a 2 2");
+    }
+}
