@@ -36,6 +36,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The sum of `runs`, in whatever order.
+    pub fn of(layout: Arc<Layout>, runs: Vec<Arc<Run>>) -> Snapshot {
+        Snapshot { layout, runs }
+    }
+
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
     }

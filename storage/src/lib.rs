@@ -6,6 +6,7 @@
 //! only where it does not exist yet, which is compare-and-swap on every store.
 
 mod arrangement;
+mod checkpoint;
 mod compactor;
 mod error;
 mod layout;
@@ -15,6 +16,7 @@ mod run;
 mod versioned;
 
 pub use arrangement::{Arrangement, Cursor, Snapshot, sort_rows};
+pub use checkpoint::{Checkpoint, CheckpointStats, CheckpointStore, remove_all};
 pub use error::Error;
 pub use layout::{Layout, SortColumn};
 pub use log::{Log, LogRecord};

@@ -1,7 +1,7 @@
 //! A run: sorted rows with their weights, written once and never changed.
 //!
 //! ```text
-//! file:  "TMRUN" version u8, flags u8, 0 | n_rows u64 | n_bytes u64
+//! bytes: "TMRUN" version u8, flags u8, 0 | n_rows u64 | n_bytes u64
 //!        offsets u32 × (n_rows + 1), padded to 8 | weights i64 × n_rows, if flagged | row bytes | crc32 u32
 //! ```
 //!
@@ -14,10 +14,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::Error;
 
-/// The name of a run's file: unique in its dataflow.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
-pub struct RunId(pub String);
+/// Where a run is durable: a part of a pack (see [`CheckpointStore`](crate::CheckpointStore)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct RunId {
+    pub pack: u64,
+    pub offset: u64,
+    pub len: u64,
+}
 
 /// The longest that the rows of one run may be together. Offsets are 32 bits wide.
 pub(crate) const RUN_BYTES_MAX: usize = 1 << 31;
@@ -76,12 +79,12 @@ impl Run {
         self.weights.is_empty()
     }
 
-    /// The name under which the run is durable, if it is.
+    /// Where the run is durable, if it is.
     pub fn id(&self) -> Option<&RunId> {
         self.id.get()
     }
 
-    /// Says that the run is durable as `id`.
+    /// Says where the run is durable.
     pub fn set_id(&self, id: RunId) {
         // Two checkpoints never write the same run: a dataflow takes one at a time.
         assert!(self.id.set(id).is_ok(), "a run is made durable once");
@@ -137,7 +140,7 @@ impl Run {
         high
     }
 
-    /// The run as a file.
+    /// The run as it is stored.
     pub fn to_bytes(&self) -> Bytes {
         let n_rows = self.len();
         let mut out =

@@ -1,0 +1,129 @@
+//! From a rewritten logical plan to an execution plan with its inputs and operators.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, RwLock};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::Result;
+use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use tidemill_plan as plan;
+use tidemill_plan::IncrementalNode;
+
+use super::{InputExec, InputSlot, Lanes, OperatorExec};
+use crate::operators::{Build, StepContext, build, distribution};
+
+/// An execution plan with the ends that a dataflow holds.
+pub(crate) struct Compiled {
+    pub plan: Arc<dyn ExecutionPlan>,
+    pub inputs: Vec<(plan::Input, Arc<InputSlot>)>,
+    pub operators: Vec<Arc<Lanes>>,
+    pub context: Arc<RwLock<StepContext>>,
+}
+
+/// Plans a rewritten query. `session` says the number of lanes.
+pub(crate) async fn compile(logical: &LogicalPlan, session: &SessionState) -> Result<Compiled> {
+    let planner = Arc::new(IncrementalPlanner::default());
+    let physical = DefaultPhysicalPlanner::with_extension_planners(vec![planner.clone()]);
+    let plan = physical.create_physical_plan(logical, session).await?;
+    let found = std::mem::take(&mut *planner.found.lock().expect("planning does not panic"));
+    Ok(Compiled { plan, inputs: found.inputs, operators: found.operators, context: planner.context.clone() })
+}
+
+#[derive(Default)]
+struct IncrementalPlanner {
+    context: Arc<RwLock<StepContext>>,
+    found: Mutex<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    inputs: Vec<(plan::Input, Arc<InputSlot>)>,
+    operators: Vec<Arc<Lanes>>,
+    /// How often each meaning has occurred.
+    ids: HashMap<String, usize>,
+}
+
+#[async_trait]
+impl ExtensionPlanner for IncrementalPlanner {
+    async fn plan_extension(
+        &self,
+        planner: &dyn PhysicalPlanner,
+        node: &dyn UserDefinedLogicalNode,
+        logical_inputs: &[&LogicalPlan],
+        physical_inputs: &[Arc<dyn ExecutionPlan>],
+        session: &dyn Session,
+        planning_context: &PhysicalPlanningContext,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(node) = node.as_any().downcast_ref::<IncrementalNode>() else { return Ok(None) };
+        let schema: SchemaRef = Arc::new(node.schema.as_arrow().clone());
+        let n_lanes = session.config().target_partitions();
+        if let plan::Operator::Input(input) = &node.operator {
+            let exec = InputExec::new(input.clone(), schema, n_lanes);
+            let mut found = self.found.lock().expect("planning does not panic");
+            found.inputs.push((input.clone(), exec.slot.clone()));
+            return Ok(Some(Arc::new(exec)));
+        }
+        let filter = match &node.operator {
+            plan::Operator::Join(join) => match &join.filter {
+                Some(filter) => {
+                    let expr = planner.create_physical_expr(filter, &join.pair_schema, session, planning_context)?;
+                    Some(expr)
+                }
+                None => None,
+            },
+            _ => None,
+        };
+        let inputs: Vec<SchemaRef> = physical_inputs.iter().map(|input| row_schema(&input.schema())).collect();
+        let distribution = distribution(&node.operator, &inputs);
+        let n_lanes = if distribution.iter().any(Vec::is_empty) { 1 } else { n_lanes };
+        let parts = Build { operator: &node.operator, inputs, output: schema.clone(), filter };
+        let lanes = (0..n_lanes).map(|_| Ok(Mutex::new(build(&parts)?))).collect::<Result<_, crate::Error>>()?;
+        let display = LogicalPlan::Extension(datafusion::logical_expr::Extension { node: Arc::new(node.clone()) });
+        let meaning = meaning(node, logical_inputs);
+        let mut found = self.found.lock().expect("planning does not panic");
+        let n_before = found.ids.entry(meaning.clone()).or_default();
+        *n_before += 1;
+        let id = if *n_before == 1 { meaning } else { format!("{meaning}.{n_before}") };
+        let lanes = Arc::new(Lanes {
+            display: display.display().to_string(),
+            id,
+            distribution,
+            lanes,
+            context: self.context.clone(),
+            late: Mutex::default(),
+            metrics: Default::default(),
+        });
+        found.operators.push(lanes.clone());
+        Ok(Some(Arc::new(OperatorExec::new(lanes, physical_inputs.to_vec(), schema))))
+    }
+}
+
+/// A delta's schema without its weight.
+fn row_schema(schema: &SchemaRef) -> SchemaRef {
+    let fields = &schema.fields()[..schema.fields().len() - 1];
+    Arc::new(Schema::new(fields.to_vec()))
+}
+
+/// A name for an operator's state that says what it is, not where it stands: the operator and a
+/// hash of what it and its inputs print in EXPLAIN.
+fn meaning(node: &IncrementalNode, inputs: &[&LogicalPlan]) -> String {
+    let own = LogicalPlan::Extension(datafusion::logical_expr::Extension { node: Arc::new(node.clone()) });
+    let mut text = own.display().to_string();
+    for input in inputs {
+        text.push('\n');
+        text.push_str(&input.display_indent().to_string());
+    }
+    format!("{}-{:016x}", node.operator.name().to_lowercase(), fnv1a(text.as_bytes()))
+}
+
+/// FNV-1a, 64 bits: a hash that is the same in every build, which names in checkpoints must be.
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+

@@ -1,0 +1,156 @@
+//! What has been sealed and not yet been taken, for one dataflow.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use tidemill_core::Epoch;
+use tidemill_core::source::Offsets;
+use tidemill_plan::RelationId;
+use tokio::sync::Notify;
+
+/// With more rows than this queued, sources that feed the dataflow wait.
+const QUEUED_ROWS_MAX: usize = 512 * 1024;
+
+/// One step of logical time, as far as some relations are concerned.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sealed {
+    pub epoch: Epoch,
+    /// Deltas, weight last; of an upsert source, sequence and weight last.
+    pub changes: BTreeMap<RelationId, Vec<RecordBatch>>,
+    /// Where each source that has moved stands behind this epoch.
+    pub offsets: BTreeMap<RelationId, Arc<Offsets>>,
+    pub watermarks: BTreeMap<RelationId, i64>,
+    /// When the oldest of its rows came in.
+    pub arrived: Option<Instant>,
+}
+
+impl Sealed {
+    fn n_rows(&self) -> usize {
+        self.changes.values().flatten().map(|batch| batch.num_rows()).sum()
+    }
+
+    /// Adds a later epoch to this one.
+    pub fn absorb(&mut self, later: Sealed) {
+        self.epoch = later.epoch;
+        for (relation, batches) in later.changes {
+            self.changes.entry(relation).or_default().extend(batches);
+        }
+        self.offsets.extend(later.offsets);
+        self.watermarks.extend(later.watermarks);
+        self.arrived = match (self.arrived, later.arrived) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+/// The queue between the sealer and a dataflow.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    state: Mutex<State>,
+    sealed: Notify,
+    space: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct State {
+    relations: BTreeSet<RelationId>,
+    queue: VecDeque<Sealed>,
+    n_rows: usize,
+    /// The last epoch that was sealed, whether it says anything to this dataflow or not.
+    sealed_to: Epoch,
+    /// Epochs that a step must not jump over, because somebody waits to read exactly there.
+    barriers: BTreeSet<Epoch>,
+}
+
+impl Feed {
+    /// A feed of some relations that begins behind `sealed_to`. It notifies `space` when there is room again.
+    pub fn new(relations: BTreeSet<RelationId>, sealed_to: Epoch, space: Arc<Notify>) -> Feed {
+        let state = State { relations, queue: VecDeque::new(), n_rows: 0, sealed_to, barriers: BTreeSet::new() };
+        Feed { state: Mutex::new(state), sealed: Notify::new(), space }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics while holding a feed")
+    }
+
+    /// Adds an epoch.
+    pub fn push(&self, sealed: &Sealed) {
+        let mut state = self.state();
+        state.sealed_to = sealed.epoch;
+        let reads = |relation: &RelationId| state.relations.contains(relation);
+        let mine = Sealed {
+            epoch: sealed.epoch,
+            changes: sealed.changes.iter().filter(|(r, _)| reads(r)).map(|(r, b)| (*r, b.clone())).collect(),
+            offsets: sealed.offsets.iter().filter(|(r, _)| reads(r)).map(|(r, o)| (*r, o.clone())).collect(),
+            watermarks: sealed.watermarks.iter().filter(|(r, _)| reads(r)).map(|(r, w)| (*r, *w)).collect(),
+            arrived: sealed.arrived,
+        };
+        if !(mine.changes.is_empty() && mine.offsets.is_empty() && mine.watermarks.is_empty()) {
+            state.n_rows += mine.n_rows();
+            state.queue.push_back(mine);
+        }
+        drop(state);
+        self.sealed.notify_one();
+    }
+
+    /// Takes all that has been sealed, as one step, up to the first barrier; its epoch is the last of them.
+    pub fn take(&self) -> Sealed {
+        let mut state = self.state();
+        let end = match state.barriers.pop_first() {
+            Some(barrier) => barrier.min(state.sealed_to),
+            None => state.sealed_to,
+        };
+        let mut all = Sealed::default();
+        while state.queue.front().is_some_and(|sealed| sealed.epoch <= end) {
+            let sealed = state.queue.pop_front().expect("looked at above");
+            state.n_rows -= sealed.n_rows();
+            all.absorb(sealed);
+        }
+        all.epoch = end;
+        let is_more = end < state.sealed_to;
+        drop(state);
+        if is_more {
+            self.sealed.notify_one();
+        }
+        self.space.notify_one();
+        all
+    }
+
+    /// Makes a step end at `epoch`, which has been sealed.
+    pub fn add_barrier(&self, epoch: Epoch) {
+        self.state().barriers.insert(epoch);
+        self.sealed.notify_one();
+    }
+
+    /// Waits until something has been sealed since the last [`take`](Feed::take).
+    pub async fn sealed(&self) {
+        self.sealed.notified().await;
+    }
+
+    /// Whether rows of `relation` would have to wait.
+    pub fn is_full_for(&self, relation: RelationId) -> bool {
+        let state = self.state();
+        state.n_rows > QUEUED_ROWS_MAX && state.relations.contains(&relation)
+    }
+
+    pub fn reads(&self, relation: RelationId) -> bool {
+        self.state().relations.contains(&relation)
+    }
+
+    pub fn relations(&self) -> BTreeSet<RelationId> {
+        self.state().relations.clone()
+    }
+
+    /// Lets the feed carry more relations from now on.
+    pub fn add_relations(&self, relations: &BTreeSet<RelationId>) {
+        self.state().relations.extend(relations);
+    }
+
+    /// Lets the feed carry only these relations from now on.
+    pub fn set_relations(&self, relations: BTreeSet<RelationId>) {
+        self.state().relations = relations;
+    }
+}

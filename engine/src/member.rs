@@ -1,0 +1,470 @@
+//! One pipeline or sink of a dataflow: its plan, its operators' state, its view or outbox.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::DataFusionError;
+use datafusion::execution::context::SessionState;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::metrics::Time;
+use datafusion::physical_plan::repartition::BatchPartitioner;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use futures::TryStreamExt;
+use tidemill_core::sink::{Delivery, SinkBatch};
+use tidemill_core::{Delta, Epoch, delta_schema};
+use tidemill_plan::{InputKind, PipelinePlan, RelationId};
+use tidemill_storage::{Arrangement, Checkpoint, Run, Snapshot};
+use tokio::sync::{mpsc, watch};
+
+use crate::Error;
+use crate::exec::{Compiled, compile};
+use crate::metrics::{Counter, Histogram};
+use crate::operators::{LateRows, StepContext};
+use crate::outbox::Outbox;
+use crate::view::{History, View, ViewSnapshot};
+
+/// Rows of an input batch above which it is cut up for the lanes.
+const LANE_ROWS: usize = 4096;
+
+/// What others see of a member while it runs.
+#[derive(Debug)]
+pub struct MemberHandle {
+    pub id: RelationId,
+    pub name: String,
+    pub schema: SchemaRef,
+    pub(crate) history: RwLock<History>,
+    /// The last epoch that the member has finished.
+    pub(crate) frontier: watch::Sender<Epoch>,
+    /// Why it does not run, if it does not.
+    pub(crate) failure: RwLock<Option<String>>,
+    pub(crate) subscribers: std::sync::Mutex<Vec<mpsc::UnboundedSender<(Epoch, Delta)>>>,
+    pub metrics: MemberMetrics,
+}
+
+/// What a member has done.
+#[derive(Debug, Default)]
+pub struct MemberMetrics {
+    pub steps: Counter,
+    pub rows_in: Counter,
+    pub rows_out: Counter,
+    pub step_time: Histogram,
+    /// From the arrival of a step's oldest row to its result being readable.
+    pub latency: Histogram,
+    pub state_bytes: std::sync::atomic::AtomicU64,
+    pub late_rows: Counter,
+}
+
+impl MemberHandle {
+    pub fn frontier(&self) -> Epoch {
+        *self.frontier.borrow()
+    }
+
+    pub fn failure(&self) -> Option<String> {
+        self.failure.read().expect("nobody panics while holding it").clone()
+    }
+
+    /// The newest snapshot; a sink has none, nor has a pipeline that is being filled.
+    pub fn latest(&self) -> Option<Arc<ViewSnapshot>> {
+        self.history.read().expect("nobody panics while holding it").latest()
+    }
+
+    /// What the member showed at `epoch`, if that is still known.
+    pub fn at(&self, epoch: Epoch) -> Option<Arc<ViewSnapshot>> {
+        self.history.read().expect("nobody panics while holding it").at(epoch, self.frontier())
+    }
+}
+
+/// One pipeline or sink.
+pub(crate) struct Member {
+    pub id: RelationId,
+    pub handle: Arc<MemberHandle>,
+    pub inputs: BTreeSet<RelationId>,
+    compiled: Compiled,
+    session: SessionState,
+    view: Option<View>,
+    pub outbox: Option<Outbox>,
+    has_run: bool,
+    is_append_only: bool,
+    /// Says what the plan means; state of another plan is not taken over.
+    fingerprint: String,
+}
+
+/// What a step gave.
+pub(crate) struct StepResult {
+    /// The change of the member's relation, weight last.
+    pub changes: Vec<RecordBatch>,
+    pub late: Vec<LateRows>,
+}
+
+impl Member {
+    pub async fn new(
+        id: RelationId,
+        name: &str,
+        plan: &PipelinePlan,
+        session: &SessionState,
+        outbox: Option<Outbox>,
+    ) -> Result<Member, Error> {
+        let compiled = compile(&plan.delta_plan, session).await?;
+        let n_parts = compiled.plan.output_partitioning().partition_count();
+        let view = match outbox {
+            Some(_) => None,
+            None => {
+                let key = plan.properties.unique_keys.iter().min_by_key(|key| key.len()).cloned().unwrap_or_default();
+                Some(View::new(plan.schema.clone(), &key, n_parts)?)
+            }
+        };
+        let handle = MemberHandle {
+            id,
+            name: name.to_owned(),
+            schema: plan.schema.clone(),
+            history: RwLock::default(),
+            frontier: watch::Sender::new(Epoch::ZERO),
+            failure: RwLock::default(),
+            subscribers: Default::default(),
+            metrics: MemberMetrics::default(),
+        };
+        Ok(Member {
+            id,
+            handle: Arc::new(handle),
+            inputs: plan.inputs.iter().copied().collect(),
+            fingerprint: plan.delta_plan.display_indent().to_string(),
+            compiled,
+            session: session.clone(),
+            view,
+            outbox,
+            has_run: false,
+            is_append_only: plan.properties.is_append_only,
+        })
+    }
+
+    /// Takes the changes of its inputs as one step. On an error nothing has changed.
+    pub async fn step(
+        &mut self,
+        context: &StepContext,
+        changes: &BTreeMap<RelationId, Vec<RecordBatch>>,
+    ) -> Result<StepResult, Error> {
+        let mut result = StepResult { changes: Vec::new(), late: Vec::new() };
+        let is_touched = self.inputs.iter().any(|input| changes.get(input).is_some_and(|c| !c.is_empty()));
+        let is_timed = self
+            .inputs
+            .iter()
+            .any(|input| context.watermarks.get(input) != context.watermarks_before.get(input));
+        if self.has_run && !is_touched && !is_timed {
+            return Ok(result);
+        }
+        let start = Instant::now();
+        let undo = self.undo_point();
+        *self.compiled.context.write().expect("nobody panics while holding the context") = context.clone();
+        let n_rows_in = self.fill(changes)?;
+        let outcome = self.execute().await;
+        for operator in &self.compiled.operators {
+            result.late.append(&mut operator.late.lock().expect("nobody panics while holding late rows"));
+        }
+        match outcome {
+            Ok(batches) => result.changes = batches,
+            Err(error) => {
+                self.undo(undo);
+                return Err(error);
+            }
+        }
+        self.has_run = true;
+        let metrics = &self.handle.metrics;
+        metrics.steps.add(1);
+        metrics.rows_in.add(n_rows_in);
+        metrics.rows_out.add(result.changes.iter().map(|batch| batch.num_rows()).sum());
+        metrics.late_rows.add(result.late.iter().map(|late| late.rows.num_rows()).sum());
+        metrics.step_time.record(start.elapsed(), 1);
+        Ok(result)
+    }
+
+    fn fill(&self, changes: &BTreeMap<RelationId, Vec<RecordBatch>>) -> Result<usize, Error> {
+        let n_lanes = self.session.config().target_partitions();
+        let mut n_rows = 0;
+        for (input, slot) in &self.compiled.inputs {
+            let mut pieces = Vec::new();
+            for batch in changes.get(&input.relation).into_iter().flatten() {
+                n_rows += batch.num_rows();
+                let n_columns = batch.num_columns();
+                let mut columns = input.projection.clone();
+                if input.kind == InputKind::Upsert {
+                    columns.push(n_columns - 2);
+                }
+                columns.push(n_columns - 1);
+                let projected = batch.project(&columns)?;
+                let n_pieces = (projected.num_rows() / LANE_ROWS).clamp(1, n_lanes);
+                let n_each = projected.num_rows().div_ceil(n_pieces);
+                for piece in 0..n_pieces {
+                    let start = piece * n_each;
+                    let len = n_each.min(projected.num_rows().saturating_sub(start));
+                    if len > 0 {
+                        pieces.push(projected.slice(start, len));
+                    }
+                }
+            }
+            slot.fill(pieces, n_lanes);
+        }
+        Ok(n_rows)
+    }
+
+    /// Runs the plan over what the slots hold, adding to the view part by part.
+    async fn execute(&self) -> Result<Vec<RecordBatch>, Error> {
+        let plan = reset_plan_states(self.compiled.plan.clone())?;
+        let n_parts = plan.output_partitioning().partition_count();
+        let parts = (0..n_parts).map(|part| self.execute_part(&plan, part));
+        let batches = futures::future::try_join_all(parts).await?;
+        Ok(batches.into_iter().flatten().collect())
+    }
+
+    async fn execute_part(&self, plan: &Arc<dyn ExecutionPlan>, part: usize) -> Result<Vec<RecordBatch>, Error> {
+        let stream = plan.execute(part, self.session.task_ctx())?;
+        let collect = async move {
+            let batches: Vec<RecordBatch> = stream.try_collect().await?;
+            Ok::<_, DataFusionError>(batches)
+        };
+        // A task of its own, so that the lanes run beside each other.
+        let mut batches = tokio::spawn(collect).await.map_err(|error| {
+            DataFusionError::Internal(format!("a step panicked: {error}"))
+        })??;
+        batches.retain(|batch| batch.num_rows() > 0);
+        if let Some(view) = &self.view {
+            for batch in &batches {
+                view.add(part, batch)?;
+            }
+        }
+        Ok(batches)
+    }
+
+    fn undo_point(&self) -> (Vec<Snapshot>, Vec<Snapshot>) {
+        let mut operators = Vec::new();
+        for lanes in &self.compiled.operators {
+            for lane in &lanes.lanes {
+                if let Ok(mut operator) = lane.lock() {
+                    operators.extend(operator.state().iter().map(|table| table.snapshot()));
+                }
+            }
+        }
+        (operators, self.view.as_ref().map(View::parts).unwrap_or_default())
+    }
+
+    fn undo(&self, (operators, parts): (Vec<Snapshot>, Vec<Snapshot>)) {
+        let mut snapshots = operators.into_iter();
+        for lanes in &self.compiled.operators {
+            for lane in &lanes.lanes {
+                if let Ok(mut operator) = lane.lock() {
+                    for table in operator.state() {
+                        table.arrangement.reset(snapshots.next().expect("as many as before the step"));
+                    }
+                }
+            }
+        }
+        if let Some(view) = &self.view {
+            view.reset(parts);
+        }
+    }
+
+    /// Lets readers see the member at `epoch`.
+    pub fn publish(&self, epoch: Epoch, changes: &[RecordBatch], arrived: Option<Instant>) -> Result<(), Error> {
+        let handle = &self.handle;
+        if let Some(view) = &self.view {
+            let mut history = handle.history.write().expect("nobody panics while holding it");
+            if !changes.is_empty() || history.latest().is_none() {
+                history.push(view.snapshot(epoch), handle.frontier());
+            }
+        }
+        handle.frontier.send_replace(epoch);
+        if let Some(arrived) = arrived
+            && !changes.is_empty()
+        {
+            handle.metrics.latency.record(arrived.elapsed(), 1);
+        }
+        let mut subscribers = handle.subscribers.lock().expect("nobody panics while holding it");
+        if !subscribers.is_empty() && !changes.is_empty() {
+            let delta = consolidate_delta(&handle.schema, changes)?;
+            subscribers.retain(|subscriber| subscriber.send((epoch, delta.clone())).is_ok());
+        }
+        Ok(())
+    }
+
+    /// Hands a step's change to the sink.
+    pub fn send(&self, from: Epoch, to: Epoch, changes: &[RecordBatch]) -> Result<(), Error> {
+        let Some(outbox) = &self.outbox else { return Ok(()) };
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if self.is_append_only && outbox.delivery() == Delivery::AtLeastOnce {
+            // Insertions alone need no order, and what leaves at once needs no name.
+            for batch in changes {
+                outbox.push(SinkBatch { from, to, delta: Delta::new(batch.clone()) });
+            }
+            return Ok(());
+        }
+        let delta = consolidate_delta(&self.handle.schema, changes)?;
+        if !delta.is_empty() {
+            outbox.push(SinkBatch { from, to, delta });
+        }
+        Ok(())
+    }
+
+    /// The member's relation as it is now, as insertions.
+    pub fn contents(&self) -> Result<Vec<RecordBatch>, Error> {
+        let Some(view) = &self.view else { return Ok(Vec::new()) };
+        let rows = view.snapshot(Epoch::ZERO).batches()?;
+        Ok(rows.iter().map(|rows| Delta::inserts(rows).into_batch()).collect())
+    }
+
+    /// Adds what belongs into a checkpoint; gives the member's part of its words.
+    pub fn capture(&self, checkpoint: &mut Checkpoint) -> serde_json::Value {
+        let id = self.id;
+        let mut state_bytes = 0;
+        let mut add = |name: String, snapshot: &Snapshot| {
+            state_bytes += snapshot.size();
+            checkpoint.runs.insert(name, snapshot.runs().to_vec());
+        };
+        for lanes in &self.compiled.operators {
+            for (lane, operator) in lanes.lanes.iter().enumerate() {
+                let mut operator = operator.lock().expect("a member whose step panicked is not captured");
+                for table in operator.state() {
+                    add(format!("{id}/{}/{}/{lane}", lanes.id, table.name), table.arrangement.current());
+                }
+            }
+        }
+        for (part, snapshot) in self.view.iter().flat_map(View::parts).enumerate() {
+            add(format!("{id}/view/{part}"), &snapshot);
+        }
+        if let Some(outbox) = &self.outbox {
+            checkpoint.blobs.insert(format!("{id}/outbox"), outbox.capture());
+        }
+        self.handle.metrics.state_bytes.store(state_bytes as u64, std::sync::atomic::Ordering::Relaxed);
+        serde_json::json!({
+            "relation": id,
+            "name": self.handle.name,
+            "plan": self.fingerprint,
+            "has_run": self.has_run,
+            "n_lanes": self.session.config().target_partitions(),
+        })
+    }
+
+    /// Takes over what a checkpoint holds of this member.
+    pub fn restore(&mut self, checkpoint: &Checkpoint, words: &serde_json::Value, epoch: Epoch) -> Result<(), Error> {
+        if words["plan"].as_str() != Some(&self.fingerprint) {
+            return Err(Error::StateMissing { what: format!("pipeline \"{}\"", self.handle.name), epoch });
+        }
+        self.has_run = words["has_run"].as_bool().unwrap_or(false);
+        let id = self.id;
+        for lanes in &self.compiled.operators {
+            let names: Vec<String> = {
+                let mut operator = lanes.lanes[0].lock().expect("nothing has run yet");
+                operator.state().iter().map(|table| table.name.clone()).collect()
+            };
+            for (table_idx, name) in names.iter().enumerate() {
+                let prefix = format!("{id}/{}/{name}/", lanes.id);
+                let stored: Vec<&Vec<Arc<Run>>> = {
+                    let lane_runs = |lane: usize| checkpoint.runs.get(&format!("{prefix}{lane}"));
+                    (0..).map_while(lane_runs).collect()
+                };
+                if stored.is_empty() {
+                    let what = format!("operator {} of \"{}\"", lanes.id, self.handle.name);
+                    return Err(Error::StateMissing { what, epoch });
+                }
+                if stored.len() == lanes.lanes.len() {
+                    for (lane, runs) in stored.iter().enumerate() {
+                        let mut operator = lanes.lanes[lane].lock().expect("nothing has run yet");
+                        let mut tables = operator.state();
+                        let layout = tables[table_idx].arrangement.layout().clone();
+                        tables[table_idx].arrangement = Arrangement::restore(layout, (*runs).clone());
+                    }
+                } else {
+                    redeal(lanes, table_idx, &stored)?;
+                }
+            }
+        }
+        if let Some(view) = &self.view {
+            let parts = (0..).map_while(|part| checkpoint.runs.get(&format!("{id}/view/{part}")));
+            view.restore(parts.flatten().cloned().collect());
+        }
+        if let Some(outbox) = &mut self.outbox {
+            let blob = checkpoint.blobs.get(&format!("{id}/outbox"));
+            let blob = blob.ok_or_else(|| Error::StateMissing { what: format!("sink \"{}\"", self.handle.name), epoch })?;
+            outbox.restore(blob)?;
+        }
+        self.handle.frontier.send_replace(epoch);
+        if let Some(view) = &self.view {
+            let mut history = self.handle.history.write().expect("nobody panics while holding it");
+            history.push(view.snapshot(epoch), epoch);
+        }
+        Ok(())
+    }
+
+    /// Each operator in one line, with what it has done.
+    pub fn operators(&self) -> Vec<OperatorStatus> {
+        let status = |lanes: &Arc<crate::exec::Lanes>| OperatorStatus {
+            display: lanes.display.clone(),
+            rows_in: lanes.metrics.rows_in.load(std::sync::atomic::Ordering::Relaxed),
+            rows_out: lanes.metrics.rows_out.load(std::sync::atomic::Ordering::Relaxed),
+            nanos: lanes.metrics.nanos.load(std::sync::atomic::Ordering::Relaxed),
+        };
+        self.compiled.operators.iter().map(status).collect()
+    }
+}
+
+/// What an operator has done, over all lanes.
+#[derive(Debug, Clone)]
+pub struct OperatorStatus {
+    pub display: String,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub nanos: u64,
+}
+
+/// Deals the rows of a table that was kept in another number of lanes out anew, with the hash by which
+/// DataFusion repartitions.
+fn redeal(lanes: &crate::exec::Lanes, table_idx: usize, stored: &[&Vec<Arc<Run>>]) -> Result<(), Error> {
+    let (layout, deal_by) = {
+        let mut operator = lanes.lanes[0].lock().expect("nothing has run yet");
+        let tables = operator.state();
+        (tables[table_idx].arrangement.layout().clone(), tables[table_idx].deal_by.clone())
+    };
+    let all: Vec<Arc<Run>> = stored.iter().flat_map(|runs| runs.iter().cloned()).collect();
+    let snapshot = Snapshot::of(layout.clone(), all);
+    let (rows, weights): (Vec<&[u8]>, Vec<i64>) = snapshot.cursor().unzip();
+    let rows = layout.decode_batch(rows)?;
+    let delta = Delta::weighted(&rows, Arc::new(arrow::array::Int64Array::from(weights)));
+    let column = |idx: &usize| -> Arc<dyn PhysicalExpr> { Arc::new(Column::new("", *idx)) };
+    let exprs = deal_by.iter().map(column).collect();
+    let mut partitioner = BatchPartitioner::new_hash_partitioner(exprs, lanes.lanes.len(), Time::new())?;
+    partitioner.partition(delta.into_batch(), |lane, batch| {
+        let delta = Delta::new(batch);
+        let mut operator = lanes.lanes[lane].lock().expect("nothing has run yet");
+        operator.state()[table_idx].add(delta.rows().columns(), delta.weights().values())?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// A change with each row once and no weight zero, retractions first.
+pub(crate) fn consolidate_delta(schema: &SchemaRef, changes: &[RecordBatch]) -> Result<Delta, Error> {
+    let delta_schema = delta_schema(schema);
+    let renamed = |batch: &RecordBatch| RecordBatch::try_new(delta_schema.clone(), batch.columns().to_vec());
+    let changes = changes.iter().map(renamed).collect::<Result<Vec<_>, _>>()?;
+    let all = arrow::compute::concat_batches(&delta_schema, &changes)?;
+    let view = View::new(schema.clone(), &[], 1)?;
+    view.add(0, &all)?;
+    let snapshot = view.snapshot(Epoch::ZERO);
+    let (mut rows, mut weights) = (Vec::new(), Vec::new());
+    for is_insertion in [false, true] {
+        for (row, weight) in snapshot.arrangement().cursor() {
+            if (weight > 0) == is_insertion {
+                rows.push(row);
+                weights.push(weight);
+            }
+        }
+    }
+    let rows = snapshot.decode(&rows)?;
+    Ok(Delta::weighted(&rows, Arc::new(arrow::array::Int64Array::from(weights))))
+}
+

@@ -1,0 +1,187 @@
+//! The readable result of a pipeline, and the rows of a table.
+//!
+//! A view is one arrangement per partition of the plan that fills it. Readers take a [`ViewSnapshot`], which
+//! is a list of runs and never changes; the writer goes on beside them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use tidemill_core::{Delta, Epoch};
+use tidemill_storage::{Arrangement, Layout, Run, Snapshot, SortColumn, sort_rows};
+
+use crate::Error;
+use crate::operators::BATCH_ROWS;
+
+/// Rows of one schema, indexed by some of their columns.
+#[derive(Debug)]
+pub(crate) struct View {
+    schema: SchemaRef,
+    /// The view's columns in the order of the layout: the key first.
+    columns: Vec<usize>,
+    layout: Arc<Layout>,
+    parts: Vec<Mutex<Arrangement>>,
+}
+
+impl View {
+    /// An empty view of `n_parts` parts; `key` are the columns to look rows up by.
+    pub fn new(schema: SchemaRef, key: &[usize], n_parts: usize) -> Result<View, Error> {
+        let mut columns = key.to_vec();
+        columns.extend((0..schema.fields().len()).filter(|column| !key.contains(column)));
+        let sort_columns = columns.iter().map(|column| SortColumn::ascending(schema.field(*column))).collect();
+        let layout = Layout::new(sort_columns, key.len())?;
+        let parts = (0..n_parts).map(|_| Mutex::new(Arrangement::new(layout.clone()))).collect();
+        Ok(View { schema, columns, layout, parts })
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The columns of rows in the order of the layout.
+    pub fn arrange(&self, rows: &[ArrayRef]) -> Vec<ArrayRef> {
+        self.columns.iter().map(|column| rows[*column].clone()).collect()
+    }
+
+    /// Adds a delta to a part.
+    pub fn add(&self, part: usize, delta: &RecordBatch) -> Result<(), Error> {
+        if delta.num_rows() == 0 {
+            return Ok(());
+        }
+        let delta = Delta::new(delta.clone());
+        let rows = self.layout.encode_rows(&self.arrange(delta.batch().columns()))?;
+        let run = sort_rows(&rows, delta.weights().values());
+        self.parts[part].lock().expect("nobody panics while adding").append(run);
+        Ok(())
+    }
+
+    /// What every part holds.
+    pub fn parts(&self) -> Vec<Snapshot> {
+        self.parts.iter().map(|part| part.lock().expect("nobody panics while adding").snapshot()).collect()
+    }
+
+    /// Puts back what every part held.
+    pub fn reset(&self, parts: Vec<Snapshot>) {
+        for (part, snapshot) in self.parts.iter().zip(parts) {
+            part.lock().expect("nobody panics while adding").reset(snapshot);
+        }
+    }
+
+    /// Takes over the runs of a checkpoint. Any number of parts fits: their sum is what counts.
+    pub fn restore(&self, runs: Vec<Arc<Run>>) {
+        *self.parts[0].lock().expect("nobody panics while adding") = Arrangement::restore(self.layout.clone(), runs);
+    }
+
+    /// What the view shows now, for readers.
+    pub fn snapshot(&self, epoch: Epoch) -> Arc<ViewSnapshot> {
+        let runs = self.parts().iter().flat_map(|part| part.runs().to_vec()).collect();
+        let mut positions = vec![0; self.columns.len()];
+        for (position, column) in self.columns.iter().enumerate() {
+            positions[*column] = position;
+        }
+        Arc::new(ViewSnapshot {
+            epoch,
+            schema: self.schema.clone(),
+            positions,
+            arrangement: Snapshot::of(self.layout.clone(), runs),
+            batches: OnceLock::new(),
+        })
+    }
+}
+
+/// A view at an epoch.
+#[derive(Debug)]
+pub struct ViewSnapshot {
+    pub epoch: Epoch,
+    pub schema: SchemaRef,
+    /// Where each column stands in the layout.
+    positions: Vec<usize>,
+    arrangement: Snapshot,
+    batches: OnceLock<Vec<RecordBatch>>,
+}
+
+impl ViewSnapshot {
+    /// The rows, copies repeated, in batches. Computed once, whoever asks.
+    pub fn batches(&self) -> Result<Vec<RecordBatch>, Error> {
+        if let Some(batches) = self.batches.get() {
+            return Ok(batches.clone());
+        }
+        let mut batches = Vec::new();
+        let mut rows: Vec<&[u8]> = Vec::with_capacity(BATCH_ROWS);
+        for (row, weight) in self.arrangement.cursor() {
+            if weight < 0 {
+                return Err(Error::NegativeWeight { operator: "a view" });
+            }
+            for _ in 0..weight {
+                rows.push(row);
+                if rows.len() == BATCH_ROWS {
+                    batches.push(self.decode(&rows)?);
+                    rows.clear();
+                }
+            }
+        }
+        if !rows.is_empty() {
+            batches.push(self.decode(&rows)?);
+        }
+        Ok(self.batches.get_or_init(|| batches).clone())
+    }
+
+    /// Encoded rows as a batch of the view's schema.
+    pub(crate) fn decode(&self, rows: &[&[u8]]) -> Result<RecordBatch, Error> {
+        let columns = self.arrangement.layout().decode(rows.iter().copied())?;
+        let columns = self.positions.iter().map(|position| columns[*position].clone()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+
+    /// The rows, indexed.
+    pub fn arrangement(&self) -> &Snapshot {
+        &self.arrangement
+    }
+
+    /// Bytes in memory.
+    pub fn size(&self) -> usize {
+        self.arrangement.size()
+    }
+}
+
+/// How many snapshots of a view are kept: readers of several relations need one that all of them have.
+const N_SNAPSHOTS: usize = 64;
+
+/// The last snapshots of a view.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// Each with the last epoch at which it was still what the view showed, except for the newest.
+    snapshots: VecDeque<(Arc<ViewSnapshot>, Epoch)>,
+}
+
+impl History {
+    pub fn latest(&self) -> Option<Arc<ViewSnapshot>> {
+        self.snapshots.back().map(|(snapshot, _)| snapshot.clone())
+    }
+
+    /// Adds a snapshot; until `frontier` the one before was valid.
+    pub fn push(&mut self, snapshot: Arc<ViewSnapshot>, frontier: Epoch) {
+        if let Some((_, valid_to)) = self.snapshots.back_mut() {
+            *valid_to = frontier;
+        }
+        self.snapshots.push_back((snapshot, Epoch::ZERO));
+        if self.snapshots.len() > N_SNAPSHOTS {
+            self.snapshots.pop_front();
+        }
+    }
+
+    /// What the view showed at `epoch`; `frontier` is how far the newest snapshot is valid.
+    pub fn at(&self, epoch: Epoch, frontier: Epoch) -> Option<Arc<ViewSnapshot>> {
+        let n = self.snapshots.len();
+        self.snapshots.iter().enumerate().rev().find_map(|(idx, (snapshot, valid_to))| {
+            let valid_to = if idx + 1 == n { frontier } else { *valid_to };
+            (snapshot.epoch <= epoch && epoch <= valid_to).then(|| snapshot.clone())
+        })
+    }
+}

@@ -1,0 +1,263 @@
+//! Checkpoints: what a dataflow or a table is at an epoch, in one compare-and-swap.
+//!
+//! ```text
+//! <root>/manifest/0…0n    what belongs to checkpoint n: for every arrangement its runs, for every blob
+//!                         its place, and the owner's own words (offsets, watermarks, …), as JSON
+//! <root>/packs/0…0m       the runs and blobs that were new in one checkpoint, one behind the other
+//! ```
+//!
+//! A run is written once, by the first checkpoint that holds it; later ones name it again. A pack that
+//! none of the kept manifests names is garbage.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Error, Root, Run, RunId, VersionedObject};
+
+const FORMAT: u32 = 1;
+/// How rows are encoded as bytes; another one cannot be read.
+const ROW_FORMAT: &str = "arrow-row-59";
+/// As many as versions are kept of the manifest.
+const N_MANIFESTS: usize = 3;
+
+/// What is to be durable together.
+#[derive(Debug, Default)]
+pub struct Checkpoint {
+    /// The owner's own words.
+    pub meta: Value,
+    /// The runs of every arrangement, oldest first.
+    pub runs: BTreeMap<String, Vec<Arc<Run>>>,
+    pub blobs: BTreeMap<String, Bytes>,
+}
+
+/// What a checkpoint cost.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CheckpointStats {
+    pub bytes_written: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    format: u32,
+    row_format: String,
+    meta: Value,
+    runs: BTreeMap<String, Vec<RunId>>,
+    blobs: BTreeMap<String, RunId>,
+}
+
+impl Manifest {
+    fn packs(&self) -> BTreeSet<u64> {
+        self.runs.values().flatten().chain(self.blobs.values()).map(|id| id.pack).collect()
+    }
+}
+
+/// Writes and reads the checkpoints of one owner.
+#[derive(Debug)]
+pub struct CheckpointStore {
+    root: Root,
+    manifest: VersionedObject,
+    next_pack: u64,
+    /// The packs that each kept manifest names, oldest first.
+    kept: VecDeque<BTreeSet<u64>>,
+    blobs: BTreeMap<String, (Bytes, RunId)>,
+}
+
+impl CheckpointStore {
+    /// Opens the checkpoints below `root`; with the newest one, if there is any.
+    pub async fn open(root: Root) -> Result<(CheckpointStore, Option<Checkpoint>), Error> {
+        let (manifest, content) = VersionedObject::open(root.child("manifest")).await?;
+        let packs = root.child("packs").list().await?;
+        let next_pack =
+            packs.iter().filter_map(|name| name.parse::<u64>().ok()).max().map_or(0, |pack| pack + 1);
+        let mut store =
+            CheckpointStore { root, manifest, next_pack, kept: VecDeque::new(), blobs: BTreeMap::new() };
+        let Some(content) = content else { return Ok((store, None)) };
+        let path = store.root.display("manifest");
+        let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
+        let manifest: Manifest =
+            serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
+        if manifest.format != FORMAT || manifest.row_format != ROW_FORMAT {
+            return Err(Error::UnknownFormat {
+                path,
+                found: format!("checkpoint {} with {}", manifest.format, manifest.row_format),
+                known: format!("checkpoint {FORMAT} with {ROW_FORMAT}"),
+            });
+        }
+        let live = manifest.packs();
+        let mut files: BTreeMap<u64, Bytes> = BTreeMap::new();
+        for pack in &live {
+            let name = pack_name(*pack);
+            let Some(file) = store.root.get(&name).await? else {
+                return Err(damaged(format!("it names \"{name}\", which does not exist")));
+            };
+            files.insert(*pack, file);
+        }
+        let slice = |id: &RunId| -> Result<Bytes, Error> {
+            let file = &files[&id.pack];
+            let (start, end) = (id.offset as usize, (id.offset + id.len) as usize);
+            if end > file.len() {
+                return Err(damaged(format!("pack {} is shorter than it says", id.pack)));
+            }
+            Ok(file.slice(start..end))
+        };
+        let mut checkpoint = Checkpoint { meta: manifest.meta.clone(), ..Checkpoint::default() };
+        for (name, ids) in &manifest.runs {
+            let mut runs = Vec::new();
+            for id in ids {
+                let run = Run::from_bytes(&store.root.display(&pack_name(id.pack)), slice(id)?)?;
+                run.set_id(*id);
+                runs.push(Arc::new(run));
+            }
+            checkpoint.runs.insert(name.clone(), runs);
+        }
+        for (name, id) in &manifest.blobs {
+            let blob = slice(id)?;
+            store.blobs.insert(name.clone(), (blob.clone(), *id));
+            checkpoint.blobs.insert(name.clone(), blob);
+        }
+        // What a crash left behind: written, but never named.
+        for name in packs {
+            if let Ok(pack) = name.parse::<u64>()
+                && !live.contains(&pack)
+            {
+                store.root.delete(&pack_name(pack)).await?;
+            }
+        }
+        store.kept.push_back(live);
+        Ok((store, Some(checkpoint)))
+    }
+
+    /// Makes a checkpoint durable.
+    pub async fn write(&mut self, checkpoint: &Checkpoint) -> Result<CheckpointStats, Error> {
+        let pack = self.next_pack;
+        let mut file = BytesMut::new();
+        let mut place = |bytes: &[u8]| {
+            let offset = file.len() as u64;
+            file.extend_from_slice(bytes);
+            RunId { pack, offset, len: bytes.len() as u64 }
+        };
+        let mut new_runs = Vec::new();
+        for run in checkpoint.runs.values().flatten() {
+            if run.id().is_none() {
+                new_runs.push((run.clone(), place(&run.to_bytes())));
+            }
+        }
+        let mut blobs = BTreeMap::new();
+        for (name, bytes) in &checkpoint.blobs {
+            let id = match self.blobs.get(name) {
+                Some((known, id)) if known == bytes => *id,
+                _ => place(bytes),
+            };
+            blobs.insert(name.clone(), (bytes.clone(), id));
+        }
+        let bytes_written = file.len();
+        if !file.is_empty() {
+            self.root.put(&pack_name(pack), file.freeze()).await?;
+            self.next_pack += 1;
+        }
+        for (run, id) in new_runs {
+            run.set_id(id);
+        }
+        let manifest = Manifest {
+            format: FORMAT,
+            row_format: ROW_FORMAT.into(),
+            meta: checkpoint.meta.clone(),
+            runs: checkpoint
+                .runs
+                .iter()
+                .map(|(name, runs)| {
+                    (name.clone(), runs.iter().map(|run| *run.id().expect("written above")).collect())
+                })
+                .collect(),
+            blobs: blobs.iter().map(|(name, (_, id))| (name.clone(), *id)).collect(),
+        };
+        let content = serde_json::to_vec(&manifest).expect("a manifest is plain data");
+        self.manifest.put(content.into()).await?;
+        self.blobs = blobs;
+        self.kept.push_back(manifest.packs());
+        if self.kept.len() > N_MANIFESTS {
+            let dropped = self.kept.pop_front().expect("there are several");
+            for pack in dropped {
+                if !self.kept.iter().any(|packs| packs.contains(&pack)) {
+                    self.root.delete(&pack_name(pack)).await?;
+                }
+            }
+        }
+        Ok(CheckpointStats { bytes_written })
+    }
+
+    /// Removes everything: the owner has been dropped.
+    pub async fn remove(self) -> Result<(), Error> {
+        remove_all(&self.root).await
+    }
+}
+
+/// Removes all objects below `root`, manifests first, so that what is left can be told to be garbage.
+pub async fn remove_all(root: &Root) -> Result<(), Error> {
+    for name in root.child("manifest").list().await? {
+        root.delete(&format!("manifest/{name}")).await?;
+    }
+    for name in root.list().await? {
+        root.delete(&name).await?;
+    }
+    Ok(())
+}
+
+fn pack_name(pack: u64) -> String {
+    format!("packs/{pack:020}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::RunBuilder;
+
+    fn run(rows: &[&str]) -> Arc<Run> {
+        let mut builder = RunBuilder::with_capacity(rows.len(), 0);
+        rows.iter().for_each(|row| builder.push(row.as_bytes(), 1));
+        builder.finish()
+    }
+
+    fn rows(checkpoint: &Checkpoint, name: &str) -> Vec<String> {
+        let runs = &checkpoint.runs[name];
+        let row = |run: &Run, idx| String::from_utf8(run.row(idx).to_vec()).unwrap();
+        runs.iter().flat_map(|run| (0..run.len()).map(move |idx| row(run, idx))).collect()
+    }
+
+    #[tokio::test]
+    async fn only_what_is_new_is_written_and_the_newest_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::local(directory.path()).unwrap().child("dataflows/7");
+        let (mut store, found) = CheckpointStore::open(root.clone()).await.unwrap();
+        assert!(found.is_none());
+        let old = run(&["a", "b"]);
+        let mut checkpoint = Checkpoint { meta: json!({"epoch": 1}), ..Checkpoint::default() };
+        checkpoint.runs.insert("x".into(), vec![old.clone()]);
+        checkpoint.blobs.insert("outbox".into(), "hello".into());
+        let first = store.write(&checkpoint).await.unwrap();
+        for epoch in 2..7 {
+            checkpoint.meta = json!({"epoch": epoch});
+            let new = run(&[&format!("c{epoch}")]);
+            checkpoint.runs.insert("x".into(), vec![old.clone(), new]);
+            let next = store.write(&checkpoint).await.unwrap();
+            assert!(next.bytes_written < first.bytes_written);
+        }
+        assert_eq!(root.child("packs").list().await.unwrap().len(), 4);
+        // A pack that no manifest names, as a crash leaves it.
+        root.put("packs/00000000000000000099", "garbage".into()).await.unwrap();
+        let (store, found) = CheckpointStore::open(root.clone()).await.unwrap();
+        let found = found.unwrap();
+        assert_eq!(found.meta, json!({"epoch": 6}));
+        assert_eq!(rows(&found, "x"), ["a", "b", "c6"]);
+        assert_eq!(found.blobs["outbox"], "hello");
+        assert_eq!(root.child("packs").list().await.unwrap().len(), 2);
+        store.remove().await.unwrap();
+        assert_eq!(root.list().await.unwrap(), Vec::<String>::new());
+    }
+}
