@@ -192,11 +192,16 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 vec![format; n_columns],
             )));
         let mut writer = CopyWriter::new(options, &schema);
-        let out = &mut self.outbound.buffer;
-        put_copy_data(out, |out| {
-            writer.header(out);
-            Ok(())
-        })?;
+        // A header line is a row of its own; the binary header comes in one message with the first
+        // row, or the trailer, and rust-postgres counts on it.
+        let mut header_is_due = true;
+        if format == CopyFormat::Text.code() {
+            header_is_due = false;
+            put_copy_data(&mut self.outbound.buffer, |out| {
+                writer.header(out);
+                Ok(())
+            })?;
+        }
         let mut n_rows = 0u64;
         loop {
             let (inbound, outbound) = (&mut self.inbound, &mut self.outbound);
@@ -206,7 +211,12 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             let batch = writer.batch(&batch)?;
             for row_idx in 0..batch.n_rows() {
                 let out = &mut self.outbound.buffer;
-                put_copy_data(out, |out| writer.row(&batch, row_idx, out))?;
+                put_copy_data(out, |out| {
+                    if std::mem::take(&mut header_is_due) {
+                        writer.header(out);
+                    }
+                    writer.row(&batch, row_idx, out)
+                })?;
                 if self.outbound.buffer.len() >= FLUSH_BYTES {
                     self.inbound.race(running, self.outbound.flush()).await??;
                 }
@@ -214,6 +224,9 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             n_rows += batch.n_rows() as u64;
         }
         put_copy_data(&mut self.outbound.buffer, |out| {
+            if header_is_due {
+                writer.header(out);
+            }
             writer.trailer(out);
             Ok(())
         })?;
