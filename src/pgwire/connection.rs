@@ -80,6 +80,15 @@ impl Running {
         }
     }
 
+    /// For what only the end of the connection may end.
+    fn unless_terminated(backend: &Arc<Backend>) -> Self {
+        Running {
+            cancel: backend.terminated().clone(),
+            backend: Arc::clone(backend),
+            deadline: None,
+        }
+    }
+
     fn cancelled(&self) -> Failure {
         if self.backend.terminated().is_cancelled() {
             return terminated();
@@ -130,6 +139,8 @@ pub(crate) struct Inbound<S> {
     reader: ReadHalf<S>,
     buffer: BytesMut,
     context: DecodeContext,
+    /// The first byte of the last message.
+    kind: u8,
 }
 
 impl<S: AsyncRead> Inbound<S> {
@@ -141,6 +152,7 @@ impl<S: AsyncRead> Inbound<S> {
             reader,
             buffer: BytesMut::new(),
             context,
+            kind: 0,
         }
     }
 
@@ -267,6 +279,7 @@ impl<S: AsyncRead> Inbound<S> {
             self.buffer.reserve(length + 1 - self.buffer.len());
             return Ok(None);
         }
+        self.kind = kind;
         let mut message = self.buffer.split_to(length + 1);
         check_encoding(kind, &message[5..])?;
         let decoded = catch_unwind(AssertUnwindSafe(|| {
@@ -413,8 +426,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 Ok(message) => message,
                 // Text in another encoding is an error of that message only.
                 Err(Failure::Error(error)) if !error.fatal => {
-                    self.fail(Failure::Error(error))?;
-                    self.ready().await?;
+                    if !self.skips_to_sync {
+                        self.fail(Failure::Error(error))?;
+                        match self.inbound.kind {
+                            b'Q' => self.ready().await?,
+                            _ => self.skips_to_sync = true,
+                        }
+                    }
                     continue;
                 }
                 Err(failure) => return Err(failure),
@@ -458,9 +476,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         Ok(())
     }
 
-    /// Ends the implicit transaction of what ran since the last time.
+    /// Ends the implicit transaction of what ran since the last time. A cancel request comes too
+    /// late for that: a commit is not to be left half done.
     pub(crate) async fn end_of_request(&mut self) -> Result<(), Failure> {
-        let running = Running::start(&self.backend, None);
+        let running = Running::unless_terminated(&self.backend);
         Ok(self
             .inbound
             .race(&running, self.session.end_of_request())
@@ -488,11 +507,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
 
     /// Sends what waits; a client that does not take it can still be terminated.
     pub(crate) async fn flush(&mut self) -> Result<(), Failure> {
-        let running = Running {
-            cancel: self.backend.terminated().clone(),
-            backend: Arc::clone(&self.backend),
-            deadline: None,
-        };
+        let running = Running::unless_terminated(&self.backend);
         Ok(self.inbound.race(&running, self.outbound.flush()).await??)
     }
 

@@ -261,7 +261,7 @@ impl SessionApi for Puppet {
                 command("COMMIT")
             }
             "notice" => {
-                self.notices.push(Notice::notice("take note"));
+                self.notices.push(Notice::new("take note"));
                 command("NOTICE")
             }
             "zone" => {
@@ -320,6 +320,10 @@ impl SessionApi for Puppet {
     }
 
     fn statement_timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
+    fn idle_in_transaction_timeout(&self) -> Option<Duration> {
         self.timeout
     }
 
@@ -661,6 +665,24 @@ async fn statement_timeout_covers_execution_and_stream() {
 }
 
 #[tokio::test]
+async fn client_that_idles_in_a_transaction_is_disconnected() {
+    let stage = stage().await;
+    let mut socket = startup(&stage, 0, &[]).await;
+    read_until_ready(&mut socket).await;
+    socket
+        .write_all(b"Q\0\0\0\x16timeout 50; begin\0")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    let all = timeout(Duration::from_secs(5), socket.read_to_end(&mut answer));
+    all.await.unwrap().unwrap();
+    assert!(
+        String::from_utf8_lossy(&answer).contains("25P03"),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
 async fn client_that_leaves_takes_its_stream_along() {
     let stage = stage().await;
     for sql in ["endless", "flood"] {
@@ -797,7 +819,7 @@ async fn portal_gives_its_rows_in_portions() {
     // One that is left halfway goes with its transaction.
     let half = transaction.bind("rows 2500", &[]).await.unwrap();
     assert_eq!(transaction.query_portal(&half, 1).await.unwrap().len(), 1);
-    assert_eq!(stage.world.n_streams_alive.load(Ordering::SeqCst), 2);
+    assert_eq!(stage.world.n_streams_alive.load(Ordering::SeqCst), 1);
     transaction.commit().await.unwrap();
     assert_eq!(stage.world.n_streams_alive.load(Ordering::SeqCst), 0);
 }

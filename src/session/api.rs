@@ -292,7 +292,7 @@ pub struct Notice {
 }
 
 impl Notice {
-    pub fn notice(message: impl Into<String>) -> Self {
+    pub fn new(message: impl Into<String>) -> Self {
         Notice {
             severity: "NOTICE",
             sqlstate: SqlState("00000"),
