@@ -52,8 +52,9 @@ fn binary_of(array: impl Array + 'static) -> String {
     binary_as(array, None)
 }
 
-// The expectations are what PostgreSQL 15 prints for the same values, and what its send functions
-// make of them: `SELECT encode(numeric_send(n), 'hex')`.
+// Compared with what PostgreSQL 15 gave: the text of floats, years before Christ, intervals, arrays
+// and records, and the binary forms of numerics, arrays, vectors and intervals (`encode(numeric_send(n),
+// 'hex')` and so on). The rest follows its documentation.
 
 #[test]
 fn integers_and_booleans() {
