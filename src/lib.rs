@@ -1,1 +1,4 @@
 //! stub
+
+pub mod pgwire;
+pub mod session;
