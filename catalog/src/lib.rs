@@ -1,1 +1,26 @@
-//! stub
+//! Names, definitions, dependencies; nothing of how anything runs.
+//!
+//! A [`Catalog`] is a value: cloning it clones a few `Arc`s, and a change makes a new one with the
+//! next version. Whoever holds a clone reads a snapshot that no change can reach. The catalog does
+//! no I/O: [`Catalog::to_bytes`] and [`Catalog::from_bytes`] are its durable form, and where the
+//! bytes are kept, and who may replace them, is decided outside.
+//!
+//! Objects refer to each other by OID, never by name, so that renaming breaks no reference. An OID
+//! is given once, in the whole life of the database: what survives outside the catalog (state,
+//! offsets, checkpoints) is found by it, and must not be mistaken for that of a successor.
+
+mod catalog;
+mod data_type;
+mod definition;
+mod document;
+mod error;
+mod object;
+
+pub use catalog::{Catalog, Created, FIRST_OID, NewObject, OnConflict, PUBLIC, Schema};
+pub use definition::{
+    Definition, Include, Options, PipelineDefinition, SinkDefinition, SinkInput, SourceDefinition,
+    TableDefinition, ViewDefinition, Watermark,
+};
+pub use document::FORMAT;
+pub use error::{Dependent, Error, Near};
+pub use object::{Column, Kind, Object, Oid};

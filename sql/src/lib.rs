@@ -1,4 +1,14 @@
-//! From SQL text to plans, purely.
+//! Text to statements to plans, purely: nothing here does I/O or knows what runs.
+//!
+//! [`parser::parse`] cuts a text into statements; [`statements`] has one file per kind, each with
+//! its struct and its parse function. [`types`] maps PostgreSQL's type names to Arrow's. [`Planner`] makes
+//! plans of queries; for a pipeline, [`rewrite`] turns a plan over relations into one over their changes.
+
+pub mod parser;
+pub mod statements;
+pub mod types;
+
+mod error;
 
 mod delta;
 mod functions;
@@ -9,6 +19,7 @@ mod relations;
 mod windows;
 
 pub use delta::{DeltaError, Rewritten, rewrite};
+pub use error::{Error, RelationNames};
 pub use functions::scalar_functions;
 pub use planner::{DATABASE, Names, Planner, QueryPlan, Resolved};
 pub use refusal::Refusal;

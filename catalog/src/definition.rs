@@ -1,0 +1,125 @@
+//! What `CREATE` said, per kind.
+//!
+//! Queries and expressions are kept as the user's text: trees of a parser or a planner change with
+//! their versions, the text does not.
+
+use serde::{Deserialize, Serialize};
+
+use crate::object::Kind;
+
+/// `WITH (…)`: keys and values in the order of the statement.
+pub type Options = Vec<(String, String)>;
+
+/// What `CREATE` said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Definition {
+    Source(SourceDefinition),
+    Table(TableDefinition),
+    Pipeline(PipelineDefinition),
+    View(ViewDefinition),
+    Sink(SinkDefinition),
+}
+
+impl Definition {
+    /// What it defines.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Definition::Source(_) => Kind::Source,
+            Definition::Table(_) => Kind::Table,
+            Definition::Pipeline(_) => Kind::Pipeline,
+            Definition::View(_) => Kind::View,
+            Definition::Sink(_) => Kind::Sink,
+        }
+    }
+
+    /// Its `WITH` options; a view has none.
+    pub fn options(&self) -> &[(String, String)] {
+        match self {
+            Definition::Source(source) => &source.options,
+            Definition::Table(table) => &table.options,
+            Definition::Pipeline(pipeline) => &pipeline.options,
+            Definition::View(_) => &[],
+            Definition::Sink(sink) => &sink.options,
+        }
+    }
+}
+
+/// `CREATE SOURCE`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceDefinition {
+    pub options: Options,
+    /// In upper case.
+    pub format: Option<String>,
+    pub encode: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encode_options: Options,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<Include>,
+    pub watermark: Option<Watermark>,
+}
+
+/// `INCLUDE kind ['header'] AS column`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Include {
+    /// `key`, `offset`, `partition`, `timestamp`, `header`.
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The column's name.
+    pub column: String,
+}
+
+/// `WATERMARK FOR column AS expr`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermark {
+    pub column: String,
+    pub expr: String,
+}
+
+/// `CREATE TABLE`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDefinition {
+    pub options: Options,
+    /// Of `CREATE TABLE … AS`: where the first rows came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+}
+
+/// `CREATE PIPELINE`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineDefinition {
+    pub query: String,
+    pub options: Options,
+    pub emit_on_window_close: bool,
+}
+
+/// `CREATE VIEW`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewDefinition {
+    pub query: String,
+}
+
+/// `CREATE SINK`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkDefinition {
+    pub input: SinkInput,
+    pub options: Options,
+    /// In upper case.
+    pub format: Option<String>,
+    pub encode: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub encode_options: Options,
+}
+
+/// What a sink writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkInput {
+    /// The relation's OID: it may be renamed.
+    From { oid: u32 },
+    Query {
+        query: String,
+        emit_on_window_close: bool,
+    },
+}

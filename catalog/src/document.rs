@@ -1,0 +1,148 @@
+//! The catalog as bytes: one JSON document with a format number.
+//!
+//! Reading checks everything that the operations guarantee, so that a damaged or foreign document
+//! is refused when the server starts, not met later. No bytes read as an empty catalog.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Catalog, FIRST_OID, Schema};
+use crate::error::Error;
+use crate::object::{Object, Oid};
+
+/// The format that this version writes, and the only one that it reads.
+pub const FORMAT: u64 = 1;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    format: u64,
+    version: u64,
+    next_oid: Oid,
+    schemas: Vec<&'a Schema>,
+    objects: Vec<&'a Object>,
+}
+
+#[derive(Deserialize)]
+struct ReadDocument {
+    version: u64,
+    next_oid: Oid,
+    schemas: Vec<Schema>,
+    objects: Vec<Object>,
+}
+
+/// Read before all else: what follows may have any shape in another format.
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u64,
+}
+
+impl Catalog {
+    /// The durable form. Equal catalogs give equal bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let document = Document {
+            format: FORMAT,
+            version: self.version,
+            next_oid: self.next_oid,
+            schemas: self.schemas.values().collect(),
+            objects: self.objects.values().map(AsRef::as_ref).collect(),
+        };
+        serde_json::to_vec_pretty(&document)
+            .expect("maps have string keys, and nothing else can fail")
+    }
+
+    /// Reads what [`to_bytes`](Catalog::to_bytes) wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Catalog, Error> {
+        let FormatOnly { format } = serde_json::from_slice(bytes).map_err(corrupted)?;
+        if format != FORMAT {
+            return Err(Error::UnknownFormat {
+                found: format,
+                known: FORMAT,
+            });
+        }
+        let document: ReadDocument = serde_json::from_slice(bytes).map_err(corrupted)?;
+        document.into_catalog()
+    }
+}
+
+impl ReadDocument {
+    fn into_catalog(self) -> Result<Catalog, Error> {
+        let mut schemas = BTreeMap::new();
+        for schema in self.schemas {
+            check(schema.oid < self.next_oid, || {
+                format!("schema \"{}\" has an OID of the future", schema.name)
+            })?;
+            let name = schema.name.clone();
+            check(schemas.insert(name.clone(), schema).is_none(), || {
+                format!("schema \"{name}\" stands twice")
+            })?;
+        }
+        for schema in Catalog::new().schemas() {
+            check(schemas.contains_key(&schema.name), || {
+                format!("schema \"{}\" is missing", schema.name)
+            })?;
+        }
+        let mut objects: BTreeMap<Oid, Arc<Object>> = BTreeMap::new();
+        let mut names: BTreeMap<String, BTreeMap<String, Oid>> = BTreeMap::new();
+        for object in self.objects {
+            let name = object.full_name();
+            check((FIRST_OID..self.next_oid).contains(&object.oid), || {
+                format!("\"{name}\" has an OID out of range")
+            })?;
+            check(schemas.contains_key(&object.schema), || {
+                format!("\"{name}\" is in a schema that is missing")
+            })?;
+            let in_range = object
+                .primary_key
+                .iter()
+                .all(|idx| *idx < object.columns.len());
+            check(in_range, || {
+                format!("the key of \"{name}\" has a column that is missing")
+            })?;
+            // An object is younger than what it reads; dropping with CASCADE relies on it.
+            let older = object.dependencies.iter().all(|oid| *oid < object.oid);
+            check(older, || {
+                format!("\"{name}\" reads an object that is younger")
+            })?;
+            let taken = names
+                .entry(object.schema.clone())
+                .or_default()
+                .insert(object.name.clone(), object.oid);
+            check(taken.is_none(), || format!("\"{name}\" stands twice"))?;
+            check(
+                objects.insert(object.oid, Arc::new(object)).is_none(),
+                || format!("the OID of \"{name}\" stands twice"),
+            )?;
+        }
+        for object in objects.values() {
+            let missing = object
+                .dependencies
+                .iter()
+                .find(|oid| !objects.contains_key(oid));
+            check(missing.is_none(), || {
+                format!("\"{}\" reads an object that is missing", object.full_name())
+            })?;
+        }
+        Ok(Catalog {
+            version: self.version,
+            next_oid: self.next_oid,
+            schemas: Arc::new(schemas),
+            objects: Arc::new(objects),
+            names: Arc::new(names),
+        })
+    }
+}
+
+fn check(holds: bool, reason: impl FnOnce() -> String) -> Result<(), Error> {
+    match holds {
+        true => Ok(()),
+        false => Err(Error::Corrupted { reason: reason() }),
+    }
+}
+
+fn corrupted(error: serde_json::Error) -> Error {
+    Error::Corrupted {
+        reason: error.to_string(),
+    }
+}

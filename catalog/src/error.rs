@@ -1,0 +1,165 @@
+//! What can be wrong with a name.
+
+use tidemill_core::{Diagnostic, SqlState};
+
+use crate::object::Kind;
+
+/// Why the catalog did not change, or did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("schema \"{name}\" does not exist")]
+    SchemaNotFound { name: String, near: Option<String> },
+    #[error("schema \"{name}\" already exists")]
+    SchemaExists { name: String },
+    #[error("relation \"{name}\" does not exist")]
+    NotFound { name: String, near: Option<Near> },
+    #[error("relation \"{name}\" already exists")]
+    Exists { name: String, kind: Kind },
+    #[error("\"{name}\" is a {is}, not a {wanted}")]
+    WrongKind {
+        name: String,
+        is: Kind,
+        wanted: Kind,
+    },
+    #[error("cannot {action} {what} because other objects depend on it")]
+    HasDependents {
+        action: &'static str,
+        what: String,
+        dependents: Vec<Dependent>,
+    },
+    #[error("column \"{column}\" of relation \"{relation}\" does not exist")]
+    ColumnNotFound {
+        relation: String,
+        column: String,
+        near: Option<String>,
+    },
+    #[error("column \"{column}\" specified more than once")]
+    DuplicateColumn { column: String },
+    #[error("column \"{column}\" named in key does not exist")]
+    KeyColumnNotFound {
+        column: String,
+        near: Option<String>,
+    },
+    #[error("cannot change \"{name}\": it belongs to the system")]
+    System { name: String },
+    #[error("no schema has been selected to create in")]
+    NoCreationSchema,
+    #[error("a name must not be empty or hold a zero byte")]
+    InvalidName,
+    #[error("object {oid}, which \"{name}\" refers to, does not exist")]
+    DependencyNotFound { name: String, oid: u32 },
+    #[error("the catalog has run out of object identifiers")]
+    OutOfOids,
+    #[error("catalog is of format {found}; this version reads format {known}")]
+    UnknownFormat { found: u64, known: u64 },
+    #[error("catalog cannot be read: {reason}")]
+    Corrupted { reason: String },
+}
+
+/// What an unknown name was probably meant to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Near {
+    /// Another name that can be reached.
+    Name(String),
+    /// The same name, in a schema that was not searched.
+    Schema { schema: String, name: String },
+}
+
+/// An object and what it reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependent {
+    /// As messages name it: `pipeline p`.
+    pub object: String,
+    pub on: String,
+}
+
+impl Diagnostic for Error {
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Error::SchemaNotFound { .. } => SqlState::UNDEFINED_SCHEMA,
+            Error::SchemaExists { .. } => SqlState::DUPLICATE_SCHEMA,
+            Error::NotFound { .. } => SqlState::UNDEFINED_TABLE,
+            Error::Exists { .. } => SqlState::DUPLICATE_TABLE,
+            Error::WrongKind { .. } => SqlState::WRONG_OBJECT_TYPE,
+            Error::HasDependents { .. } => SqlState::DEPENDENT_OBJECTS,
+            Error::ColumnNotFound { .. } | Error::KeyColumnNotFound { .. } => {
+                SqlState::UNDEFINED_COLUMN
+            }
+            Error::DuplicateColumn { .. } => SqlState::DUPLICATE_COLUMN,
+            Error::System { .. } => SqlState("42501"),
+            Error::InvalidName => SqlState("42602"),
+            Error::NoCreationSchema => SqlState::UNDEFINED_SCHEMA,
+            Error::DependencyNotFound { .. } => SqlState::UNDEFINED_OBJECT,
+            Error::OutOfOids => SqlState("54000"),
+            Error::UnknownFormat { .. } | Error::Corrupted { .. } => SqlState::DATA_CORRUPTED,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Error::SchemaNotFound { near, .. } | Error::ColumnNotFound { near, .. } | Error::KeyColumnNotFound { near, .. } => {
+                near.as_ref().map(|near| format!("Perhaps you meant \"{near}\"."))
+            }
+            Error::NotFound { near, .. } => match near {
+                Some(Near::Name(near)) => Some(format!("Perhaps you meant \"{near}\".")),
+                Some(Near::Schema { schema, name }) => Some(format!(
+                    "There is one in schema \"{schema}\": write {schema}.{name}, or add the schema to search_path."
+                )),
+                None => None,
+            },
+            Error::Exists { name, kind } => {
+                Some(format!("There is a {kind} of this name: DROP {} {name} first, or use IF NOT EXISTS.", kind.keyword()))
+            }
+            Error::WrongKind { name, is, wanted } => Some(wrong_kind_hint(name, *is, *wanted)),
+            Error::HasDependents { action: "drop", .. } => {
+                Some("Use DROP … CASCADE to drop the dependent objects too.".to_string())
+            }
+            Error::HasDependents { action: "rename", .. } => {
+                Some("Their queries have the old name in their text: drop them first, or keep the name.".to_string())
+            }
+            Error::HasDependents { .. } => {
+                Some("Drop the dependent objects first, or create the new one under another name.".to_string())
+            }
+            Error::UnknownFormat { found, known } if found > known => Some(
+                "The data directory was written by a newer version; start that one, or restore a backup.".to_string(),
+            ),
+            Error::UnknownFormat { .. } => {
+                Some("The data directory was written by an older version that this one cannot read.".to_string())
+            }
+            Error::Corrupted { .. } => Some("Restore the catalog from a backup; it is never replaced by an empty one.".to_string()),
+            Error::DuplicateColumn { .. }
+            | Error::SchemaExists { .. }
+            | Error::System { .. }
+            | Error::InvalidName
+            | Error::NoCreationSchema
+            | Error::DependencyNotFound { .. }
+            | Error::OutOfOids => None,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Error::HasDependents { dependents, .. } => {
+                let line =
+                    |Dependent { object, on }: &Dependent| format!("{object} depends on {on}");
+                Some(dependents.iter().map(line).collect::<Vec<_>>().join("\n"))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn wrong_kind_hint(name: &str, is: Kind, wanted: Kind) -> String {
+    match (is, wanted) {
+        (Kind::Source, Kind::Table) => {
+            "The rows of a source come from its connector; to INSERT, UPDATE or DELETE, use CREATE TABLE.".to_string()
+        }
+        (Kind::Pipeline | Kind::View, Kind::Table) => {
+            format!("The rows of a {is} follow from its query; change the tables that it reads.")
+        }
+        (Kind::Sink, Kind::Table) => {
+            format!("A sink is written by CREATE SINK {name} FROM …; it holds no rows that could be read or changed.")
+        }
+        _ => format!("Use {} instead.", is.keyword()),
+    }
+}

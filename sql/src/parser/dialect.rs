@@ -1,0 +1,122 @@
+//! PostgreSQL's dialect, plus the few things that DataFusion understands beyond it.
+//!
+//! Wraps sqlparser's `PostgreSqlDialect`: every rule that is not named here is PostgreSQL's or the
+//! default. `dialect()` answers with PostgreSQL's type, so that the parser's own questions ("is
+//! this PostgreSQL?") stay true.
+
+use std::any::TypeId;
+
+use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+
+/// The dialect of every text that Tidemill reads.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TidemillDialect;
+
+/// The one value of [`TidemillDialect`]: parsers borrow it.
+pub static DIALECT: TidemillDialect = TidemillDialect;
+
+const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
+
+/// Rules that are answered by `PostgreSqlDialect`.
+macro_rules! as_postgres {
+    ($($rule:ident),* $(,)?) => {
+        $(fn $rule(&self) -> bool {
+            POSTGRES.$rule()
+        })*
+    };
+}
+
+/// Rules that hold here although PostgreSQL does not have them: DataFusion plans them.
+macro_rules! beyond_postgres {
+    ($($rule:ident),* $(,)?) => {
+        $(fn $rule(&self) -> bool {
+            true
+        })*
+    };
+}
+
+impl Dialect for TidemillDialect {
+    fn dialect(&self) -> TypeId {
+        TypeId::of::<PostgreSqlDialect>()
+    }
+
+    fn is_identifier_start(&self, ch: char) -> bool {
+        POSTGRES.is_identifier_start(ch)
+    }
+
+    fn is_identifier_part(&self, ch: char) -> bool {
+        POSTGRES.is_identifier_part(ch)
+    }
+
+    fn is_delimited_identifier_start(&self, ch: char) -> bool {
+        POSTGRES.is_delimited_identifier_start(ch)
+    }
+
+    fn identifier_quote_style(&self, identifier: &str) -> Option<char> {
+        POSTGRES.identifier_quote_style(identifier)
+    }
+
+    fn is_custom_operator_part(&self, ch: char) -> bool {
+        POSTGRES.is_custom_operator_part(ch)
+    }
+
+    fn is_reserved_for_identifier(&self, keyword: Keyword) -> bool {
+        POSTGRES.is_reserved_for_identifier(keyword)
+    }
+
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        POSTGRES.parse_prefix(parser)
+    }
+
+    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+        POSTGRES.get_next_precedence(parser)
+    }
+
+    fn prec_value(&self, precedence: Precedence) -> u8 {
+        POSTGRES.prec_value(precedence)
+    }
+
+    // `supports_notnull_operator` is left out on purpose: with it, the generated column
+    // `c INT AS a + 1 NOT NULL` would read as the boolean `(a + 1) NOT NULL`.
+    // `supports_factorial_operator` went away in PostgreSQL 14.
+    as_postgres! {
+        allow_extract_custom,
+        allow_extract_single_quotes,
+        supports_alter_column_type_using,
+        supports_array_typedef_with_brackets,
+        supports_bitwise_shift_operators,
+        supports_comma_separated_trim,
+        supports_comment_on,
+        supports_create_index_with_clause,
+        supports_create_table_like_parenthesized,
+        supports_empty_projections,
+        supports_explain_with_utility_options,
+        supports_filter_during_aggregation,
+        supports_geometric_types,
+        supports_group_by_expr,
+        supports_insert_table_alias,
+        supports_interval_options,
+        supports_listen_notify,
+        supports_named_fn_args_with_colon_operator,
+        supports_named_fn_args_with_expr_name,
+        supports_nested_comments,
+        supports_numeric_literal_underscores,
+        supports_select_wildcard_with_alias,
+        supports_set_names,
+        supports_string_escape_constant,
+        supports_unicode_string_literal,
+        supports_xml_expressions,
+    }
+
+    beyond_postgres! {
+        supports_dictionary_syntax,
+        supports_order_by_all,
+        supports_select_wildcard_except,
+        supports_select_wildcard_exclude,
+        supports_select_wildcard_replace,
+        supports_window_clause_named_window_reference,
+    }
+}
