@@ -29,7 +29,7 @@ pub mod conformance;
 
 pub use options::OptionDoc;
 pub use registry::{
-    ConnectorInfo, connectors, create_sink, create_source, source_columns, validate_sink,
-    validate_source,
+    ConnectorInfo, EncodingInfo, connectors, create_sink, create_source, encodings, source_columns,
+    validate_sink, validate_source,
 };
 pub use spec::{Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec};

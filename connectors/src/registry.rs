@@ -10,6 +10,9 @@ use tidemill_core::sink::Sink;
 use tidemill_core::source::{ConnectorError, Source};
 use tidemill_core::{SqlState, did_you_mean};
 
+use crate::formats::changelog::CsvSinkOptions;
+use crate::formats::csv::CsvOptions;
+use crate::formats::json::JsonOptions;
 use crate::options::OptionDoc;
 use crate::spec::{Encode, SinkSpec, SourceSpec};
 use crate::{blackhole, file, generator, print};
@@ -67,6 +70,31 @@ static CONNECTORS: [ConnectorInfo; 4] = [
     generator::CONNECTOR,
     print::CONNECTOR,
 ];
+
+/// The options of `ENCODE x (…)`.
+#[derive(Debug)]
+pub struct EncodingInfo {
+    pub name: &'static str,
+    pub source_options: &'static [OptionDoc],
+    pub sink_options: &'static [OptionDoc],
+}
+
+/// All encodings that have options.
+pub fn encodings() -> &'static [EncodingInfo] {
+    static ENCODINGS: [EncodingInfo; 2] = [
+        EncodingInfo {
+            name: "CSV",
+            source_options: CsvOptions::DOCS,
+            sink_options: CsvSinkOptions::DOCS,
+        },
+        EncodingInfo {
+            name: "JSON",
+            source_options: JsonOptions::DOCS,
+            sink_options: &[],
+        },
+    ];
+    &ENCODINGS
+}
 
 /// All connectors, by name.
 pub fn connectors() -> &'static [ConnectorInfo] {

@@ -52,15 +52,3 @@ options! {
         "primary_key" => primary_key: Option<String>,
     }
 }
-
-options! {
-    /// `ENCODE CSV (…)` of a sink
-    pub struct CsvSinkOptions {
-        /// Whether each file begins with the names of its columns.
-        "header" => header: bool = "true",
-        /// The text that stands for NULL.
-        "null" => null: String = "",
-        /// What separates fields.
-        "delimiter" => delimiter: crate::options::AsciiChar = ",",
-    }
-}

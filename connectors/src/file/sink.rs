@@ -19,9 +19,9 @@ use tidemill_core::SqlState;
 use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter};
 use tidemill_core::source::ConnectorError;
 
-use crate::file::config::{Compression, CsvSinkOptions, FileSinkConfig};
+use crate::file::config::{Compression, FileSinkConfig};
 use crate::file::io_error;
-use crate::formats::changelog::{self, Changelog};
+use crate::formats::changelog::{self, Changelog, CsvSinkOptions};
 use crate::options::Options;
 use crate::registry::ConnectorSink;
 use crate::spec::{Encode, Format, SinkSpec};
@@ -77,11 +77,7 @@ impl FileSink {
             Encode::Json => Encoding::Json,
             Encode::Csv => {
                 let csv = CsvSinkOptions::take(&mut encode_options)?;
-                let writer = arrow_csv::WriterBuilder::new()
-                    .with_header(csv.header)
-                    .with_null(csv.null)
-                    .with_delimiter(csv.delimiter.0);
-                Encoding::Csv(Box::new(writer))
+                Encoding::Csv(Box::new(csv.writer()))
             }
             Encode::Parquet => Encoding::Parquet,
             other => {

@@ -76,7 +76,7 @@ impl DebeziumDecoder {
 
         // Which image of which envelope becomes a row.
         let mut images: Vec<(Image, usize)> = Vec::new();
-        for row_idx in 0..rows.len() {
+        for (row_idx, value_idx) in rows.iter().enumerate() {
             let begin = images.len();
             let fault = match op
                 .as_string::<i32>()
@@ -121,7 +121,7 @@ impl DebeziumDecoder {
             let missing = missing.map(|reason| Fault::new(SqlState::NULL_NOT_ALLOWED, reason));
             if let Some(fault) = fault.or(missing) {
                 images.truncate(begin);
-                bad.push((rows[row_idx], fault));
+                bad.push((*value_idx, fault));
             }
         }
         bad.sort_by_key(|(value_idx, _)| *value_idx);

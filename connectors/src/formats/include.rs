@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryBuilder, Int32Array, Int64Array, ListBuilder, StringBuilder,
-    StructBuilder, TimestampMillisecondArray, new_null_array,
+    ArrayRef, BinaryBuilder, Int32Array, Int64Array, ListBuilder, StringBuilder, StructBuilder,
+    TimestampMillisecondArray, new_null_array,
 };
 use arrow::compute::{can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, Field};
