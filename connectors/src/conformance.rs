@@ -153,7 +153,7 @@ async fn read_on(
 }
 
 impl Transcript {
-    fn add(&mut self, id: &SplitId, batch: &SourceBatch) {
+    pub(crate) fn add(&mut self, id: &SplitId, batch: &SourceBatch) {
         match &batch.changes {
             Changes::Append(rows) => self.rows.extend(lines(rows)),
             Changes::Delta(delta) => self.rows.extend(lines(delta.batch())),

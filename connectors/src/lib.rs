@@ -21,11 +21,15 @@ mod formats;
 pub mod blackhole;
 pub mod file;
 pub mod generator;
+pub mod kafka;
 pub mod print;
 
 mod registry;
 
 pub mod conformance;
+
+#[cfg(test)]
+mod declared;
 
 pub use options::OptionDoc;
 pub use registry::{

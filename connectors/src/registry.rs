@@ -15,7 +15,7 @@ use crate::formats::csv::CsvOptions;
 use crate::formats::json::JsonOptions;
 use crate::options::OptionDoc;
 use crate::spec::{Encode, SinkSpec, SourceSpec};
-use crate::{blackhole, file, generator, print};
+use crate::{blackhole, file, generator, kafka, print};
 
 /// How long a validation may reach out.
 pub(crate) const VALIDATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,10 +64,11 @@ pub struct ConnectorInfo {
     pub(crate) columns: Option<Columns>,
 }
 
-static CONNECTORS: [ConnectorInfo; 4] = [
+static CONNECTORS: [ConnectorInfo; 5] = [
     blackhole::CONNECTOR,
     file::CONNECTOR,
     generator::CONNECTOR,
+    kafka::CONNECTOR,
     print::CONNECTOR,
 ];
 

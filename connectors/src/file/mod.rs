@@ -7,6 +7,9 @@ mod parquet;
 mod sink;
 mod source;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use tidemill_core::SqlState;

@@ -13,6 +13,9 @@ pub mod json;
 pub mod records;
 pub mod text;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, Scalar};

@@ -5,6 +5,9 @@ mod nexmark;
 mod random;
 mod source;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
