@@ -27,6 +27,9 @@ pub struct OptionDoc {
 pub trait OptionValue: Sized {
     const KIND: &'static str;
 
+    /// Whether an option of this type must be given, unless it has a default.
+    const REQUIRED: bool = true;
+
     /// The value, or what was expected instead.
     fn parse(text: &str) -> Result<Self, String>;
 
@@ -170,8 +173,7 @@ macro_rules! options {
     };
     (@default) => { None };
     (@default $default:literal) => { Some($default) };
-    (@required Option<$type:ty>) => { false };
-    (@required $type:ty) => { true };
+    (@required $type:ty) => { <$type as $crate::options::OptionValue>::REQUIRED };
     (@required $type:ty, $default:literal) => { false };
 }
 pub(crate) use options;
@@ -221,6 +223,7 @@ impl OptionValue for i64 {
 
 impl<T: OptionValue> OptionValue for Option<T> {
     const KIND: &'static str = T::KIND;
+    const REQUIRED: bool = false;
 
     fn parse(text: &str) -> Result<Option<T>, String> {
         T::parse(text).map(Some)

@@ -55,17 +55,17 @@ async fn csv_conforms() {
                 [
                     "a | 1 | 15",
                     "b\nc | 2 | 24",
-                    "d\"e | 3 | 46",
-                    "last | 5 | 66"
+                    "d\"e | 3 | 47",
+                    "last | 5 | 67"
                 ]
             );
             let at = path.display();
             assert_eq!(
                 transcript.bad,
                 [
-                    format!("{at}@37: 22P02: column \"id\": \"x\" is not a valid Int64 <x,bad,1>"),
+                    format!("{at}@38: 22P02: column \"id\": \"x\" is not a valid Int64 <x,bad,1>"),
                     format!(
-                        "{at}@58: 22P04: the record has 2 fields where 3 are expected <4,torn>"
+                        "{at}@59: 22P04: the record has 2 fields where 3 are expected <4,torn>"
                     ),
                 ]
             );

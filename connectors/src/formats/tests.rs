@@ -233,7 +233,7 @@ fn csv_header_finds_columns_by_name() {
     decoder.set_csv_header(&header, "f.csv").unwrap();
     assert_eq!(decode_with(&decoder, &[(None, Some("1,2,3"))]), ["3 | 1"]);
     let error = decoder
-        .set_csv_header(&["a".to_string(), "bb".to_string()], "f.csv")
+        .set_csv_header(&["name".to_string(), "bb".to_string()], "f.csv")
         .unwrap_err();
     assert_eq!(error.to_string(), "file \"f.csv\" has no column \"b\"");
     assert_eq!(error.hint.as_deref(), Some("Perhaps you meant \"bb\"."));
