@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{SqlState, did_you_mean};
 
@@ -16,11 +16,12 @@ use crate::registry::VALIDATION_TIMEOUT;
 /// Takes librdkafka's log, and remembers the last trouble for error messages.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
-    trouble: Arc<Mutex<Option<String>>>,
+    trouble: Arc<Mutex<Option<(KafkaError, String)>>>,
 }
 
 impl Log {
-    fn trouble(&self) -> Option<String> {
+    /// What went wrong last, and why.
+    fn trouble(&self) -> Option<(KafkaError, String)> {
         self.trouble
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -32,25 +33,29 @@ impl ClientContext for Log {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info => {
-                tracing::debug!(facility, "{message}")
+                tracing::debug!(facility, "{message}");
             }
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Warning => {
-                tracing::info!(facility, "{message}")
+                tracing::info!(facility, "{message}");
             }
-            _ => {
-                tracing::warn!(facility, "{message}");
-                // "[thrd:localhost:9092/bootstrap]: localhost:9092/bootstrap: Connect to … failed: …"
-                let reason = message
-                    .split_once("]: ")
-                    .map_or(message, |(_, reason)| reason);
-                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(reason.to_string());
-            }
+            _ => tracing::warn!(facility, "{message}"),
         }
     }
 
+    /// Called from within a poll of whoever uses the client.
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!("{error}: {reason}");
+        // That all brokers are down says less than why the last one is.
+        let is_summary = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_summary || trouble.is_none() {
+            // "localhost:9092/bootstrap: Connect to … failed: Connection refused (after 0ms …)"
+            let reason = reason.split_once(": ").map_or(reason, |(_, reason)| reason);
+            let reason = reason
+                .split_once(" (after")
+                .map_or(reason, |(reason, _)| reason);
+            *trouble = Some((error, reason.to_string()));
+        }
     }
 }
 
@@ -97,14 +102,28 @@ impl Topic {
         }
     }
 
-    fn unreachable(&self, error: &KafkaError, log: &Log) -> ConnectorError {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) {
-            return self.error("look up", error);
+    /// The error of brokers that do not answer.
+    pub fn unreachable(&self, error: &KafkaError, log: &Log) -> ConnectorError {
+        let (error, reason) = log.trouble().unwrap_or((error.clone(), error.to_string()));
+        let authentication = [
+            RDKafkaErrorCode::Authentication,
+            RDKafkaErrorCode::SaslAuthenticationFailed,
+        ];
+        let is_refused = error
+            .rdkafka_error_code()
+            .is_some_and(|code| authentication.contains(&code));
+        if is_refused {
+            let message = format!(
+                "the broker at \"{}\" refuses the login: {reason}",
+                self.brokers
+            );
+            return ConnectorError::fatal(SqlState::INVALID_AUTHORIZATION, message)
+                .with_hint("Look at properties.security.protocol and properties.sasl.*.");
         }
-        let reason = log.trouble().unwrap_or_else(|| error.to_string());
         let message = format!("no broker answers at \"{}\": {reason}", self.brokers);
-        ConnectorError::transient(SqlState::CONNECTION_FAILURE, message)
-            .with_hint("Look at properties.bootstrap.server, and whether the broker can be reached from this machine.")
+        ConnectorError::transient(SqlState::CONNECTION_FAILURE, message).with_hint(
+            "Look at properties.bootstrap.server, and whether the broker can be reached from this machine.",
+        )
     }
 }
 
@@ -144,9 +163,7 @@ impl Inquiry {
 
     /// The numbers of the topic's partitions.
     pub fn partitions(&self) -> Result<Vec<i32>, ConnectorError> {
-        let client: &Client<Log> = self.consumer.client();
-        let metadata = client.fetch_metadata(Some(&self.topic.name), self.time_left());
-        let metadata = metadata.map_err(|error| self.topic.unreachable(&error, &self.log))?;
+        let metadata = self.metadata(Some(&self.topic.name))?;
         let found = metadata
             .topics()
             .iter()
@@ -175,14 +192,30 @@ impl Inquiry {
             .collect())
     }
 
+    /// Asks in short intervals: where connections are refused, there is no use in waiting on.
+    fn metadata(&self, topic: Option<&str>) -> Result<Metadata, ConnectorError> {
+        const INTERVAL: Duration = Duration::from_millis(1500);
+        for n_asked in 1.. {
+            let timeout = self.time_left().min(INTERVAL);
+            let error = match self.consumer.client().fetch_metadata(topic, timeout) {
+                Ok(metadata) => return Ok(metadata),
+                Err(error) => error,
+            };
+            // Has the log told what librdkafka has noticed meanwhile.
+            while self.consumer.poll(Duration::ZERO).is_some() {}
+            let is_hopeless = n_asked >= 2 && self.log.trouble().is_some();
+            if is_hopeless || self.time_left() < INTERVAL {
+                return Err(self.topic.unreachable(&error, &self.log));
+            }
+        }
+        unreachable!("the time left runs out")
+    }
+
     fn missing(&self) -> ConnectorError {
         let Topic { name, brokers } = &self.topic;
         let message = format!("topic \"{name}\" does not exist at \"{brokers}\"");
         let error = ConnectorError::fatal(SqlState::UNDEFINED_TABLE, message);
-        let all = self
-            .consumer
-            .client()
-            .fetch_metadata(None, self.time_left());
+        let all = self.metadata(None);
         let names: Vec<String> = all
             .iter()
             .flat_map(|all| all.topics())

@@ -193,9 +193,10 @@ impl Source for KafkaSource {
         })?;
         let position = number(from)?;
         let failed = |error: KafkaError| self.topic.error("read", &error);
+        let log = Log::default();
         let mut consumer: BaseConsumer<Log> = self
             .client
-            .create_with_context(Log::default())
+            .create_with_context(log.clone())
             .map_err(failed)?;
         let arrived = Arc::new(Notify::new());
         let announce = arrived.clone();
@@ -208,6 +209,7 @@ impl Source for KafkaSource {
         consumer.assign(&assignment).map_err(failed)?;
         Ok(Box::new(KafkaReader {
             consumer: Some(consumer),
+            log,
             arrived,
             topic: self.topic.clone(),
             partition,
@@ -322,6 +324,7 @@ impl Search {
 struct KafkaReader {
     /// `None` only while being dropped.
     consumer: Option<BaseConsumer<Log>>,
+    log: Log,
     arrived: Arc<Notify>,
     topic: Topic,
     partition: i32,
@@ -438,6 +441,9 @@ impl KafkaReader {
                     ConnectorError::fatal(SqlState::NOT_IN_PREREQUISITE_STATE, message)
                         .with_hint(hint),
                 )
+            }
+            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::Authentication) => {
+                Some(self.topic.unreachable(error, &self.log))
             }
             // librdkafka connects again; when no broker is left it says so.
             Some(
