@@ -1,0 +1,66 @@
+//! A sink that only counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter};
+use tidemill_core::source::ConnectorError;
+
+use crate::options::Options;
+use crate::registry::ConnectorSink;
+use crate::spec::SinkSpec;
+
+/// Takes changes of every kind and forgets them.
+#[derive(Debug)]
+pub struct BlackholeSink {
+    n_rows: Arc<AtomicU64>,
+}
+
+impl BlackholeSink {
+    pub fn new(spec: &SinkSpec<'_>) -> Result<BlackholeSink, ConnectorError> {
+        let mut options = Options::new(spec.owner(), spec.options);
+        options.know("connector");
+        options.finish()?;
+        Ok(BlackholeSink {
+            n_rows: Arc::default(),
+        })
+    }
+
+    /// How many changed rows all writers together have taken.
+    pub fn n_rows(&self) -> u64 {
+        self.n_rows.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Sink for BlackholeSink {
+    fn delivery(&self) -> Delivery {
+        Delivery::AtLeastOnce
+    }
+
+    async fn open(&self) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+        Ok(Box::new(BlackholeWriter {
+            n_rows: self.n_rows.clone(),
+        }))
+    }
+}
+
+impl ConnectorSink for BlackholeSink {}
+
+struct BlackholeWriter {
+    n_rows: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl SinkWriter for BlackholeWriter {
+    async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError> {
+        self.n_rows
+            .fetch_add(batch.delta.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+}

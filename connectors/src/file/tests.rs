@@ -1,0 +1,530 @@
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use flate2::write::GzEncoder;
+use parquet::arrow::ArrowWriter;
+use proptest::prelude::*;
+use tidemill_core::sink::{Delivery, SinkBatch};
+use tidemill_core::source::{ConnectorError, Offset, Offsets, Source};
+use tidemill_core::{Delta, Epoch};
+
+use crate::conformance::{self, Transcript};
+use crate::declared::Declared;
+use crate::registry::{create_sink, create_source, source_columns, validate_sink, validate_source};
+use crate::spec::{Encode, Format, IncludeKind};
+
+fn file(path: &Path, columns: &str) -> Declared {
+    Declared::new("file", columns).with("path", path.display())
+}
+
+fn source(declared: &Declared) -> Arc<dyn Source> {
+    create_source(&declared.source()).unwrap()
+}
+
+async fn check(declared: &Declared) -> Transcript {
+    conformance::check(&*source(declared), &Offsets::new()).await
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+const CSV: &str = "id,name,price\r\n1,a,1.5\r\n2,\"b\nc\",NA\r\n\r\nx,bad,1\r\n3,\"d\"\"e\",2\r\n4,torn\r\n5,last,9";
+
+#[tokio::test]
+async fn csv_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("a.csv"), CSV).unwrap();
+    fs::write(directory.path().join("b.csv.gz"), gzip(CSV.as_bytes())).unwrap();
+    for name in ["a.csv", "b.csv.gz"] {
+        for batch_rows in [1, 2, 100] {
+            let path = directory.path().join(name);
+            let declared = file(&path, "name text!, id bigint")
+                .encode(Encode::Csv, &[("header", "true"), ("null", "NA")])
+                .include(IncludeKind::Offset, "at bigint")
+                .with("batch_rows", batch_rows);
+            let transcript = check(&declared).await;
+            assert_eq!(
+                transcript.rows,
+                [
+                    "a | 1 | 15",
+                    "b\nc | 2 | 24",
+                    "d\"e | 3 | 47",
+                    "last | 5 | 67"
+                ]
+            );
+            let at = path.display();
+            assert_eq!(
+                transcript.bad,
+                [
+                    format!("{at}@38: 22P02: column \"id\": \"x\" is not a valid Int64 <x,bad,1>"),
+                    format!(
+                        "{at}@59: 22P04: the record has 2 fields where 3 are expected <4,torn>"
+                    ),
+                ]
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn json_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.jsonl");
+    fs::write(
+        &path,
+        "\u{feff}{\"a\":1}\n\n{\"a\":2}\r\nno\n  {\"a\":3}\n{\"a\":\"x\"}\n\n",
+    )
+    .unwrap();
+    for batch_rows in [1, 100] {
+        let declared = file(&path, "a bigint")
+            .include(IncludeKind::File, "f text")
+            .with("batch_rows", batch_rows);
+        let transcript = check(&declared).await;
+        assert_eq!(
+            transcript.rows,
+            [1, 2, 3].map(|n| format!("{n} | {}", path.display()))
+        );
+        assert_eq!(transcript.bad.len(), 2);
+    }
+}
+
+fn parquet(path: &Path, n_rows: i64) {
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter(
+        (0..n_rows).map(|n| (n % 7 != 3).then_some(n * 1_000_000_000)),
+    ));
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..n_rows).map(|n| format!("n{n}")),
+    ));
+    let rows =
+        RecordBatch::try_from_iter([("id", ids), ("unused", names.clone()), ("name", names)])
+            .unwrap();
+    let mut writer =
+        ArrowWriter::try_new(fs::File::create(path).unwrap(), rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+}
+
+#[tokio::test]
+async fn parquet_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.parquet");
+    parquet(&path, 20);
+    // Ids from 3 on do not fit, and 3 and 10 are NULL.
+    let declared = file(&path, "name view, id int")
+        .include(IncludeKind::Offset, "at bigint")
+        .with("batch_rows", 6);
+    let transcript = check(&declared).await;
+    assert_eq!(
+        transcript.rows,
+        [
+            "n0 | 0 | 0",
+            "n1 | 1000000000 | 1",
+            "n2 | 2000000000 | 2",
+            "n3 | NULL | 3",
+            "n10 | NULL | 10",
+            "n17 | NULL | 17"
+        ]
+    );
+    assert_eq!(transcript.bad.len(), 14);
+    assert!(
+        transcript.bad[0].contains("@4: 22003: column \"id\"")
+            && transcript.bad[0].contains("4000000000")
+    );
+    let schema = source_columns(
+        declared.source().options,
+        Encode::Native,
+        &Default::default(),
+    )
+    .unwrap()
+    .unwrap();
+    assert_eq!(schema.field(1).name(), "unused");
+
+    let strict = file(&path, "id bigint!").with("batch_rows", 100);
+    let transcript = check(&strict).await;
+    assert_eq!((transcript.rows.len(), transcript.bad.len()), (17, 3));
+    assert!(
+        transcript.bad[0].contains("@3: 23502"),
+        "{:?}",
+        transcript.bad
+    );
+}
+
+#[tokio::test]
+async fn upserts_and_envelopes_of_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.json");
+    fs::write(
+        &path,
+        "{\"after\":{\"a\":1},\"op\":\"c\"}\n{\"before\":{\"a\":1},\"op\":\"d\"}\n",
+    )
+    .unwrap();
+    let declared = file(&path, "a bigint")
+        .format(Format::Debezium)
+        .with("batch_rows", 1);
+    assert_eq!(check(&declared).await.rows, ["1 | 1", "1 | -1"]);
+    parquet(&directory.path().join("p.parquet"), 2);
+    let declared = file(&directory.path().join("p.parquet"), "name text!, id bigint")
+        .format(Format::Upsert)
+        .key(&[0]);
+    assert_eq!(
+        check(&declared).await.rows,
+        ["+ n0 | 0", "+ n1 | 1000000000"]
+    );
+}
+
+#[tokio::test]
+async fn open_quote_costs_its_line_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.csv");
+    fs::write(&path, "1,a\n2,\"open\n3,c\n4,d\n").unwrap();
+    let declared = file(&path, "a bigint, b text").with("batch_rows", 1);
+    let transcript = check(&declared).await;
+    assert_eq!(transcript.rows, ["1 | a", "3 | c", "4 | d"]);
+    assert_eq!(
+        transcript.bad,
+        [format!(
+            "{}@4: 22P04: a quote is not closed <2,\"open>",
+            path.display()
+        )]
+    );
+
+    fs::write(&path, format!("1,a\n2,{}\n3,c\n", "x".repeat(200))).unwrap();
+    let transcript = check(&declared.with("max_record_bytes", 100)).await;
+    assert_eq!(transcript.rows, ["1 | a", "3 | c"]);
+    assert!(
+        transcript.bad[0].contains("longer than 100 bytes"),
+        "{:?}",
+        transcript.bad
+    );
+}
+
+#[tokio::test]
+async fn directory_and_pattern_list_their_files() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["b.csv", "a.csv", ".hidden.csv", "_tmp.csv", "c.txt"] {
+        fs::write(directory.path().join(name), "1\n").unwrap();
+    }
+    let names = async |declared: Declared| -> Vec<String> {
+        let splits = source(&declared.encode(Encode::Csv, &[]))
+            .splits()
+            .await
+            .unwrap();
+        splits
+            .iter()
+            .map(|split| split.id.0.rsplit('/').next().unwrap().to_string())
+            .collect()
+    };
+    assert_eq!(
+        names(file(directory.path(), "a bigint")).await,
+        ["a.csv", "b.csv", "c.txt"]
+    );
+    assert_eq!(
+        names(file(&directory.path().join("*.csv"), "a bigint")).await,
+        ["a.csv", "b.csv"]
+    );
+}
+
+#[tokio::test]
+async fn watching_follows_files_that_grow() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.csv");
+    let declared = file(directory.path(), "b bigint")
+        .encode(Encode::Csv, &[("header", "true")])
+        .with("watch", "true")
+        .with("discovery_interval", "20ms");
+    let source = source(&declared);
+    assert!(!source.is_bounded());
+    assert!(source.splits().await.unwrap().is_empty());
+
+    let append = |text: &str| {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    append("a,");
+    let splits = source.splits().await.unwrap();
+    let mut reader = source.open(&splits[0].id, &splits[0].start).await.unwrap();
+    let mut seen = Transcript::default();
+    // Pieces that end within the header, within a record and behind one.
+    for (piece, n_rows) in [
+        ("b\n1,1\n2,", 1),
+        ("2", 1),
+        ("0\n", 2),
+        ("3,30\n4,", 3),
+        ("40\n", 4),
+    ] {
+        append(piece);
+        while seen.rows.len() < n_rows {
+            let batch = tokio::time::timeout(Duration::from_secs(20), reader.next(None))
+                .await
+                .unwrap()
+                .unwrap();
+            seen.add(&splits[0].id, &batch.expect("the file may grow"));
+        }
+        assert!(
+            tokio::time::timeout(Duration::from_millis(30), reader.next(None))
+                .await
+                .is_err(),
+            "no more yet"
+        );
+        assert_eq!(seen.rows.len(), n_rows);
+    }
+    assert_eq!(seen.rows, ["1", "20", "30", "40"]);
+
+    fs::write(&path, "a,b\n").unwrap();
+    let error = loop {
+        match reader.next(None).await {
+            Ok(_) => continue,
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        error
+            .to_string()
+            .contains("is shorter than what has been read"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn missing_files_and_columns_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let error = async |declared: &Declared| validate_source(&declared.source()).await.unwrap_err();
+    let missing = error(&file(&directory.path().join("no.csv"), "a bigint")).await;
+    assert_eq!(missing.sqlstate.0, "58P01");
+    assert!(
+        missing.to_string().contains("no.csv\": No such file"),
+        "{missing}"
+    );
+    let missing = error(&file(&directory.path().join("*.csv"), "a bigint")).await;
+    assert!(
+        missing.to_string().ends_with("*.csv\" matches no file"),
+        "{missing}"
+    );
+
+    let path = directory.path().join("a.csv");
+    fs::write(&path, "carrier,name\n").unwrap();
+    let declared = file(&path, "carier text").encode(Encode::Csv, &[("header", "true")]);
+    let missing = error(&declared).await;
+    assert_eq!(missing.sqlstate.0, "42703");
+    assert_eq!(
+        missing.hint.as_deref(),
+        Some("Perhaps you meant \"carrier\".")
+    );
+    let schema = source_columns(
+        declared.source().options,
+        Encode::Csv,
+        declared.source().encode_options,
+    )
+    .unwrap()
+    .unwrap();
+    assert_eq!(schema.field(0).name(), "carrier");
+
+    parquet(&directory.path().join("a.parquet"), 1);
+    let missing = error(&file(&directory.path().join("a.parquet"), "nam text")).await;
+    assert_eq!(missing.hint.as_deref(), Some("Perhaps you meant \"name\"."));
+    let missing = error(&file(&path, "a bigint").encode(Encode::Parquet, &[])).await;
+    assert!(
+        missing.to_string().contains("not readable as Parquet"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn wrong_declarations_are_refused() {
+    let path = Path::new("/nowhere/data");
+    let error = |declared: &Declared| create_source(&declared.source()).unwrap_err().to_string();
+    assert_eq!(
+        error(&file(path, "a bigint")),
+        "path \"/nowhere/data\" does not tell what its files hold"
+    );
+    assert_eq!(
+        error(&file(path, "a bigint").encode(Encode::Csv, &[("heder", "true")])),
+        "ENCODE CSV has no option \"heder\""
+    );
+    assert_eq!(
+        error(&Declared::new("file", "a bigint").encode(Encode::Json, &[])),
+        "connector \"file\" needs the option \"path\""
+    );
+    assert_eq!(
+        error(&file(path, "a bigint").encode(Encode::Csv, &[("delimiter", ",,")])),
+        "option \"delimiter\" of ENCODE CSV cannot be \",,\""
+    );
+    assert!(
+        error(&file(path, "a bigint").encode(Encode::Bytes, &[]))
+            .contains("cannot read ENCODE BYTES")
+    );
+}
+
+fn batch(to: u64, rows: &[(i64, &str, i64)]) -> SinkBatch {
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)));
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
+    let weights: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2)));
+    let schema = Declared::new("file", "id bigint, name text").schema;
+    let rows = RecordBatch::try_new(schema, vec![ids, names]).unwrap();
+    SinkBatch {
+        from: Epoch(to - 1),
+        to: Epoch(to),
+        delta: Delta::weighted(&rows, weights),
+    }
+}
+
+fn sink(path: &Path) -> Declared {
+    file(path, "id bigint, name text")
+}
+
+#[tokio::test]
+async fn sink_writes_a_file_for_each_batch() {
+    for (encode, compression) in [
+        (Encode::Json, "none"),
+        (Encode::Json, "gzip"),
+        (Encode::Csv, "gzip"),
+        (Encode::Parquet, "zstd"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("deep/out");
+        let declared = sink(&out)
+            .encode(encode, &[])
+            .with("compression", compression);
+        validate_sink(&declared.sink()).await.unwrap();
+        let made = create_sink(&declared.sink()).unwrap();
+        assert_eq!(made.delivery(), Delivery::ExactlyOnce);
+        let mut writer = made.open().await.unwrap();
+        writer
+            .write(&batch(2, &[(1, "a", 1), (2, "b,\"\n", 2)]))
+            .await
+            .unwrap();
+        writer.write(&batch(10, &[(3, "c", 1)])).await.unwrap();
+        writer.write(&batch(11, &[])).await.unwrap();
+        writer.flush().await.unwrap();
+        // After a crash: the same batch once more.
+        let mut writer = made.open().await.unwrap();
+        let names = || {
+            let mut names: Vec<String> = fs::read_dir(&out)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let (before, content) = (names(), fs::read(out.join(&names()[1])).unwrap());
+        writer.write(&batch(10, &[(3, "c", 1)])).await.unwrap();
+        assert_eq!(
+            (names(), fs::read(out.join(&names()[1])).unwrap()),
+            (before.clone(), content)
+        );
+        assert_eq!(before.len(), 2, "{before:?}");
+        assert!(
+            before[0].starts_with("s-00000000000000000002."),
+            "{before:?}"
+        );
+
+        // What the sink writes the source reads.
+        let options: &[(&str, &str)] = if encode == Encode::Csv {
+            &[("header", "true")]
+        } else {
+            &[]
+        };
+        let read = sink(&out).encode(encode, options);
+        assert_eq!(
+            check(&read).await.rows,
+            ["1 | a", "2 | b,\"\n", "2 | b,\"\n", "3 | c"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn sink_writes_changes_if_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = async |declared: Declared| -> Result<String, ConnectorError> {
+        let mut writer = create_sink(&declared.sink())?.open().await?;
+        writer
+            .write(&batch(1, &[(1, "a", -1), (1, "b", 1)]))
+            .await?;
+        Ok(fs::read_to_string(directory.path().join("s-00000000000000000001.jsonl")).unwrap())
+    };
+    let declared = sink(directory.path()).retracting();
+    let error = write(declared.clone()).await.unwrap_err();
+    assert_eq!(error.sqlstate.0, "0A000");
+    let written = write(declared.clone().with("op_column", "op"))
+        .await
+        .unwrap();
+    assert_eq!(
+        written.lines().next(),
+        Some("{\"op\":\"delete\",\"id\":1,\"name\":\"a\"}")
+    );
+    let written = write(declared.clone().with("force_append_only", "true"))
+        .await
+        .unwrap();
+    assert_eq!(written, "{\"id\":1,\"name\":\"b\"}\n");
+    let written = write(declared.clone().format(Format::Debezium).key(&[0]))
+        .await
+        .unwrap();
+    assert_eq!(written.lines().count(), 1);
+    let error = write(declared.format(Format::Upsert).key(&[0]))
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("cannot write FORMAT UPSERT"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn sink_without_place_says_so() {
+    let declared = sink(Path::new("/proc/no/such"));
+    let error = validate_sink(&declared.sink()).await.unwrap_err();
+    assert!(error.to_string().contains("/proc/no/such"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The conformance suite over any content at all.
+    #[test]
+    fn any_text_conforms(
+        text in "([a-c0-9]{0,3}[,\"\n\r]{1,2}){0,12}[a-c]{0,2}",
+        batch_rows in 1u64..4,
+        zipped: bool,
+    ) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(if zipped { "t.csv.gz" } else { "t.csv" });
+        fs::write(&path, if zipped { gzip(text.as_bytes()) } else { text.clone().into_bytes() }).unwrap();
+        let declared = file(&path, "a text, b text").with("batch_rows", batch_rows)
+            .encode(Encode::Csv, &[]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(check(&declared));
+    }
+}
+
+#[tokio::test]
+async fn large_file_keeps_its_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.csv.gz");
+    // Several times what is read at once, with records across the borders.
+    let text: String = (0..300_000).map(|n| format!("{n},\"x\ny\"\n")).collect();
+    fs::write(&path, gzip(text.as_bytes())).unwrap();
+    let source = source(&file(&path, "n bigint, t text"));
+    let id = source.splits().await.unwrap()[0].id.clone();
+    let mut reader = source.open(&id, &Offset::from(0)).await.unwrap();
+    let (mut n_rows, mut n_bytes) = (0, 0);
+    while let Some(batch) = reader.next(None).await.unwrap() {
+        let mut seen = Transcript::default();
+        seen.add(&id, &batch);
+        assert!(seen.bad.is_empty());
+        assert_eq!(seen.rows[0], format!("{n_rows} | x\ny"));
+        n_rows += seen.rows.len();
+        n_bytes += batch.n_bytes;
+    }
+    assert_eq!((n_rows, n_bytes), (300_000, text.len()));
+}

@@ -1,0 +1,444 @@
+//! Changes as messages, at least once.
+//!
+//! The producer is idempotent: what it retries by itself arrives once and in order. What a crash
+//! cuts off is sent again by the engine.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, AsArray, UInt32Array};
+use arrow::compute::{cast, take_record_batch};
+use arrow::datatypes::DataType;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use async_trait::async_trait;
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use tidemill_core::SqlState;
+use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter};
+use tidemill_core::source::ConnectorError;
+use tokio::sync::Notify;
+
+use crate::formats::changelog::{self, Changelog, CsvSinkOptions, Entry};
+use crate::formats::csv::{CsvOptions, RecordEnd};
+use crate::kafka::client::{Inquiry, Log, Topic};
+use crate::kafka::config::{self, KafkaSinkConfig, KeyEncode};
+use crate::options::Options;
+use crate::registry::ConnectorSink;
+use crate::spec::{Encode, Format, SinkSpec};
+
+/// What can be overridden.
+const DEFAULTS: [(&str, &str); 6] = [
+    ("client.id", "tidemill"),
+    ("linger.ms", "5"),
+    // The engine tries again, and shows that it does.
+    ("message.timeout.ms", "30000"),
+    ("queue.buffering.max.messages", "500000"),
+    // As Java's clients do it, so that a key's messages stay together.
+    ("partitioner", "murmur2_random"),
+    ("log.connection.close", "false"),
+];
+
+const MUSTS: [(&str, &str); 2] = [("enable.idempotence", "true"), ("acks", "all")];
+
+/// A topic to write to.
+#[derive(Debug, Clone)]
+pub struct KafkaSink {
+    client: ClientConfig,
+    topic: Topic,
+    format: Format,
+    primary_key: Vec<usize>,
+    key_encode: KeyEncode,
+    changelog: Changelog,
+    values: ValueEncode,
+}
+
+/// How rows become values.
+#[derive(Debug, Clone)]
+enum ValueEncode {
+    Json,
+    Csv(Box<arrow_csv::WriterBuilder>, CsvOptions),
+    /// The only column as it is.
+    Bytes,
+}
+
+impl KafkaSink {
+    pub fn new(spec: &SinkSpec<'_>) -> Result<KafkaSink, ConnectorError> {
+        let mut options = Options::new(spec.owner(), spec.options);
+        options.know("connector");
+        let config = KafkaSinkConfig::take(&mut options)?;
+        let bootstrap = [
+            &config.bootstrap_server,
+            &config.bootstrap_servers,
+            &config.brokers,
+        ]
+        .map(Option::as_ref);
+        let client = config::client(&mut options, bootstrap, &DEFAULTS, &MUSTS)?;
+        options.finish()?;
+        let refuse = |message: String, hint: &str| {
+            Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(hint))
+        };
+        let encode = if spec.encode == Encode::Native {
+            Encode::Json
+        } else {
+            spec.encode
+        };
+        if spec.format == Format::Debezium && encode != Encode::Json {
+            return refuse(
+                format!("FORMAT DEBEZIUM with ENCODE {encode} is not supported"),
+                "Use ENCODE JSON.",
+            );
+        }
+        if config.key_encode == KeyEncode::Text && spec.primary_key.len() > 1 {
+            return refuse(
+                format!(
+                    "key.encode = 'text' needs a key of one column, not of {}",
+                    spec.primary_key.len()
+                ),
+                "Use key.encode = 'json'.",
+            );
+        }
+        let mut encode_options = Options::new(format!("ENCODE {encode}"), spec.encode_options);
+        let values = match encode {
+            Encode::Json => ValueEncode::Json,
+            Encode::Csv => {
+                let mut csv = CsvSinkOptions::take(&mut encode_options)?;
+                if csv.header && spec.encode_options.contains_key("header") {
+                    return refuse(
+                        "a message of CSV has no header".to_string(),
+                        "Leave the option header out.",
+                    );
+                }
+                csv.header = false;
+                // To tell records apart, they are read as they are written.
+                let mut reading =
+                    CsvOptions::take(&mut Options::new("ENCODE CSV", &Default::default()))?;
+                reading.delimiter = csv.delimiter;
+                ValueEncode::Csv(Box::new(csv.writer()), reading)
+            }
+            Encode::Bytes => {
+                let only = (spec.schema.fields().len() == 1)
+                    .then(|| spec.schema.field(0).data_type().clone());
+                use DataType::*;
+                match only {
+                    Some(Binary | BinaryView | LargeBinary | Utf8 | Utf8View | LargeUtf8) => {
+                        ValueEncode::Bytes
+                    }
+                    _ => {
+                        let message =
+                            format!("sink \"{}\" has not one column of text or bytes", spec.name);
+                        return refuse(
+                            message,
+                            "ENCODE BYTES writes one column as it is; use ENCODE JSON.",
+                        );
+                    }
+                }
+            }
+            other => {
+                return refuse(
+                    format!("connector \"kafka\" cannot write ENCODE {other}"),
+                    "Use ENCODE JSON, CSV or BYTES.",
+                );
+            }
+        };
+        encode_options.finish()?;
+        Ok(KafkaSink {
+            topic: Topic::new(&config.topic, &client),
+            client,
+            format: spec.format,
+            primary_key: spec.primary_key.to_vec(),
+            key_encode: config.key_encode,
+            changelog: Changelog::new(spec, config.force_append_only, None)?,
+            values,
+        })
+    }
+
+    /// The messages of a batch, in their order.
+    fn messages(&self, batch: &SinkBatch) -> Result<Vec<Outgoing>, ConnectorError> {
+        let entries = self.changelog.entries(batch)?;
+        let keys = self.keys(batch, &entries)?;
+        // An upsert sink deletes with a key alone.
+        let is_delete = |entry: &Entry| self.format == Format::Upsert && entry.after.is_none();
+        let valued: Vec<Entry> = entries
+            .iter()
+            .filter(|entry| !is_delete(entry))
+            .copied()
+            .collect();
+        let mut values = self.values(batch, &valued)?.into_iter();
+        let mut keys = keys.into_iter();
+        let mut messages = Vec::with_capacity(entries.len());
+        for entry in &entries {
+            let key = if self.primary_key.is_empty() {
+                None
+            } else {
+                keys.next()
+            };
+            let value = if is_delete(entry) {
+                None
+            } else {
+                values.next().flatten()
+            };
+            messages.push(Outgoing { key, value });
+        }
+        assert!(
+            keys.next().is_none() && values.next().is_none(),
+            "a message for each entry"
+        );
+        Ok(messages)
+    }
+
+    fn keys(&self, batch: &SinkBatch, entries: &[Entry]) -> Result<Vec<Vec<u8>>, ConnectorError> {
+        if self.primary_key.is_empty() {
+            return Ok(Vec::new());
+        }
+        let places =
+            UInt32Array::from_iter(entries.iter().map(|entry| entry.after.or(entry.before)));
+        let failed = |error: arrow::error::ArrowError| self.changelog.failed(&error);
+        let columns = batch
+            .delta
+            .batch()
+            .project(&self.primary_key)
+            .map_err(failed)?;
+        let rows = take_record_batch(&columns, &places).map_err(failed)?;
+        match self.key_encode {
+            KeyEncode::Json => Ok(lines(&changelog::json_lines(&rows).map_err(failed)?)),
+            KeyEncode::Text => {
+                let options = FormatOptions::default();
+                let texts = ArrayFormatter::try_new(rows.column(0), &options).map_err(failed)?;
+                Ok((0..rows.num_rows())
+                    .map(|idx| texts.value(idx).to_string().into_bytes())
+                    .collect())
+            }
+        }
+    }
+
+    fn values(
+        &self,
+        batch: &SinkBatch,
+        entries: &[Entry],
+    ) -> Result<Vec<Option<Vec<u8>>>, ConnectorError> {
+        let rows = self.changelog.rows(batch, entries)?;
+        let failed = |error: arrow::error::ArrowError| self.changelog.failed(&error);
+        match &self.values {
+            ValueEncode::Json => Ok(lines(&changelog::json_lines(&rows).map_err(failed)?)
+                .into_iter()
+                .map(Some)
+                .collect()),
+            ValueEncode::Csv(writer, reading) => {
+                let bytes = changelog::csv_lines(&rows, writer).map_err(failed)?;
+                let (mut rest, mut records) = (&bytes[..], Vec::new());
+                while let RecordEnd::At { len, next } = reading.dialect().record_end(rest) {
+                    records.push(Some(rest[..len].to_vec()));
+                    rest = &rest[next..];
+                }
+                Ok(records)
+            }
+            ValueEncode::Bytes => {
+                let column: ArrayRef = cast(rows.column(0), &DataType::Binary).map_err(failed)?;
+                Ok(column
+                    .as_binary::<i32>()
+                    .iter()
+                    .map(|value| value.map(<[u8]>::to_vec))
+                    .collect())
+            }
+        }
+    }
+}
+
+/// A JSON value never holds a line end.
+fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// A message to be sent.
+#[derive(Debug, PartialEq, Eq)]
+struct Outgoing {
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+}
+
+/// Counts messages that are on their way.
+#[derive(Default)]
+struct Deliveries {
+    log: Log,
+    n_pending: AtomicU64,
+    arrived: Notify,
+    failure: Mutex<Option<KafkaError>>,
+}
+
+/// [`Deliveries`], shared by the producer's threads and the writer.
+#[derive(Clone, Default)]
+struct Shared(Arc<Deliveries>);
+
+impl ClientContext for Shared {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.log.error(error, reason);
+    }
+}
+
+impl ProducerContext for Shared {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            let mut failure = self
+                .0
+                .failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            failure.get_or_insert_with(|| error.clone());
+        }
+        if self.0.n_pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.arrived.notify_waiters();
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for KafkaSink {
+    fn delivery(&self) -> Delivery {
+        Delivery::AtLeastOnce
+    }
+
+    async fn open(&self) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+        let deliveries = Shared::default();
+        let producer = self.client.create_with_context(deliveries.clone());
+        let producer = producer.map_err(|error| self.topic.error("write to", &error))?;
+        Ok(Box::new(KafkaWriter {
+            sink: self.clone(),
+            producer: Some(producer),
+            deliveries,
+        }))
+    }
+}
+
+#[async_trait]
+impl ConnectorSink for KafkaSink {
+    async fn validate(&self) -> Result<(), ConnectorError> {
+        // A consumer asks, since a producer's question may create the topic.
+        let mut client = ClientConfig::new();
+        let is_common = |name: &str| {
+            [
+                "bootstrap.",
+                "client.id",
+                "security.",
+                "sasl.",
+                "ssl.",
+                "socket.",
+                "broker.",
+            ]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        };
+        for (name, value) in self
+            .client
+            .config_map()
+            .iter()
+            .filter(|(name, _)| is_common(name))
+        {
+            client.set(*name, *value);
+        }
+        let topic = self.topic.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            Inquiry::new(&client, &topic)?.partitions().map(drop)
+        });
+        asked.await.map_err(|error| {
+            let message = format!(
+                "looking up topic \"{}\" broke off: {error}",
+                self.topic.name
+            );
+            ConnectorError::fatal(SqlState::INTERNAL_ERROR, message)
+        })?
+    }
+}
+
+struct KafkaWriter {
+    sink: KafkaSink,
+    /// `None` only while being dropped.
+    producer: Option<ThreadedProducer<Shared>>,
+    deliveries: Shared,
+}
+
+impl KafkaWriter {
+    fn check(&self) -> Result<(), ConnectorError> {
+        let mut failure = self
+            .deliveries
+            .0
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match failure.take() {
+            Some(error) => Err(self.sink.topic.error("write to", &error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands a message to librdkafka; false if its queue is full.
+    fn send(&self, message: &Outgoing) -> Result<bool, ConnectorError> {
+        let producer = self
+            .producer
+            .as_ref()
+            .expect("the writer is not being dropped");
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.sink.topic.name);
+        if let Some(key) = &message.key {
+            record = record.key(key);
+        }
+        if let Some(value) = &message.value {
+            record = record.payload(value);
+        }
+        self.deliveries.0.n_pending.fetch_add(1, Ordering::AcqRel);
+        let Err((error, _)) = producer.send(record) else {
+            return Ok(true);
+        };
+        self.deliveries.0.n_pending.fetch_sub(1, Ordering::AcqRel);
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => Ok(false),
+            _ => Err(self.sink.topic.error("write to", &error)),
+        }
+    }
+}
+
+#[async_trait]
+impl SinkWriter for KafkaWriter {
+    async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError> {
+        self.check()?;
+        for message in self.sink.messages(batch)? {
+            while !self.send(&message)? {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                self.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), ConnectorError> {
+        loop {
+            let arrived = self.deliveries.0.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            if self.deliveries.0.n_pending.load(Ordering::Acquire) == 0 {
+                return self.check();
+            }
+            // Every message is delivered or fails within message.timeout.ms.
+            arrived.await;
+        }
+    }
+}
+
+impl Drop for KafkaWriter {
+    fn drop(&mut self) {
+        // Waits for the producer's threads.
+        let producer = self.producer.take();
+        std::thread::spawn(move || drop(producer));
+    }
+}

@@ -1,0 +1,525 @@
+//! Partitions as splits.
+//!
+//! A reader has a consumer of its own, which is assigned one partition at an offset. It takes
+//! part in no group's rebalancing and commits nothing: where to go on is the engine's knowledge.
+//!
+//! `until` may lie behind the last record that there is, where transactions left their markers or
+//! compaction took records away. So it counts as reached when a record behind it is seen, or when
+//! the broker says that the partition has no more: it was there once, hence the end is behind it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message, OwnedMessage};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use tidemill_core::SqlState;
+use tidemill_core::source::{
+    BadRecord, ConnectorError, Offset, Source, SourceBatch, Split, SplitId, SplitReader,
+};
+use tokio::sync::Notify;
+
+use crate::formats::records::{Header, Record, Records};
+use crate::formats::{Decoder, include};
+use crate::kafka::client::{Inquiry, Log, Topic};
+use crate::kafka::config::{self, KafkaSourceConfig, Startup};
+use crate::options::Options;
+use crate::registry::ConnectorSource;
+use crate::spec::{Encode, SourceSpec};
+
+/// What can be overridden.
+const DEFAULTS: [(&str, &str); 4] = [
+    ("isolation.level", "read_committed"),
+    ("client.id", "tidemill"),
+    // Per partition: the engine has buffers of its own.
+    ("queued.max.messages.kbytes", "16384"),
+    ("log.connection.close", "false"),
+];
+
+/// What this reader relies on.
+const MUSTS: [(&str, &str); 5] = [
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("enable.partition.eof", "true"),
+    // An offset that is gone is an error, never a silent jump.
+    ("auto.offset.reset", "error"),
+    ("allow.auto.create.topics", "false"),
+];
+
+/// A batch ends when it has this many bytes.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Messages are announced; this is for events that are not.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A topic to read.
+#[derive(Debug)]
+pub struct KafkaSource {
+    config: KafkaSourceConfig,
+    startup_offsets: BTreeMap<i32, i64>,
+    client: ClientConfig,
+    topic: Topic,
+    decoder: Decoder,
+    /// Where the partitions begin that have been found.
+    starts: Arc<Mutex<Option<BTreeMap<i32, i64>>>>,
+}
+
+impl KafkaSource {
+    pub fn new(spec: &SourceSpec<'_>) -> Result<KafkaSource, ConnectorError> {
+        let mut options = Options::new(spec.owner(), spec.options);
+        options.know("connector");
+        let config = KafkaSourceConfig::take(&mut options)?;
+        let group = format!("tidemill-{}", spec.name);
+        let mut defaults = DEFAULTS.to_vec();
+        defaults.push(("group.id", &group));
+        let bootstrap = [
+            &config.bootstrap_server,
+            &config.bootstrap_servers,
+            &config.brokers,
+        ]
+        .map(Option::as_ref);
+        let client = config::client(&mut options, bootstrap, &defaults, &MUSTS)?;
+        options.finish()?;
+        let need = |given: bool, mode: Startup, name: &str| {
+            if given == (config.startup == mode) {
+                return Ok(());
+            }
+            let message = format!(
+                "option \"{name}\" of connector \"kafka\" goes with one scan.startup.mode only"
+            );
+            let mode = format!("{mode:?}").to_lowercase();
+            Err(
+                ConnectorError::fatal(SqlState::INVALID_PARAMETER, message).with_hint(format!(
+                    "Use scan.startup.mode = '{mode}' together with {name}."
+                )),
+            )
+        };
+        need(
+            config.startup_millis.is_some(),
+            Startup::Timestamp,
+            "scan.startup.timestamp.millis",
+        )?;
+        need(
+            config.startup_offsets.is_some(),
+            Startup::Offsets,
+            "scan.startup.offsets",
+        )?;
+        let startup_offsets = match &config.startup_offsets {
+            Some(offsets) => config::parse_offsets(offsets)?,
+            None => BTreeMap::new(),
+        };
+        if config.batch_rows == 0 || config.batch_rows > 1 << 16 {
+            let message =
+                "option \"batch_rows\" of connector \"kafka\" must be between 1 and 65536";
+            return Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message));
+        }
+        spec.check_include(&["key", "offset", "partition", "timestamp", "header"])?;
+        include::check_types(spec)?;
+        let encode = match spec.encode {
+            Encode::Native => Encode::Json,
+            Encode::Parquet => {
+                let message = "connector \"kafka\" cannot read ENCODE PARQUET";
+                return Err(
+                    ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
+                        .with_hint("Use ENCODE JSON, CSV or BYTES."),
+                );
+            }
+            encode => encode,
+        };
+        if encode == Encode::Csv && spec.encode_options.contains_key("header") {
+            let message = "ENCODE CSV of connector \"kafka\" has no option \"header\": a message is one record";
+            return Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message)
+                .with_hint("Columns are matched by position."));
+        }
+        let topic = Topic::new(&config.topic, &client);
+        let decoder = Decoder::new(spec, encode)?;
+        Ok(KafkaSource {
+            config,
+            startup_offsets,
+            client,
+            topic,
+            decoder,
+            starts: Arc::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    async fn splits(&self) -> Result<Vec<Split>, ConnectorError> {
+        let search = Search {
+            client: self.client.clone(),
+            topic: self.topic.clone(),
+            startup: self.config.startup,
+            millis: self.config.startup_millis.unwrap_or_default(),
+            offsets: self.startup_offsets.clone(),
+            starts: self.starts.clone(),
+        };
+        let starts = tokio::task::spawn_blocking(move || search.run())
+            .await
+            .map_err(|error| {
+                let message = format!(
+                    "looking up topic \"{}\" broke off: {error}",
+                    self.topic.name
+                );
+                ConnectorError::fatal(SqlState::INTERNAL_ERROR, message)
+            })??;
+        let split = |(partition, start): (i32, i64)| Split {
+            id: SplitId(partition.to_string().into()),
+            start: Offset::from(start as u64),
+        };
+        Ok(starts.into_iter().map(split).collect())
+    }
+
+    fn is_bounded(&self) -> bool {
+        false
+    }
+
+    async fn open(
+        &self,
+        split: &SplitId,
+        from: &Offset,
+    ) -> Result<Box<dyn SplitReader>, ConnectorError> {
+        let partition: i32 = split.0.parse().map_err(|_| {
+            let message = format!(
+                "\"{split}\" is not a partition of topic \"{}\"",
+                self.topic.name
+            );
+            ConnectorError::fatal(SqlState::DATA_CORRUPTED, message)
+        })?;
+        let position = number(from)?;
+        let failed = |error: KafkaError| self.topic.error("read", &error);
+        let log = Log::default();
+        let mut consumer: BaseConsumer<Log> = self
+            .client
+            .create_with_context(log.clone())
+            .map_err(failed)?;
+        let arrived = Arc::new(Notify::new());
+        let announce = arrived.clone();
+        consumer.set_nonempty_callback(move || announce.notify_one());
+        let mut assignment = TopicPartitionList::new();
+        let begin = KafkaOffset::Offset(position);
+        assignment
+            .add_partition_offset(&self.topic.name, partition, begin)
+            .map_err(failed)?;
+        consumer.assign(&assignment).map_err(failed)?;
+        Ok(Box::new(KafkaReader {
+            consumer: Some(consumer),
+            log,
+            arrived,
+            topic: self.topic.clone(),
+            partition,
+            decoder: self.decoder.clone(),
+            n_rows_max: self.config.batch_rows as usize,
+            position,
+            ahead: None,
+            at_end: false,
+            failure: None,
+            messages: Messages::default(),
+        }))
+    }
+}
+
+impl ConnectorSource for KafkaSource {}
+
+fn number(offset: &Offset) -> Result<i64, ConnectorError> {
+    offset.0.parse().map_err(|_| {
+        let message = format!("\"{offset}\" is not an offset of connector \"kafka\"");
+        ConnectorError::fatal(SqlState::DATA_CORRUPTED, message)
+    })
+}
+
+/// Looks for partitions and where they begin. It blocks.
+struct Search {
+    client: ClientConfig,
+    topic: Topic,
+    startup: Startup,
+    millis: i64,
+    offsets: BTreeMap<i32, i64>,
+    starts: Arc<Mutex<Option<BTreeMap<i32, i64>>>>,
+}
+
+impl Search {
+    fn run(&self) -> Result<BTreeMap<i32, i64>, ConnectorError> {
+        let inquiry = Inquiry::new(&self.client, &self.topic)?;
+        let partitions = inquiry.partitions()?;
+        let known = self
+            .starts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let unknown_offset = self
+            .offsets
+            .keys()
+            .find(|partition| !partitions.contains(partition));
+        if let Some(partition) = unknown_offset {
+            let message = format!("topic \"{}\" has no partition {partition}", self.topic.name);
+            return Err(
+                ConnectorError::fatal(SqlState::INVALID_PARAMETER, message).with_hint(format!(
+                    "scan.startup.offsets may name 0 to {}.",
+                    partitions.len() - 1
+                )),
+            );
+        }
+        let mut starts = BTreeMap::new();
+        for partition in partitions {
+            let start = match &known {
+                Some(known) if known.contains_key(&partition) => known[&partition],
+                // Whatever is in a partition that has just appeared came after the source.
+                Some(_) => self.bounds(&inquiry, partition)?.0,
+                None => self.start(&inquiry, partition)?,
+            };
+            starts.insert(partition, start);
+        }
+        *self.starts.lock().unwrap_or_else(PoisonError::into_inner) = Some(starts.clone());
+        Ok(starts)
+    }
+
+    fn start(&self, inquiry: &Inquiry, partition: i32) -> Result<i64, ConnectorError> {
+        match self.startup {
+            Startup::Earliest => Ok(self.bounds(inquiry, partition)?.0),
+            Startup::Latest => Ok(self.bounds(inquiry, partition)?.1),
+            Startup::Offsets => match self.offsets.get(&partition) {
+                Some(offset) => Ok(*offset),
+                None => Ok(self.bounds(inquiry, partition)?.0),
+            },
+            Startup::Timestamp => {
+                let failed = |error: KafkaError| self.topic.error("look up", &error);
+                let mut times = TopicPartitionList::new();
+                let time = KafkaOffset::Offset(self.millis);
+                times
+                    .add_partition_offset(&self.topic.name, partition, time)
+                    .map_err(failed)?;
+                let found = inquiry
+                    .consumer
+                    .offsets_for_times(times, inquiry.time_left())
+                    .map_err(failed)?;
+                let found = found
+                    .find_partition(&self.topic.name, partition)
+                    .map(|element| element.offset());
+                match found {
+                    Some(KafkaOffset::Offset(offset)) => Ok(offset),
+                    // All records are older.
+                    _ => Ok(self.bounds(inquiry, partition)?.1),
+                }
+            }
+        }
+    }
+
+    /// The first offset and the one behind the last.
+    fn bounds(&self, inquiry: &Inquiry, partition: i32) -> Result<(i64, i64), ConnectorError> {
+        let bounds =
+            inquiry
+                .consumer
+                .fetch_watermarks(&self.topic.name, partition, inquiry.time_left());
+        bounds.map_err(|error| self.topic.error("look up", &error))
+    }
+}
+
+/// Reads one partition.
+struct KafkaReader {
+    /// `None` only while being dropped.
+    consumer: Option<BaseConsumer<Log>>,
+    log: Log,
+    arrived: Arc<Notify>,
+    topic: Topic,
+    partition: i32,
+    decoder: Decoder,
+    n_rows_max: usize,
+    /// The offset behind the last record that was handed over.
+    position: i64,
+    /// A record that came when `until` was reached.
+    ahead: Option<OwnedMessage>,
+    /// Whether the broker had no more when it was last asked.
+    at_end: bool,
+    /// What went wrong behind the records that were handed over.
+    failure: Option<ConnectorError>,
+    messages: Messages,
+}
+
+/// Messages copied out of librdkafka's memory.
+#[derive(Default)]
+struct Messages {
+    bytes: Vec<u8>,
+    records: Vec<Record>,
+    headers: Vec<Header>,
+}
+
+impl Messages {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.records.clear();
+        self.headers.clear();
+    }
+
+    fn push(&mut self, message: &impl Message) {
+        let mut copy = |part: &[u8]| {
+            let begin = self.bytes.len();
+            self.bytes.extend_from_slice(part);
+            begin..self.bytes.len()
+        };
+        let key = message.key().map(&mut copy);
+        let value = message.payload().map(&mut copy);
+        let first_header = self.headers.len();
+        if let Some(headers) = message.headers() {
+            for header in headers.iter() {
+                let name = copy(header.key.as_bytes());
+                self.headers.push(Header {
+                    name,
+                    value: header.value.map(&mut copy),
+                });
+            }
+        }
+        self.records.push(Record {
+            key,
+            value,
+            offset: message.offset(),
+            timestamp_millis: message.timestamp().to_millis(),
+            headers: first_header..self.headers.len(),
+        });
+    }
+}
+
+impl KafkaReader {
+    /// Takes what is at hand, up to `until`; whether that has been reached.
+    fn collect(&mut self, until: Option<i64>) -> bool {
+        self.messages.clear();
+        let is_behind = |offset: i64| until.is_some_and(|until| offset >= until);
+        match self.ahead.take() {
+            Some(message) if is_behind(message.offset()) => {
+                self.ahead = Some(message);
+                return true;
+            }
+            Some(message) => self.messages.push(&message),
+            None => (),
+        }
+        let consumer = self
+            .consumer
+            .as_ref()
+            .expect("the reader is not being dropped");
+        while self.messages.records.len() < self.n_rows_max
+            && self.messages.bytes.len() < BATCH_BYTES
+        {
+            match consumer.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    self.at_end = false;
+                    if is_behind(message.offset()) {
+                        self.ahead = Some(BorrowedMessage::detach(&message));
+                        return true;
+                    }
+                    self.messages.push(&message);
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => self.at_end = true,
+                Some(Err(error)) => {
+                    if let Some(error) = self.judge(&error) {
+                        self.failure = Some(error);
+                        break;
+                    }
+                }
+            }
+        }
+        until.is_some() && self.at_end
+    }
+
+    /// What does not pass by itself.
+    fn judge(&self, error: &KafkaError) -> Option<ConnectorError> {
+        let Topic { name, brokers } = &self.topic;
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                let message = format!(
+                    "offset {} of partition {} of topic \"{name}\" at \"{brokers}\" does not exist any more",
+                    self.position, self.partition
+                );
+                let hint = "The topic's retention removed it before it was read, or the topic was created anew. \
+                            To go on without it, create the source again.";
+                Some(
+                    ConnectorError::fatal(SqlState::NOT_IN_PREREQUISITE_STATE, message)
+                        .with_hint(hint),
+                )
+            }
+            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::Authentication) => {
+                Some(self.topic.unreachable(error, &self.log))
+            }
+            // librdkafka connects again; when no broker is left it says so.
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut,
+            ) => {
+                tracing::warn!(topic = name, partition = self.partition, "{error}");
+                None
+            }
+            _ => Some(self.topic.error("read", error)),
+        }
+    }
+
+    fn decode(&mut self) -> SourceBatch {
+        let records = Records {
+            bytes: &self.messages.bytes,
+            records: &self.messages.records,
+            headers: &self.messages.headers,
+            partition: Some(self.partition),
+            file: None,
+        };
+        let (changes, bad) = self.decoder.decode(&records);
+        let bad = bad.into_iter().map(|(idx, fault)| BadRecord {
+            offset: Offset::from(records.records[idx].offset as u64),
+            raw: records.raw(idx).to_vec(),
+            sqlstate: fault.sqlstate,
+            reason: fault.reason,
+        });
+        let bad = bad.collect();
+        let last = self.messages.records.last().expect("called with messages");
+        self.position = last.offset + 1;
+        SourceBatch {
+            changes,
+            next: Offset::from(self.position as u64),
+            bad,
+            n_bytes: self.messages.bytes.len(),
+        }
+    }
+}
+
+#[async_trait]
+impl SplitReader for KafkaReader {
+    async fn next(
+        &mut self,
+        until: Option<&Offset>,
+    ) -> Result<Option<SourceBatch>, ConnectorError> {
+        let until = until.map(number).transpose()?;
+        loop {
+            if until.is_some_and(|until| self.position >= until) {
+                return Ok(None);
+            }
+            if let Some(failure) = self.failure.take() {
+                return Err(failure);
+            }
+            // From here to the return nothing waits: what was taken is handed over.
+            let reached = self.collect(until);
+            if !self.messages.records.is_empty() {
+                return Ok(Some(self.decode()));
+            }
+            if reached {
+                self.position = until.unwrap_or(self.position);
+                return Ok(None);
+            }
+            if self.failure.is_none() {
+                // A timeout is no news; it only has the queue looked at.
+                let _ = tokio::time::timeout(POLL_INTERVAL, self.arrived.notified()).await;
+            }
+        }
+    }
+}
+
+impl Drop for KafkaReader {
+    fn drop(&mut self) {
+        // Closing a consumer waits for its threads, which no runtime should.
+        let consumer = self.consumer.take();
+        std::thread::spawn(move || drop(consumer));
+    }
+}

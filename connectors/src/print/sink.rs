@@ -1,0 +1,143 @@
+//! Changes as lines.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use async_trait::async_trait;
+use tidemill_core::SqlState;
+use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter};
+use tidemill_core::source::ConnectorError;
+
+use crate::formats::changelog;
+use crate::options::Options;
+use crate::print::config::PrintConfig;
+use crate::registry::ConnectorSink;
+use crate::spec::{Encode, SinkSpec};
+
+/// Writes each change as one line to standard output, or to what tests give it.
+pub struct PrintSink {
+    config: PrintConfig,
+    as_json: bool,
+    out: Arc<Mutex<dyn Write + Send>>,
+}
+
+impl std::fmt::Debug for PrintSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PrintSink")
+            .field("config", &self.config)
+            .field("as_json", &self.as_json)
+            .finish()
+    }
+}
+
+impl PrintSink {
+    pub fn new(spec: &SinkSpec<'_>) -> Result<PrintSink, ConnectorError> {
+        PrintSink::to(spec, Arc::new(Mutex::new(std::io::stdout())))
+    }
+
+    fn to(
+        spec: &SinkSpec<'_>,
+        out: Arc<Mutex<dyn Write + Send>>,
+    ) -> Result<PrintSink, ConnectorError> {
+        let mut options = Options::new(spec.owner(), spec.options);
+        options.know("connector");
+        let config = PrintConfig::take(&mut options)?;
+        options.finish()?;
+        let as_json = match spec.encode {
+            Encode::Native => false,
+            Encode::Json => true,
+            other => {
+                let message = format!("connector \"print\" cannot encode {other}");
+                return Err(
+                    ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
+                        .with_hint("Leave out ENCODE, or use ENCODE JSON."),
+                );
+            }
+        };
+        Ok(PrintSink {
+            config,
+            as_json,
+            out,
+        })
+    }
+}
+
+#[async_trait]
+impl Sink for PrintSink {
+    fn delivery(&self) -> Delivery {
+        Delivery::AtLeastOnce
+    }
+
+    async fn open(&self) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+        Ok(Box::new(PrintWriter {
+            prefix: self.config.prefix.clone(),
+            as_json: self.as_json,
+            out: self.out.clone(),
+        }))
+    }
+}
+
+impl ConnectorSink for PrintSink {}
+
+struct PrintWriter {
+    prefix: String,
+    as_json: bool,
+    out: Arc<Mutex<dyn Write + Send>>,
+}
+
+impl PrintWriter {
+    fn lines(&self, batch: &SinkBatch) -> Result<String, ArrowError> {
+        let rows = batch.delta.rows();
+        let json = if self.as_json {
+            changelog::json_lines(&rows)?
+        } else {
+            Vec::new()
+        };
+        let json = String::from_utf8_lossy(&json);
+        let mut json_lines = json.lines();
+        let options = FormatOptions::default().with_null("NULL");
+        let formatters = rows
+            .columns()
+            .iter()
+            .map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
+        let formatters = formatters.collect::<Result<Vec<_>, _>>()?;
+        let mut lines = String::new();
+        for (row_idx, weight) in batch.delta.weights().values().iter().enumerate() {
+            let mut line = format!("{}{}", self.prefix, if *weight > 0 { '+' } else { '-' });
+            if self.as_json {
+                line.push_str(json_lines.next().unwrap_or_default());
+            } else {
+                for (column_idx, formatter) in formatters.iter().enumerate() {
+                    let separator = if column_idx == 0 { " " } else { " | " };
+                    let value = formatter.value(row_idx).try_to_string()?;
+                    write!(line, "{separator}{value}").expect("a string takes everything");
+                }
+            }
+            line.push('\n');
+            (0..weight.unsigned_abs()).for_each(|_| lines.push_str(&line));
+        }
+        Ok(lines)
+    }
+}
+
+#[async_trait]
+impl SinkWriter for PrintWriter {
+    async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError> {
+        let failed = |error: &dyn std::fmt::Display| {
+            ConnectorError::fatal(SqlState::IO_ERROR, format!("cannot print a row: {error}"))
+        };
+        let lines = self.lines(batch).map_err(|error| failed(&error))?;
+        // A whole batch at once, so that the lines of two sinks do not mix.
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        out.write_all(lines.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|error| failed(&error))
+    }
+
+    async fn flush(&mut self) -> Result<(), ConnectorError> {
+        Ok(())
+    }
+}
