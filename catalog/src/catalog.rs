@@ -17,11 +17,7 @@ pub const FIRST_OID: Oid = 16_384;
 pub const PUBLIC: &str = "public";
 
 /// Schemas that exist always, with PostgreSQL's OIDs, which clients know.
-const SYSTEM_SCHEMAS: [(&str, Oid); 3] = [
-    (PUBLIC, 2200),
-    ("pg_catalog", 11),
-    ("information_schema", 13_000),
-];
+const SYSTEM_SCHEMAS: [(&str, Oid); 3] = [(PUBLIC, 2200), ("pg_catalog", 11), ("information_schema", 13_000)];
 
 /// All names at one moment. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,19 +87,14 @@ impl Created {
     /// The object that now has the name.
     pub fn object(&self) -> &Arc<Object> {
         match self {
-            Created::New(object)
-            | Created::Kept(object)
-            | Created::Replaced { new: object, .. } => object,
+            Created::New(object) | Created::Kept(object) | Created::Replaced { new: object, .. } => object,
         }
     }
 
     /// What the user should be told beside success.
     pub fn notice(&self) -> Option<String> {
         match self {
-            Created::Kept(object) => Some(format!(
-                "relation \"{}\" already exists, skipping",
-                object.name
-            )),
+            Created::Kept(object) => Some(format!("relation \"{}\" already exists, skipping", object.name)),
             Created::New(_) | Created::Replaced { .. } => None,
         }
     }
@@ -119,12 +110,7 @@ impl Catalog {
     /// The catalog of a new database: the schemas that exist always, and nothing in them.
     pub fn new() -> Catalog {
         let schemas = SYSTEM_SCHEMAS.map(|(name, oid)| {
-            let schema = Schema {
-                oid,
-                name: name.to_string(),
-                owner: "tidemill".to_string(),
-                comment: None,
-            };
+            let schema = Schema { oid, name: name.to_string(), owner: "tidemill".to_string(), comment: None };
             (name.to_string(), schema)
         });
         Catalog {
@@ -153,11 +139,7 @@ impl Catalog {
 
     /// Everything in one schema, by name.
     pub fn objects_in(&self, schema: &str) -> impl Iterator<Item = &Arc<Object>> {
-        let oids = self
-            .names
-            .get(schema)
-            .into_iter()
-            .flat_map(BTreeMap::values);
+        let oids = self.names.get(schema).into_iter().flat_map(BTreeMap::values);
         oids.map(|oid| &self.objects[oid])
     }
 
@@ -186,9 +168,7 @@ impl Catalog {
 
     /// Schema and name of every relation, for hints.
     pub fn relation_names(&self) -> Vec<(String, String)> {
-        self.objects()
-            .map(|object| (object.schema.clone(), object.name.clone()))
-            .collect()
+        self.objects().map(|object| (object.schema.clone(), object.name.clone())).collect()
     }
 
     /// The object that a name means: in its schema if it says one, else in the first schema of
@@ -205,9 +185,7 @@ impl Catalog {
                 .find(schema, name)
                 .ok_or_else(|| self.not_found(Some(schema), name, &[schema.to_string()]));
         }
-        let found = search_path
-            .iter()
-            .find_map(|schema| self.find(schema, name));
+        let found = search_path.iter().find_map(|schema| self.find(schema, name));
         found.ok_or_else(|| self.not_found(None, name, search_path))
     }
 
@@ -222,19 +200,14 @@ impl Catalog {
         let object = self.resolve(schema, name, search_path)?;
         match object.kind() == kind {
             true => Ok(object),
-            false => Err(Error::WrongKind {
-                name: object.name.clone(),
-                is: object.kind(),
-                wanted: kind,
-            }),
+            false => Err(Error::WrongKind { name: object.name.clone(), is: object.kind(), wanted: kind }),
         }
     }
 
     /// The schema in which a new name without one is created: the first of `search_path` that
     /// exists and is not the system's.
     pub fn creation_schema(&self, search_path: &[String]) -> Result<&Schema, Error> {
-        let exists =
-            |name: &&String| self.schemas.contains_key(name.as_str()) && !is_read_only(name);
+        let exists = |name: &&String| self.schemas.contains_key(name.as_str()) && !is_read_only(name);
         match search_path.iter().find(exists) {
             Some(name) => self.schema(name),
             None => Err(Error::NoCreationSchema),
@@ -243,45 +216,30 @@ impl Catalog {
 
     /// What reads the object directly, by OID.
     pub fn dependents(&self, oid: Oid) -> impl Iterator<Item = &Arc<Object>> {
-        self.objects()
-            .filter(move |object| object.dependencies.contains(&oid))
+        self.objects().filter(move |object| object.dependencies.contains(&oid))
     }
 
     /// What the object reads directly, by OID.
     pub fn dependencies(&self, oid: Oid) -> impl Iterator<Item = &Arc<Object>> {
-        let oids = self
-            .get(oid)
-            .map(|object| object.dependencies.as_slice())
-            .unwrap_or_default();
+        let oids = self.get(oid).map(|object| object.dependencies.as_slice()).unwrap_or_default();
         oids.iter().map(|oid| &self.objects[oid])
     }
 
     /// The objects `roots` and all that reads them, directly or not; readers come first.
     pub fn with_dependents(&self, roots: &[Oid]) -> Vec<Arc<Object>> {
-        let mut found: BTreeSet<Oid> = roots
-            .iter()
-            .copied()
-            .filter(|oid| self.objects.contains_key(oid))
-            .collect();
+        let mut found: BTreeSet<Oid> =
+            roots.iter().copied().filter(|oid| self.objects.contains_key(oid)).collect();
         // A reader is younger than what it reads, so one pass by ascending OID finds them all.
         for object in self.objects() {
             if object.dependencies.iter().any(|oid| found.contains(oid)) {
                 found.insert(object.oid);
             }
         }
-        found
-            .iter()
-            .rev()
-            .map(|oid| self.objects[oid].clone())
-            .collect()
+        found.iter().rev().map(|oid| self.objects[oid].clone()).collect()
     }
 
     /// With a new object.
-    pub fn create(
-        &self,
-        new: NewObject,
-        on_conflict: OnConflict,
-    ) -> Result<(Catalog, Created), Error> {
+    pub fn create(&self, new: NewObject, on_conflict: OnConflict) -> Result<(Catalog, Created), Error> {
         check_name(&new.name)?;
         self.schema(&new.schema)?;
         if is_read_only(&new.schema) {
@@ -292,10 +250,7 @@ impl Catalog {
                 let (catalog, object) = self.with_object(new)?;
                 Ok((catalog, Created::New(object)))
             }
-            (Some(old), OnConflict::Fail) => Err(Error::Exists {
-                name: old.name.clone(),
-                kind: old.kind(),
-            }),
+            (Some(old), OnConflict::Fail) => Err(Error::Exists { name: old.name.clone(), kind: old.kind() }),
             (Some(old), OnConflict::Keep) => Ok((self.clone(), Created::Kept(old))),
             (Some(old), OnConflict::Replace) => self.replace(old, new),
         }
@@ -322,14 +277,8 @@ impl Catalog {
         let mut dependencies = new.dependencies;
         dependencies.sort_unstable();
         dependencies.dedup();
-        if let Some(missing) = dependencies
-            .iter()
-            .find(|oid| !self.objects.contains_key(oid))
-        {
-            return Err(Error::DependencyNotFound {
-                name: new.name,
-                oid: *missing,
-            });
+        if let Some(missing) = dependencies.iter().find(|oid| !self.objects.contains_key(oid)) {
+            return Err(Error::DependencyNotFound { name: new.name, oid: *missing });
         }
         let object = Arc::new(Object {
             oid,
@@ -368,29 +317,18 @@ impl Catalog {
         let mut all = self.with_dependents(oids);
         all.reverse();
         for object in all.iter().filter(|object| !oids.contains(&object.oid)) {
-            let on = self
-                .dependencies(object.oid)
-                .find(|on| all.iter().any(|it| it.oid == on.oid));
+            let on = self.dependencies(object.oid).find(|on| all.iter().any(|it| it.oid == on.oid));
             let on = on.map_or_else(String::new, |on| on.describe());
-            dependents.push(Dependent {
-                object: object.describe(),
-                on,
-            });
+            dependents.push(Dependent { object: object.describe(), on });
         }
         if dependents.is_empty() {
             return Ok(());
         }
         let what = match oids {
-            [oid] => self
-                .get(*oid)
-                .map_or_else(String::new, |object| object.describe()),
+            [oid] => self.get(*oid).map_or_else(String::new, |object| object.describe()),
             _ => "desired objects".to_string(),
         };
-        Err(Error::HasDependents {
-            action,
-            what,
-            dependents,
-        })
+        Err(Error::HasDependents { action, what, dependents })
     }
 
     /// With another name for the object.
@@ -400,31 +338,18 @@ impl Catalog {
         check_name(name)?;
         let object = self.expect(oid);
         if let Some(taken) = self.find(&object.schema, name) {
-            return Err(Error::Exists {
-                name: name.to_string(),
-                kind: taken.kind(),
-            });
+            return Err(Error::Exists { name: name.to_string(), kind: taken.kind() });
         }
         let dependents: Vec<Dependent> = self
             .dependents(oid)
             .filter(|dependent| reads_by_name(&dependent.definition))
-            .map(|dependent| Dependent {
-                object: dependent.describe(),
-                on: object.describe(),
-            })
+            .map(|dependent| Dependent { object: dependent.describe(), on: object.describe() })
             .collect();
         if !dependents.is_empty() {
-            return Err(Error::HasDependents {
-                action: "rename",
-                what: object.describe(),
-                dependents,
-            });
+            return Err(Error::HasDependents { action: "rename", what: object.describe(), dependents });
         }
         let mut catalog = self.without(std::slice::from_ref(object));
-        catalog.put(Arc::new(Object {
-            name: name.to_string(),
-            ..object.as_ref().clone()
-        }));
+        catalog.put(Arc::new(Object { name: name.to_string(), ..object.as_ref().clone() }));
         Ok(catalog)
     }
 
@@ -432,32 +357,17 @@ impl Catalog {
     pub fn comment(&self, oid: Oid, comment: Option<String>) -> Catalog {
         let object = self.expect(oid);
         let mut catalog = self.changed();
-        catalog.put(Arc::new(Object {
-            comment,
-            ..object.as_ref().clone()
-        }));
+        catalog.put(Arc::new(Object { comment, ..object.as_ref().clone() }));
         catalog
     }
 
     /// With a remark about a column, or without one.
-    pub fn comment_column(
-        &self,
-        oid: Oid,
-        column: &str,
-        comment: Option<String>,
-    ) -> Result<Catalog, Error> {
+    pub fn comment_column(&self, oid: Oid, column: &str, comment: Option<String>) -> Result<Catalog, Error> {
         let mut object = self.expect(oid).as_ref().clone();
         let Some(idx) = object.column_idx(column) else {
-            let near = did_you_mean(
-                column,
-                object.columns.iter().map(|column| column.name.as_str()),
-            )
-            .map(str::to_string);
-            return Err(Error::ColumnNotFound {
-                relation: object.name,
-                column: column.to_string(),
-                near,
-            });
+            let near = did_you_mean(column, object.columns.iter().map(|column| column.name.as_str()))
+                .map(str::to_string);
+            return Err(Error::ColumnNotFound { relation: object.name, column: column.to_string(), near });
         };
         object.columns[idx].comment = comment;
         let mut catalog = self.changed();
@@ -467,66 +377,39 @@ impl Catalog {
 
     /// With a new schema. With `if_not_exists`, a schema that exists is no error; then the version
     /// stays.
-    pub fn create_schema(
-        &self,
-        name: &str,
-        owner: &str,
-        if_not_exists: bool,
-    ) -> Result<Catalog, Error> {
+    pub fn create_schema(&self, name: &str, owner: &str, if_not_exists: bool) -> Result<Catalog, Error> {
         check_name(name)?;
         if self.schemas.contains_key(name) {
             return match if_not_exists {
                 true => Ok(self.clone()),
-                false => Err(Error::SchemaExists {
-                    name: name.to_string(),
-                }),
+                false => Err(Error::SchemaExists { name: name.to_string() }),
             };
         }
         if name.starts_with("pg_") {
-            return Err(Error::System {
-                name: name.to_string(),
-            });
+            return Err(Error::System { name: name.to_string() });
         }
         let mut catalog = self.changed();
         let oid = catalog.take_oid()?;
-        let schema = Schema {
-            oid,
-            name: name.to_string(),
-            owner: owner.to_string(),
-            comment: None,
-        };
+        let schema = Schema { oid, name: name.to_string(), owner: owner.to_string(), comment: None };
         Arc::make_mut(&mut catalog.schemas).insert(name.to_string(), schema);
         Ok(catalog)
     }
 
     /// Without the schema; with `cascade`, without what is in it and what reads that. What went is
     /// given readers first.
-    pub fn drop_schema(
-        &self,
-        name: &str,
-        cascade: bool,
-    ) -> Result<(Catalog, Vec<Arc<Object>>), Error> {
+    pub fn drop_schema(&self, name: &str, cascade: bool) -> Result<(Catalog, Vec<Arc<Object>>), Error> {
         self.schema(name)?;
         if SYSTEM_SCHEMAS.iter().any(|(system, _)| *system == name) {
-            return Err(Error::System {
-                name: name.to_string(),
-            });
+            return Err(Error::System { name: name.to_string() });
         }
         let oids: Vec<Oid> = self.objects_in(name).map(|object| object.oid).collect();
         if !cascade && !oids.is_empty() {
             let what = format!("schema {name}");
             let dependents = self
                 .objects_in(name)
-                .map(|object| Dependent {
-                    object: object.describe(),
-                    on: what.clone(),
-                })
+                .map(|object| Dependent { object: object.describe(), on: what.clone() })
                 .collect();
-            return Err(Error::HasDependents {
-                action: "drop",
-                what,
-                dependents,
-            });
+            return Err(Error::HasDependents { action: "drop", what, dependents });
         }
         let dropped = self.with_dependents(&oids);
         let mut catalog = self.without(&dropped);
@@ -536,10 +419,7 @@ impl Catalog {
 
     /// With a remark about the schema, or without one.
     pub fn comment_schema(&self, name: &str, comment: Option<String>) -> Result<Catalog, Error> {
-        let schema = Schema {
-            comment,
-            ..self.schema(name)?.clone()
-        };
+        let schema = Schema { comment, ..self.schema(name)?.clone() };
         let mut catalog = self.changed();
         Arc::make_mut(&mut catalog.schemas).insert(name.to_string(), schema);
         Ok(catalog)
@@ -550,15 +430,9 @@ impl Catalog {
             Some(schema) => format!("{schema}.{name}"),
             None => name.to_string(),
         };
-        let elsewhere = self
-            .schemas
-            .keys()
-            .find(|schema| self.find(schema, name).is_some());
+        let elsewhere = self.schemas.keys().find(|schema| self.find(schema, name).is_some());
         let near = match elsewhere {
-            Some(elsewhere) => Some(Near::Schema {
-                schema: elsewhere.clone(),
-                name: name.to_string(),
-            }),
+            Some(elsewhere) => Some(Near::Schema { schema: elsewhere.clone(), name: name.to_string() }),
             None => {
                 let names = searched
                     .iter()
@@ -572,16 +446,12 @@ impl Catalog {
 
     /// OIDs come from this catalog's own answers, so one that it does not know is our mistake.
     fn expect(&self, oid: Oid) -> &Arc<Object> {
-        self.get(oid)
-            .unwrap_or_else(|| panic!("object {oid} is not in the catalog"))
+        self.get(oid).unwrap_or_else(|| panic!("object {oid} is not in the catalog"))
     }
 
     /// A copy that counts as the next version.
     fn changed(&self) -> Catalog {
-        Catalog {
-            version: self.version + 1,
-            ..self.clone()
-        }
+        Catalog { version: self.version + 1, ..self.clone() }
     }
 
     fn take_oid(&mut self) -> Result<Oid, Error> {
@@ -591,9 +461,7 @@ impl Catalog {
     }
 
     fn put(&mut self, object: Arc<Object>) {
-        let names = Arc::make_mut(&mut self.names)
-            .entry(object.schema.clone())
-            .or_default();
+        let names = Arc::make_mut(&mut self.names).entry(object.schema.clone()).or_default();
         names.insert(object.name.clone(), object.oid);
         Arc::make_mut(&mut self.objects).insert(object.oid, object);
     }
@@ -634,24 +502,15 @@ fn check_name(name: &str) -> Result<(), Error> {
 
 fn key_indexes(columns: &[Column], key: &[String]) -> Result<Vec<usize>, Error> {
     for (idx, column) in columns.iter().enumerate() {
-        if columns[..idx]
-            .iter()
-            .any(|earlier| earlier.name == column.name)
-        {
-            return Err(Error::DuplicateColumn {
-                column: column.name.clone(),
-            });
+        if columns[..idx].iter().any(|earlier| earlier.name == column.name) {
+            return Err(Error::DuplicateColumn { column: column.name.clone() });
         }
     }
     let index = |name: &String| {
-        columns
-            .iter()
-            .position(|column| column.name == *name)
-            .ok_or_else(|| Error::KeyColumnNotFound {
-                column: name.clone(),
-                near: did_you_mean(name, columns.iter().map(|column| column.name.as_str()))
-                    .map(str::to_string),
-            })
+        columns.iter().position(|column| column.name == *name).ok_or_else(|| Error::KeyColumnNotFound {
+            column: name.clone(),
+            near: did_you_mean(name, columns.iter().map(|column| column.name.as_str())).map(str::to_string),
+        })
     };
     key.iter().map(index).collect()
 }

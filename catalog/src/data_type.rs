@@ -16,9 +16,7 @@ pub fn serialize<S: Serializer>(data_type: &DataType, serializer: S) -> Result<S
 
 /// Reads a type.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DataType, D::Error> {
-    StoredType::deserialize(deserializer)?
-        .try_into()
-        .map_err(D::Error::custom)
+    StoredType::deserialize(deserializer)?.try_into().map_err(D::Error::custom)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -143,27 +141,18 @@ impl From<&DataType> for StoredType {
             DataType::ListView(item) => StoredType::ListView(field(item)),
             DataType::LargeListView(item) => StoredType::LargeListView(field(item)),
             DataType::FixedSizeList(item, size) => StoredType::FixedSizeList(field(item), *size),
-            DataType::Struct(fields) => StoredType::Struct(
-                fields
-                    .iter()
-                    .map(|field| StoredField::from(field.as_ref()))
-                    .collect(),
-            ),
+            DataType::Struct(fields) => {
+                StoredType::Struct(fields.iter().map(|field| StoredField::from(field.as_ref())).collect())
+            }
             DataType::Map(entries, sorted) => StoredType::Map(field(entries), *sorted),
-            DataType::Dictionary(keys, values) => {
-                StoredType::Dictionary(boxed(keys), boxed(values))
-            }
-            DataType::RunEndEncoded(ends, values) => {
-                StoredType::RunEndEncoded(field(ends), field(values))
-            }
+            DataType::Dictionary(keys, values) => StoredType::Dictionary(boxed(keys), boxed(values)),
+            DataType::RunEndEncoded(ends, values) => StoredType::RunEndEncoded(field(ends), field(values)),
             DataType::Union(fields, mode) => {
                 let mode = match mode {
                     UnionMode::Sparse => StoredUnion::Sparse,
                     UnionMode::Dense => StoredUnion::Dense,
                 };
-                let fields = fields
-                    .iter()
-                    .map(|(id, field)| (id, StoredField::from(field.as_ref())));
+                let fields = fields.iter().map(|(id, field)| (id, StoredField::from(field.as_ref())));
                 StoredType::Union(mode, fields.collect())
             }
         }
@@ -202,9 +191,7 @@ impl TryFrom<StoredType> for DataType {
             StoredType::Decimal64(precision, scale) => DataType::Decimal64(precision, scale),
             StoredType::Decimal128(precision, scale) => DataType::Decimal128(precision, scale),
             StoredType::Decimal256(precision, scale) => DataType::Decimal256(precision, scale),
-            StoredType::Timestamp(unit, zone) => {
-                DataType::Timestamp(unit.into(), zone.map(Into::into))
-            }
+            StoredType::Timestamp(unit, zone) => DataType::Timestamp(unit.into(), zone.map(Into::into)),
             StoredType::Time32(unit) => DataType::Time32(unit.into()),
             StoredType::Time64(unit) => DataType::Time64(unit.into()),
             StoredType::Duration(unit) => DataType::Duration(unit.into()),
@@ -215,15 +202,13 @@ impl TryFrom<StoredType> for DataType {
             StoredType::LargeListView(item) => DataType::LargeListView(field(*item)?),
             StoredType::FixedSizeList(item, size) => DataType::FixedSizeList(field(*item)?, size),
             StoredType::Struct(fields) => {
-                let fields: Result<Vec<Field>, _> =
-                    fields.into_iter().map(Field::try_from).collect();
+                let fields: Result<Vec<Field>, _> = fields.into_iter().map(Field::try_from).collect();
                 DataType::Struct(Fields::from(fields?))
             }
             StoredType::Map(entries, sorted) => DataType::Map(field(*entries)?, sorted),
-            StoredType::Dictionary(keys, values) => DataType::Dictionary(
-                Box::new((*keys).try_into()?),
-                Box::new((*values).try_into()?),
-            ),
+            StoredType::Dictionary(keys, values) => {
+                DataType::Dictionary(Box::new((*keys).try_into()?), Box::new((*values).try_into()?))
+            }
             StoredType::RunEndEncoded(ends, values) => {
                 DataType::RunEndEncoded(field(*ends)?, field(*values)?)
             }
@@ -249,11 +234,7 @@ impl From<&Field> for StoredField {
             name: field.name().clone(),
             data_type: field.data_type().into(),
             nullable: field.is_nullable(),
-            metadata: field
-                .metadata()
-                .iter()
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect(),
+            metadata: field.metadata().iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         }
     }
 }
@@ -319,19 +300,13 @@ mod tests {
     #[test]
     fn every_type_survives() {
         let field = |name: &str, data_type: DataType| {
-            Field::new(name, data_type, true)
-                .with_metadata([("k".to_string(), "v".to_string())].into())
+            Field::new(name, data_type, true).with_metadata([("k".to_string(), "v".to_string())].into())
         };
         let item = Arc::new(field("item", DataType::Utf8));
-        let pair = Fields::from(vec![
-            Field::new("key", DataType::Utf8, false),
-            field("value", DataType::Int8),
-        ]);
-        let union = UnionFields::try_new(
-            [0, 5],
-            [field("a", DataType::Int8), field("b", DataType::Utf8)],
-        )
-        .unwrap();
+        let pair =
+            Fields::from(vec![Field::new("key", DataType::Utf8, false), field("value", DataType::Int8)]);
+        let union =
+            UnionFields::try_new([0, 5], [field("a", DataType::Int8), field("b", DataType::Utf8)]).unwrap();
         use DataType::*;
         let mut types = vec![
             Null,
@@ -373,34 +348,15 @@ mod tests {
             Union(union.clone(), UnionMode::Dense),
             Union(union, UnionMode::Sparse),
         ];
-        for unit in [
-            TimeUnit::Second,
-            TimeUnit::Millisecond,
-            TimeUnit::Microsecond,
-            TimeUnit::Nanosecond,
-        ] {
-            types.extend([
-                Timestamp(unit, None),
-                Time32(unit),
-                Time64(unit),
-                Duration(unit),
-            ]);
+        for unit in [TimeUnit::Second, TimeUnit::Millisecond, TimeUnit::Microsecond, TimeUnit::Nanosecond] {
+            types.extend([Timestamp(unit, None), Time32(unit), Time64(unit), Duration(unit)]);
         }
         types.extend(
-            [
-                IntervalUnit::YearMonth,
-                IntervalUnit::DayTime,
-                IntervalUnit::MonthDayNano,
-            ]
-            .map(Interval),
+            [IntervalUnit::YearMonth, IntervalUnit::DayTime, IntervalUnit::MonthDayNano].map(Interval),
         );
         for data_type in types {
             let json = serde_json::to_string(&Wrapped(data_type.clone())).unwrap();
-            assert_eq!(
-                serde_json::from_str::<Wrapped>(&json).unwrap(),
-                Wrapped(data_type),
-                "{json}"
-            );
+            assert_eq!(serde_json::from_str::<Wrapped>(&json).unwrap(), Wrapped(data_type), "{json}");
         }
     }
 
@@ -408,10 +364,7 @@ mod tests {
     fn the_stored_names_stay() {
         let json = |data_type: DataType| serde_json::to_string(&Wrapped(data_type)).unwrap();
         assert_eq!(json(DataType::Utf8), r#""utf8""#);
-        assert_eq!(
-            json(DataType::Decimal128(12, 2)),
-            r#"{"decimal128":[12,2]}"#
-        );
+        assert_eq!(json(DataType::Decimal128(12, 2)), r#"{"decimal128":[12,2]}"#);
         assert_eq!(
             json(DataType::Timestamp(TimeUnit::Microsecond, None)),
             r#"{"timestamp":["microsecond",null]}"#

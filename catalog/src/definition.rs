@@ -117,7 +117,9 @@ pub struct SinkDefinition {
 #[serde(rename_all = "snake_case")]
 pub enum SinkInput {
     /// The relation's OID: it may be renamed.
-    From { oid: u32 },
+    From {
+        oid: u32,
+    },
     Query {
         query: String,
         emit_on_window_close: bool,

@@ -48,18 +48,14 @@ impl Catalog {
             schemas: self.schemas.values().collect(),
             objects: self.objects.values().map(AsRef::as_ref).collect(),
         };
-        serde_json::to_vec_pretty(&document)
-            .expect("maps have string keys, and nothing else can fail")
+        serde_json::to_vec_pretty(&document).expect("maps have string keys, and nothing else can fail")
     }
 
     /// Reads what [`to_bytes`](Catalog::to_bytes) wrote.
     pub fn from_bytes(bytes: &[u8]) -> Result<Catalog, Error> {
         let FormatOnly { format } = serde_json::from_slice(bytes).map_err(corrupted)?;
         if format != FORMAT {
-            return Err(Error::UnknownFormat {
-                found: format,
-                known: FORMAT,
-            });
+            return Err(Error::UnknownFormat { found: format, known: FORMAT });
         }
         let document: ReadDocument = serde_json::from_slice(bytes).map_err(corrupted)?;
         document.into_catalog()
@@ -79,9 +75,7 @@ impl ReadDocument {
             })?;
         }
         for schema in Catalog::new().schemas() {
-            check(schemas.contains_key(&schema.name), || {
-                format!("schema \"{}\" is missing", schema.name)
-            })?;
+            check(schemas.contains_key(&schema.name), || format!("schema \"{}\" is missing", schema.name))?;
         }
         let mut objects: BTreeMap<Oid, Arc<Object>> = BTreeMap::new();
         let mut names: BTreeMap<String, BTreeMap<String, Oid>> = BTreeMap::new();
@@ -93,33 +87,20 @@ impl ReadDocument {
             check(schemas.contains_key(&object.schema), || {
                 format!("\"{name}\" is in a schema that is missing")
             })?;
-            let in_range = object
-                .primary_key
-                .iter()
-                .all(|idx| *idx < object.columns.len());
-            check(in_range, || {
-                format!("the key of \"{name}\" has a column that is missing")
-            })?;
+            let in_range = object.primary_key.iter().all(|idx| *idx < object.columns.len());
+            check(in_range, || format!("the key of \"{name}\" has a column that is missing"))?;
             // An object is younger than what it reads; dropping with CASCADE relies on it.
             let older = object.dependencies.iter().all(|oid| *oid < object.oid);
-            check(older, || {
-                format!("\"{name}\" reads an object that is younger")
-            })?;
-            let taken = names
-                .entry(object.schema.clone())
-                .or_default()
-                .insert(object.name.clone(), object.oid);
+            check(older, || format!("\"{name}\" reads an object that is younger"))?;
+            let taken =
+                names.entry(object.schema.clone()).or_default().insert(object.name.clone(), object.oid);
             check(taken.is_none(), || format!("\"{name}\" stands twice"))?;
-            check(
-                objects.insert(object.oid, Arc::new(object)).is_none(),
-                || format!("the OID of \"{name}\" stands twice"),
-            )?;
+            check(objects.insert(object.oid, Arc::new(object)).is_none(), || {
+                format!("the OID of \"{name}\" stands twice")
+            })?;
         }
         for object in objects.values() {
-            let missing = object
-                .dependencies
-                .iter()
-                .find(|oid| !objects.contains_key(oid));
+            let missing = object.dependencies.iter().find(|oid| !objects.contains_key(oid));
             check(missing.is_none(), || {
                 format!("\"{}\" reads an object that is missing", object.full_name())
             })?;
@@ -142,7 +123,5 @@ fn check(holds: bool, reason: impl FnOnce() -> String) -> Result<(), Error> {
 }
 
 fn corrupted(error: serde_json::Error) -> Error {
-    Error::Corrupted {
-        reason: error.to_string(),
-    }
+    Error::Corrupted { reason: error.to_string() }
 }

@@ -16,30 +16,15 @@ pub enum Error {
     #[error("relation \"{name}\" already exists")]
     Exists { name: String, kind: Kind },
     #[error("\"{name}\" is a {is}, not a {wanted}")]
-    WrongKind {
-        name: String,
-        is: Kind,
-        wanted: Kind,
-    },
+    WrongKind { name: String, is: Kind, wanted: Kind },
     #[error("cannot {action} {what} because other objects depend on it")]
-    HasDependents {
-        action: &'static str,
-        what: String,
-        dependents: Vec<Dependent>,
-    },
+    HasDependents { action: &'static str, what: String, dependents: Vec<Dependent> },
     #[error("column \"{column}\" of relation \"{relation}\" does not exist")]
-    ColumnNotFound {
-        relation: String,
-        column: String,
-        near: Option<String>,
-    },
+    ColumnNotFound { relation: String, column: String, near: Option<String> },
     #[error("column \"{column}\" specified more than once")]
     DuplicateColumn { column: String },
     #[error("column \"{column}\" named in key does not exist")]
-    KeyColumnNotFound {
-        column: String,
-        near: Option<String>,
-    },
+    KeyColumnNotFound { column: String, near: Option<String> },
     #[error("cannot change \"{name}\": it belongs to the system")]
     System { name: String },
     #[error("no schema has been selected to create in")]
@@ -82,9 +67,7 @@ impl Diagnostic for Error {
             Error::Exists { .. } => SqlState::DUPLICATE_TABLE,
             Error::WrongKind { .. } => SqlState::WRONG_OBJECT_TYPE,
             Error::HasDependents { .. } => SqlState::DEPENDENT_OBJECTS,
-            Error::ColumnNotFound { .. } | Error::KeyColumnNotFound { .. } => {
-                SqlState::UNDEFINED_COLUMN
-            }
+            Error::ColumnNotFound { .. } | Error::KeyColumnNotFound { .. } => SqlState::UNDEFINED_COLUMN,
             Error::DuplicateColumn { .. } => SqlState::DUPLICATE_COLUMN,
             Error::System { .. } => SqlState("42501"),
             Error::InvalidName => SqlState("42602"),
@@ -97,7 +80,9 @@ impl Diagnostic for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Error::SchemaNotFound { near, .. } | Error::ColumnNotFound { near, .. } | Error::KeyColumnNotFound { near, .. } => {
+            Error::SchemaNotFound { near, .. }
+            | Error::ColumnNotFound { near, .. }
+            | Error::KeyColumnNotFound { near, .. } => {
                 near.as_ref().map(|near| format!("Perhaps you meant \"{near}\"."))
             }
             Error::NotFound { near, .. } => match near {
@@ -107,26 +92,31 @@ impl Diagnostic for Error {
                 )),
                 None => None,
             },
-            Error::Exists { name, kind } => {
-                Some(format!("There is a {kind} of this name: DROP {} {name} first, or use IF NOT EXISTS.", kind.keyword()))
-            }
+            Error::Exists { name, kind } => Some(format!(
+                "There is a {kind} of this name: DROP {} {name} first, or use IF NOT EXISTS.",
+                kind.keyword()
+            )),
             Error::WrongKind { name, is, wanted } => Some(wrong_kind_hint(name, *is, *wanted)),
             Error::HasDependents { action: "drop", .. } => {
                 Some("Use DROP … CASCADE to drop the dependent objects too.".to_string())
             }
-            Error::HasDependents { action: "rename", .. } => {
-                Some("Their queries have the old name in their text: drop them first, or keep the name.".to_string())
-            }
-            Error::HasDependents { .. } => {
-                Some("Drop the dependent objects first, or create the new one under another name.".to_string())
-            }
-            Error::UnknownFormat { found, known } if found > known => Some(
-                "The data directory was written by a newer version; start that one, or restore a backup.".to_string(),
+            Error::HasDependents { action: "rename", .. } => Some(
+                "Their queries have the old name in their text: drop them first, or keep the name."
+                    .to_string(),
             ),
-            Error::UnknownFormat { .. } => {
-                Some("The data directory was written by an older version that this one cannot read.".to_string())
+            Error::HasDependents { .. } => Some(
+                "Drop the dependent objects first, or create the new one under another name.".to_string(),
+            ),
+            Error::UnknownFormat { found, known } if found > known => Some(
+                "The data directory was written by a newer version; start that one, or restore a backup."
+                    .to_string(),
+            ),
+            Error::UnknownFormat { .. } => Some(
+                "The data directory was written by an older version that this one cannot read.".to_string(),
+            ),
+            Error::Corrupted { .. } => {
+                Some("Restore the catalog from a backup; it is never replaced by an empty one.".to_string())
             }
-            Error::Corrupted { .. } => Some("Restore the catalog from a backup; it is never replaced by an empty one.".to_string()),
             Error::DuplicateColumn { .. }
             | Error::SchemaExists { .. }
             | Error::System { .. }
@@ -140,8 +130,7 @@ impl Diagnostic for Error {
     fn detail(&self) -> Option<String> {
         match self {
             Error::HasDependents { dependents, .. } => {
-                let line =
-                    |Dependent { object, on }: &Dependent| format!("{object} depends on {on}");
+                let line = |Dependent { object, on }: &Dependent| format!("{object} depends on {on}");
                 Some(dependents.iter().map(line).collect::<Vec<_>>().join("\n"))
             }
             _ => None,
@@ -152,13 +141,16 @@ impl Diagnostic for Error {
 fn wrong_kind_hint(name: &str, is: Kind, wanted: Kind) -> String {
     match (is, wanted) {
         (Kind::Source, Kind::Table) => {
-            "The rows of a source come from its connector; to INSERT, UPDATE or DELETE, use CREATE TABLE.".to_string()
+            "The rows of a source come from its connector; to INSERT, UPDATE or DELETE, use CREATE TABLE."
+                .to_string()
         }
         (Kind::Pipeline | Kind::View, Kind::Table) => {
             format!("The rows of a {is} follow from its query; change the tables that it reads.")
         }
         (Kind::Sink, Kind::Table) => {
-            format!("A sink is written by CREATE SINK {name} FROM …; it holds no rows that could be read or changed.")
+            format!(
+                "A sink is written by CREATE SINK {name} FROM …; it holds no rows that could be read or changed."
+            )
         }
         _ => format!("Use {} instead.", is.keyword()),
     }

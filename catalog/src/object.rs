@@ -24,13 +24,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 5] = [
-        Kind::Source,
-        Kind::Table,
-        Kind::Pipeline,
-        Kind::View,
-        Kind::Sink,
-    ];
+    pub const ALL: [Kind; 5] = [Kind::Source, Kind::Table, Kind::Pipeline, Kind::View, Kind::Sink];
 
     /// In lower case, as messages have it.
     pub fn name(self) -> &'static str {
@@ -102,21 +96,14 @@ impl Column {
 
     /// As a field of an Arrow schema.
     pub fn field(&self) -> Field {
-        let metadata = self
-            .metadata
-            .iter()
-            .map(|(key, value)| (key.clone(), value.clone()));
-        Field::new(&self.name, self.data_type.clone(), self.nullable)
-            .with_metadata(metadata.collect())
+        let metadata = self.metadata.iter().map(|(key, value)| (key.clone(), value.clone()));
+        Field::new(&self.name, self.data_type.clone(), self.nullable).with_metadata(metadata.collect())
     }
 }
 
 impl From<&Field> for Column {
     fn from(field: &Field) -> Column {
-        let metadata = field
-            .metadata()
-            .iter()
-            .map(|(key, value)| (key.clone(), value.clone()));
+        let metadata = field.metadata().iter().map(|(key, value)| (key.clone(), value.clone()));
         Column {
             metadata: metadata.collect(),
             ..Column::new(field.name(), field.data_type().clone(), field.is_nullable())

@@ -10,9 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use tidemill_core::source::{
-    Changes, Offset, Offsets, Source, SourceBatch, Split, SplitId, SplitReader,
-};
+use tidemill_core::source::{Changes, Offset, Offsets, Source, SourceBatch, Split, SplitId, SplitReader};
 
 /// All that was read of a split: rows and bad records in words, and how far each batch went.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -55,19 +53,11 @@ async fn check_split(source: &dyn Source, split: &Split, end: Option<&Offset>) -
 
     for mark in &marks {
         let (rest, _) = read(source, id, &mark.at, end).await;
-        assert_eq!(
-            rest,
-            whole.behind(mark),
-            "split {id}: from offset {} comes exactly the rest",
-            mark.at
-        );
+        assert_eq!(rest, whole.behind(mark), "split {id}: from offset {} comes exactly the rest", mark.at);
     }
 
     for mark in &marks {
-        let mut reader = source
-            .open(id, &split.start)
-            .await
-            .expect("the split opens");
+        let mut reader = source.open(id, &split.start).await.expect("the split opens");
         let (first, marks_seen) = read_on(&mut *reader, id, Some(&mark.at)).await;
         assert_eq!(
             first,
@@ -79,17 +69,10 @@ async fn check_split(source: &dyn Source, split: &Split, end: Option<&Offset>) -
             assert_eq!(last.at, mark.at, "split {id}: `until` is reached exactly");
         }
         let (rest, _) = read_on(&mut *reader, id, end).await;
-        assert_eq!(
-            rest,
-            whole.behind(mark),
-            "split {id}: behind `until` the same reader goes on"
-        );
+        assert_eq!(rest, whole.behind(mark), "split {id}: behind `until` the same reader goes on");
     }
 
-    let mut reader = source
-        .open(id, &split.start)
-        .await
-        .expect("the split opens");
+    let mut reader = source.open(id, &split.start).await.expect("the split opens");
     let mut patched = Transcript::default();
     loop {
         let read = match poll_once(reader.next(end)) {
@@ -102,10 +85,7 @@ async fn check_split(source: &dyn Source, split: &Split, end: Option<&Offset>) -
             None => break,
         }
     }
-    assert_eq!(
-        patched, whole,
-        "split {id}: dropping a pending call loses nothing"
-    );
+    assert_eq!(patched, whole, "split {id}: dropping a pending call loses nothing");
     whole
 }
 
@@ -118,14 +98,7 @@ async fn read(
 ) -> (Transcript, Vec<Mark>) {
     let mut reader = source.open(id, from).await.expect("the split opens");
     let (transcript, mut marks) = read_on(&mut *reader, id, end).await;
-    marks.insert(
-        0,
-        Mark {
-            at: from.clone(),
-            n_rows: 0,
-            n_bad: 0,
-        },
-    );
+    marks.insert(0, Mark { at: from.clone(), n_rows: 0, n_bad: 0 });
     (transcript, marks)
 }
 
@@ -138,17 +111,10 @@ async fn read_on(
     let mut marks = Vec::new();
     while let Some(batch) = reader.next(end).await.expect("the split is readable") {
         transcript.add(id, &batch);
-        marks.push(Mark {
-            at: batch.next,
-            n_rows: transcript.rows.len(),
-            n_bad: transcript.bad.len(),
-        });
+        marks.push(Mark { at: batch.next, n_rows: transcript.rows.len(), n_bad: transcript.bad.len() });
     }
     let after = reader.next(end).await.expect("the split is readable");
-    assert!(
-        after.is_none(),
-        "split {id}: a split that has ended stays so"
-    );
+    assert!(after.is_none(), "split {id}: a split that has ended stays so");
     (transcript, marks)
 }
 
@@ -162,49 +128,32 @@ impl Transcript {
                 let kind = |(idx, line): (usize, String)| {
                     format!("{} {line}", if deleted.value(idx) { '-' } else { '+' })
                 };
-                self.rows
-                    .extend(lines(rows).into_iter().enumerate().map(kind));
+                self.rows.extend(lines(rows).into_iter().enumerate().map(kind));
             }
         }
         for bad in &batch.bad {
             let raw = String::from_utf8_lossy(&bad.raw);
-            self.bad.push(format!(
-                "{id}@{}: {}: {} <{raw}>",
-                bad.offset, bad.sqlstate, bad.reason
-            ));
+            self.bad.push(format!("{id}@{}: {}: {} <{raw}>", bad.offset, bad.sqlstate, bad.reason));
         }
     }
 
     fn up_to(&self, mark: &Mark) -> Transcript {
-        Transcript {
-            rows: self.rows[..mark.n_rows].to_vec(),
-            bad: self.bad[..mark.n_bad].to_vec(),
-        }
+        Transcript { rows: self.rows[..mark.n_rows].to_vec(), bad: self.bad[..mark.n_bad].to_vec() }
     }
 
     fn behind(&self, mark: &Mark) -> Transcript {
-        Transcript {
-            rows: self.rows[mark.n_rows..].to_vec(),
-            bad: self.bad[mark.n_bad..].to_vec(),
-        }
+        Transcript { rows: self.rows[mark.n_rows..].to_vec(), bad: self.bad[mark.n_bad..].to_vec() }
     }
 }
 
 /// Each row in words.
 fn lines(rows: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::default().with_null("NULL");
-    let formatter =
-        |column| ArrayFormatter::try_new(column, &options).expect("the type can be shown");
-    let formatters: Vec<_> = rows
-        .columns()
-        .iter()
-        .map(|column| formatter(column.as_ref()))
-        .collect();
+    let formatter = |column| ArrayFormatter::try_new(column, &options).expect("the type can be shown");
+    let formatters: Vec<_> = rows.columns().iter().map(|column| formatter(column.as_ref())).collect();
     let line = |row_idx: usize| {
-        let values: Vec<String> = formatters
-            .iter()
-            .map(|formatter| formatter.value(row_idx).to_string())
-            .collect();
+        let values: Vec<String> =
+            formatters.iter().map(|formatter| formatter.value(row_idx).to_string()).collect();
         values.join(" | ")
     };
     (0..rows.num_rows()).map(line).collect()

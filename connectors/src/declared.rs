@@ -39,11 +39,7 @@ pub fn columns(text: &str) -> Vec<Field> {
         };
         Field::new(name, data_type, !kind.ends_with('!'))
     };
-    if text.is_empty() {
-        Vec::new()
-    } else {
-        text.split(',').map(field).collect()
-    }
+    if text.is_empty() { Vec::new() } else { text.split(',').map(field).collect() }
 }
 
 impl Declared {
@@ -67,10 +63,8 @@ impl Declared {
 
     pub fn encode(mut self, encode: Encode, options: &[(&str, &str)]) -> Declared {
         self.encode = encode;
-        self.encode_options = options
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect();
+        self.encode_options =
+            options.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         self
     }
 
@@ -92,10 +86,7 @@ impl Declared {
     /// One more column, `"name type"`.
     pub fn include(mut self, kind: IncludeKind, column: &str) -> Declared {
         let mut fields: Vec<_> = self.schema.fields().iter().cloned().collect();
-        self.include.push(IncludeColumn {
-            kind,
-            column_idx: fields.len(),
-        });
+        self.include.push(IncludeColumn { kind, column_idx: fields.len() });
         fields.extend(columns(column).into_iter().map(Arc::new));
         self.schema = Arc::new(Schema::new(fields));
         self

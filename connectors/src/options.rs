@@ -52,12 +52,7 @@ pub struct Options<'a> {
 
 impl<'a> Options<'a> {
     pub fn new(owner: impl Into<String>, values: &'a BTreeMap<String, String>) -> Options<'a> {
-        Options {
-            owner: owner.into(),
-            values,
-            known: Vec::new(),
-            prefixes: Vec::new(),
-        }
+        Options { owner: owner.into(), values, known: Vec::new(), prefixes: Vec::new() }
     }
 
     /// Says that the option exists, for whoever reads it elsewhere.
@@ -66,11 +61,7 @@ impl<'a> Options<'a> {
     }
 
     /// The value of `name`; without one the `default`, and without that whatever the type says.
-    pub fn take<T: OptionValue>(
-        &mut self,
-        name: &str,
-        default: Option<&str>,
-    ) -> Result<T, ConnectorError> {
+    pub fn take<T: OptionValue>(&mut self, name: &str, default: Option<&str>) -> Result<T, ConnectorError> {
         self.know(name);
         let Some(text) = self.values.get(name).map(String::as_str).or(default) else {
             return T::missing().ok_or_else(|| self.missing(name));
@@ -85,9 +76,8 @@ impl<'a> Options<'a> {
     /// All options that begin with `prefix`, without it.
     pub fn take_prefixed(&mut self, prefix: &'static str) -> BTreeMap<String, String> {
         self.prefixes.push(prefix);
-        let behind = |(name, value): (&String, &String)| {
-            Some((name.strip_prefix(prefix)?.to_string(), value.clone()))
-        };
+        let behind =
+            |(name, value): (&String, &String)| Some((name.strip_prefix(prefix)?.to_string(), value.clone()));
         self.values.iter().filter_map(behind).collect()
     }
 
@@ -95,15 +85,11 @@ impl<'a> Options<'a> {
     pub fn missing(&self, name: &str) -> ConnectorError {
         let message = format!("{} needs the option \"{name}\"", self.owner);
         let error = ConnectorError::fatal(SqlState::INVALID_PARAMETER, message);
-        let given = self
-            .values
-            .keys()
-            .map(String::as_str)
-            .filter(|given| !self.is_known(given));
+        let given = self.values.keys().map(String::as_str).filter(|given| !self.is_known(given));
         match did_you_mean(name, given) {
-            Some(given) => error.with_hint(format!(
-                "Perhaps you meant \"{name}\" where you wrote \"{given}\"."
-            )),
+            Some(given) => {
+                error.with_hint(format!("Perhaps you meant \"{name}\" where you wrote \"{given}\"."))
+            }
             None => error.with_hint(format!("Add {name} = '…' to the list of options.")),
         }
     }
@@ -204,9 +190,7 @@ impl OptionValue for u64 {
     fn parse(text: &str) -> Result<u64, String> {
         // Underscores as in SQL's and Rust's own literals.
         let digits = text.trim().replace('_', "");
-        digits
-            .parse()
-            .map_err(|_| "a whole number, such as 1000".to_string())
+        digits.parse().map_err(|_| "a whole number, such as 1000".to_string())
     }
 }
 
@@ -215,9 +199,7 @@ impl OptionValue for i64 {
 
     fn parse(text: &str) -> Result<i64, String> {
         let digits = text.trim().replace('_', "");
-        digits
-            .parse()
-            .map_err(|_| "a whole number, such as 1000".to_string())
+        digits.parse().map_err(|_| "a whole number, such as 1000".to_string())
     }
 }
 
@@ -267,9 +249,7 @@ impl fmt::Display for AsciiChar {
 /// `10ms`, `5 seconds`, `1.5 s`, `2min`, `1 hour`.
 fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
-    let number_len = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let number_len = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(number_len);
     let number: f64 = number.parse().ok()?;
     let unit_seconds = match unit.trim().to_ascii_lowercase().as_str() {
@@ -325,10 +305,7 @@ mod tests {
     }
 
     fn read(values: &[(&str, &str)]) -> Result<Sample, ConnectorError> {
-        let values = values
-            .iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()))
-            .collect();
+        let values = values.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let mut options = Options::new("connector \"sample\"", &values);
         let sample = Sample::take(&mut options)?;
         options.finish()?;
@@ -343,54 +320,30 @@ mod tests {
             ("x", Duration::from_secs(1), Some(1000))
         );
         assert_eq!(Sample::DOCS[1].default, Some("1s"));
-        assert_eq!(
-            Sample::DOCS
-                .iter()
-                .map(|doc| doc.required)
-                .collect::<Vec<_>>(),
-            [true, false, false]
-        );
+        assert_eq!(Sample::DOCS.iter().map(|doc| doc.required).collect::<Vec<_>>(), [true, false, false]);
     }
 
     #[test]
     fn unknown_option_names_the_nearest() {
         let error = read(&[("path", "x"), ("discovery_intervall", "1s")]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "connector \"sample\" has no option \"discovery_intervall\""
-        );
-        assert_eq!(
-            error.hint.as_deref(),
-            Some("Perhaps you meant \"discovery_interval\".")
-        );
+        assert_eq!(error.to_string(), "connector \"sample\" has no option \"discovery_intervall\"");
+        assert_eq!(error.hint.as_deref(), Some("Perhaps you meant \"discovery_interval\"."));
         let error = read(&[("path", "x"), ("zzz", "")]).unwrap_err();
-        assert_eq!(
-            error.hint.as_deref(),
-            Some("Its options are: count, discovery_interval, path.")
-        );
+        assert_eq!(error.hint.as_deref(), Some("Its options are: count, discovery_interval, path."));
     }
 
     #[test]
     fn missing_option_is_named() {
         let error = read(&[("pth", "x")]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "connector \"sample\" needs the option \"path\""
-        );
+        assert_eq!(error.to_string(), "connector \"sample\" needs the option \"path\"");
         assert!(error.hint.unwrap().contains("\"pth\""));
     }
 
     #[test]
     fn bad_value_says_what_was_expected() {
         let error = read(&[("path", "x"), ("count", "many")]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "option \"count\" of connector \"sample\" cannot be \"many\""
-        );
-        assert_eq!(
-            error.hint.as_deref(),
-            Some("Expected a whole number, such as 1000.")
-        );
+        assert_eq!(error.to_string(), "option \"count\" of connector \"sample\" cannot be \"many\"");
+        assert_eq!(error.hint.as_deref(), Some("Expected a whole number, such as 1000."));
     }
 
     #[test]

@@ -64,13 +64,8 @@ pub struct ConnectorInfo {
     pub(crate) columns: Option<Columns>,
 }
 
-static CONNECTORS: [ConnectorInfo; 5] = [
-    blackhole::CONNECTOR,
-    file::CONNECTOR,
-    generator::CONNECTOR,
-    kafka::CONNECTOR,
-    print::CONNECTOR,
-];
+static CONNECTORS: [ConnectorInfo; 5] =
+    [blackhole::CONNECTOR, file::CONNECTOR, generator::CONNECTOR, kafka::CONNECTOR, print::CONNECTOR];
 
 /// The options of `ENCODE x (…)`.
 #[derive(Debug)]
@@ -83,16 +78,8 @@ pub struct EncodingInfo {
 /// All encodings that have options.
 pub fn encodings() -> &'static [EncodingInfo] {
     static ENCODINGS: [EncodingInfo; 2] = [
-        EncodingInfo {
-            name: "CSV",
-            source_options: CsvOptions::DOCS,
-            sink_options: CsvSinkOptions::DOCS,
-        },
-        EncodingInfo {
-            name: "JSON",
-            source_options: JsonOptions::DOCS,
-            sink_options: &[],
-        },
+        EncodingInfo { name: "CSV", source_options: CsvOptions::DOCS, sink_options: CsvSinkOptions::DOCS },
+        EncodingInfo { name: "JSON", source_options: JsonOptions::DOCS, sink_options: &[] },
     ];
     &ENCODINGS
 }
@@ -155,18 +142,10 @@ async fn within_timeout(
     // The connectors keep to the limit by themselves, with better messages: this is for those
     // that hang where they should not.
     let limit = VALIDATION_TIMEOUT + Duration::from_secs(1);
-    tokio::time::timeout(limit, validation)
-        .await
-        .unwrap_or_else(|_| {
-            let message = format!(
-                "{owner} got no answer within {} s",
-                VALIDATION_TIMEOUT.as_secs()
-            );
-            Err(ConnectorError::transient(
-                SqlState::CONNECTION_FAILURE,
-                message,
-            ))
-        })
+    tokio::time::timeout(limit, validation).await.unwrap_or_else(|_| {
+        let message = format!("{owner} got no answer within {} s", VALIDATION_TIMEOUT.as_secs());
+        Err(ConnectorError::transient(SqlState::CONNECTION_FAILURE, message))
+    })
 }
 
 /// The connector that the options name, if it is what is wanted.
@@ -175,11 +154,7 @@ fn find(
     kind: &str,
     is_kind: impl Fn(&ConnectorInfo) -> bool,
 ) -> Result<&'static ConnectorInfo, ConnectorError> {
-    let names: Vec<&str> = CONNECTORS
-        .iter()
-        .filter(|info| is_kind(info))
-        .map(|info| info.name)
-        .collect();
+    let names: Vec<&str> = CONNECTORS.iter().filter(|info| is_kind(info)).map(|info| info.name).collect();
     let list = format!("Connectors for a {kind}: {}.", names.join(", "));
     let Some(name) = options.get("connector") else {
         let message = format!("a {kind} needs the option \"connector\"");
@@ -207,31 +182,20 @@ mod tests {
     use super::*;
 
     fn options(options: &[(&str, &str)]) -> BTreeMap<String, String> {
-        options
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
-            .collect()
+        options.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
     }
 
     #[test]
     fn unknown_connector_lists_those_there_are() {
-        let error = source_columns(
-            &options(&[("connector", "kafak")]),
-            Encode::Json,
-            &options(&[]),
-        )
-        .unwrap_err();
+        let error =
+            source_columns(&options(&[("connector", "kafak")]), Encode::Json, &options(&[])).unwrap_err();
         assert_eq!(error.to_string(), "connector \"kafak\" does not exist");
         assert_eq!(
             error.hint.as_deref(),
             Some("Perhaps you meant \"kafka\". Connectors for a source: file, generator, kafka.")
         );
-        let error = source_columns(
-            &options(&[("connector", "print")]),
-            Encode::Json,
-            &options(&[]),
-        )
-        .unwrap_err();
+        let error =
+            source_columns(&options(&[("connector", "print")]), Encode::Json, &options(&[])).unwrap_err();
         assert_eq!(error.to_string(), "connector \"print\" cannot be a source");
         let error = source_columns(&options(&[]), Encode::Json, &options(&[])).unwrap_err();
         assert_eq!(error.to_string(), "a source needs the option \"connector\"");
@@ -240,17 +204,8 @@ mod tests {
     #[test]
     fn manual_names_every_option() {
         for info in connectors() {
-            for doc in [info.source_options, info.sink_options]
-                .into_iter()
-                .flatten()
-                .flatten()
-            {
-                assert!(
-                    info.docs.contains(&format!("`{}`", doc.name)),
-                    "{}: {}",
-                    info.name,
-                    doc.name
-                );
+            for doc in [info.source_options, info.sink_options].into_iter().flatten().flatten() {
+                assert!(info.docs.contains(&format!("`{}`", doc.name)), "{}: {}", info.name, doc.name);
             }
         }
     }

@@ -92,10 +92,7 @@ pub struct SinkSpec<'a> {
 impl SourceSpec<'_> {
     /// `connector "file"`, as messages say it.
     pub(crate) fn owner(&self) -> String {
-        format!(
-            "connector \"{}\"",
-            self.options.get("connector").map_or("", String::as_str)
-        )
+        format!("connector \"{}\"", self.options.get("connector").map_or("", String::as_str))
     }
 
     /// Refuses `INCLUDE` columns that are not `available`, which lists their SQL words.
@@ -108,9 +105,7 @@ impl SourceSpec<'_> {
                     [] => "It has nothing to INCLUDE.".to_string(),
                     _ => format!("It has: {}.", available.join(", ")),
                 };
-                return Err(
-                    ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(hint),
-                );
+                return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(hint));
             }
         }
         Ok(())
@@ -118,24 +113,15 @@ impl SourceSpec<'_> {
 
     /// The places of the columns that come out of the record's value.
     pub(crate) fn value_columns(&self) -> Vec<usize> {
-        let included = |idx: &usize| {
-            self.include
-                .iter()
-                .any(|include| include.column_idx == *idx)
-        };
-        (0..self.schema.fields().len())
-            .filter(|idx| !included(idx))
-            .collect()
+        let included = |idx: &usize| self.include.iter().any(|include| include.column_idx == *idx);
+        (0..self.schema.fields().len()).filter(|idx| !included(idx)).collect()
     }
 }
 
 impl SinkSpec<'_> {
     /// `connector "file"`, as messages say it.
     pub(crate) fn owner(&self) -> String {
-        format!(
-            "connector \"{}\"",
-            self.options.get("connector").map_or("", String::as_str)
-        )
+        format!("connector \"{}\"", self.options.get("connector").map_or("", String::as_str))
     }
 }
 
@@ -169,10 +155,7 @@ impl IncludeKind {
 
 /// The fields of one header.
 pub(crate) fn header_fields() -> Fields {
-    Fields::from(vec![
-        Field::new("key", DataType::Utf8, false),
-        Field::new("value", DataType::Binary, true),
-    ])
+    Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Binary, true)])
 }
 
 impl FromStr for IncludeKind {
@@ -219,21 +202,15 @@ impl FromStr for Encode {
             "CSV" => Ok(Encode::Csv),
             "PARQUET" => Ok(Encode::Parquet),
             "BYTES" => Ok(Encode::Bytes),
-            _ => Err(unknown(
-                "ENCODE",
-                text,
-                &["JSON", "CSV", "PARQUET", "BYTES"],
-            )),
+            _ => Err(unknown("ENCODE", text, &["JSON", "CSV", "PARQUET", "BYTES"])),
         }
     }
 }
 
 /// A word that is none of `known`.
 fn unknown(what: &str, text: &str, known: &[&str]) -> ConnectorError {
-    let error = ConnectorError::fatal(
-        SqlState::INVALID_PARAMETER,
-        format!("{what} \"{text}\" does not exist"),
-    );
+    let error =
+        ConnectorError::fatal(SqlState::INVALID_PARAMETER, format!("{what} \"{text}\" does not exist"));
     match did_you_mean(text, known.iter().copied()) {
         Some(near) => error.with_hint(format!("Perhaps you meant {near}.")),
         None => error.with_hint(format!("There are: {}.", known.join(", "))),

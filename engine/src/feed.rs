@@ -68,7 +68,8 @@ struct State {
 impl Feed {
     /// A feed of some relations that begins behind `sealed_to`. It notifies `space` when there is room again.
     pub fn new(relations: BTreeSet<RelationId>, sealed_to: Epoch, space: Arc<Notify>) -> Feed {
-        let state = State { relations, queue: VecDeque::new(), n_rows: 0, sealed_to, barriers: BTreeSet::new() };
+        let state =
+            State { relations, queue: VecDeque::new(), n_rows: 0, sealed_to, barriers: BTreeSet::new() };
         Feed { state: Mutex::new(state), sealed: Notify::new(), space }
     }
 

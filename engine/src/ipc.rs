@@ -21,7 +21,8 @@ pub(crate) fn decode_batch(bytes: &[u8]) -> Result<RecordBatch, Error> {
     match reader.next() {
         Some(batch) => Ok(batch?),
         None => {
-            let damaged = tidemill_storage::Error::Damaged { path: "batch".into(), reason: "it is empty".into() };
+            let damaged =
+                tidemill_storage::Error::Damaged { path: "batch".into(), reason: "it is empty".into() };
             Err(damaged.into())
         }
     }

@@ -1,7 +1,23 @@
 //! Change: operators, steps, views, checkpoints, delivery.
+//!
+//! An [`Engine`] holds everything that runs. Sources and statements hand it rows, which the sealer makes
+//! into epochs; dataflows take epochs as steps; readers take snapshots.
 
 mod error;
-pub(crate) mod exec;
+pub mod metrics;
 pub mod operators;
+mod status;
+
+mod exec;
+mod feed;
+mod ipc;
+mod member;
+mod outbox;
+mod table;
+mod view;
 
 pub use error::Error;
+pub use member::{MemberHandle, OperatorStatus};
+pub use status::{EngineStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus};
+pub use table::{OnConflict, TableSpec, TableWrite, Written};
+pub use view::ViewSnapshot;

@@ -8,12 +8,12 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::execution::context::SessionState;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::metrics::Time;
 use datafusion::physical_plan::repartition::BatchPartitioner;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
 use futures::TryStreamExt;
 use tidemill_core::sink::{Delivery, SinkBatch};
 use tidemill_core::{Delta, Epoch, delta_schema};
@@ -114,7 +114,13 @@ impl Member {
         let view = match outbox {
             Some(_) => None,
             None => {
-                let key = plan.properties.unique_keys.iter().min_by_key(|key| key.len()).cloned().unwrap_or_default();
+                let key = plan
+                    .properties
+                    .unique_keys
+                    .iter()
+                    .min_by_key(|key| key.len())
+                    .cloned()
+                    .unwrap_or_default();
                 Some(View::new(plan.schema.clone(), &key, n_parts)?)
             }
         };
@@ -220,16 +226,20 @@ impl Member {
         Ok(batches.into_iter().flatten().collect())
     }
 
-    async fn execute_part(&self, plan: &Arc<dyn ExecutionPlan>, part: usize) -> Result<Vec<RecordBatch>, Error> {
+    async fn execute_part(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        part: usize,
+    ) -> Result<Vec<RecordBatch>, Error> {
         let stream = plan.execute(part, self.session.task_ctx())?;
         let collect = async move {
             let batches: Vec<RecordBatch> = stream.try_collect().await?;
             Ok::<_, DataFusionError>(batches)
         };
         // A task of its own, so that the lanes run beside each other.
-        let mut batches = tokio::spawn(collect).await.map_err(|error| {
-            DataFusionError::Internal(format!("a step panicked: {error}"))
-        })??;
+        let mut batches = tokio::spawn(collect)
+            .await
+            .map_err(|error| DataFusionError::Internal(format!("a step panicked: {error}")))??;
         batches.retain(|batch| batch.num_rows() > 0);
         if let Some(view) = &self.view {
             for batch in &batches {
@@ -268,7 +278,12 @@ impl Member {
     }
 
     /// Lets readers see the member at `epoch`.
-    pub fn publish(&self, epoch: Epoch, changes: &[RecordBatch], arrived: Option<Instant>) -> Result<(), Error> {
+    pub fn publish(
+        &self,
+        epoch: Epoch,
+        changes: &[RecordBatch],
+        arrived: Option<Instant>,
+    ) -> Result<(), Error> {
         let handle = &self.handle;
         if let Some(view) = &self.view {
             let mut history = handle.history.write().expect("nobody panics while holding it");
@@ -350,7 +365,12 @@ impl Member {
     }
 
     /// Takes over what a checkpoint holds of this member.
-    pub fn restore(&mut self, checkpoint: &Checkpoint, words: &serde_json::Value, epoch: Epoch) -> Result<(), Error> {
+    pub fn restore(
+        &mut self,
+        checkpoint: &Checkpoint,
+        words: &serde_json::Value,
+        epoch: Epoch,
+    ) -> Result<(), Error> {
         if words["plan"].as_str() != Some(&self.fingerprint) {
             return Err(Error::StateMissing { what: format!("pipeline \"{}\"", self.handle.name), epoch });
         }
@@ -389,7 +409,10 @@ impl Member {
         }
         if let Some(outbox) = &mut self.outbox {
             let blob = checkpoint.blobs.get(&format!("{id}/outbox"));
-            let blob = blob.ok_or_else(|| Error::StateMissing { what: format!("sink \"{}\"", self.handle.name), epoch })?;
+            let blob = blob.ok_or_else(|| Error::StateMissing {
+                what: format!("sink \"{}\"", self.handle.name),
+                epoch,
+            })?;
             outbox.restore(blob)?;
         }
         self.handle.frontier.send_replace(epoch);
@@ -467,4 +490,3 @@ pub(crate) fn consolidate_delta(schema: &SchemaRef, changes: &[RecordBatch]) -> 
     let rows = snapshot.decode(&rows)?;
     Ok(Delta::weighted(&rows, Arc::new(arrow::array::Int64Array::from(weights))))
 }
-

@@ -154,7 +154,11 @@ impl Outbox {
             let (ipc, after) = rest.split_at_checked(n_bytes).ok_or_else(damaged)?;
             rest = after;
             let delta = Delta::new(decode_batch(ipc)?);
-            assert_eq!(delta.batch().num_columns(), self.shared.schema.fields().len() + 1, "a sink keeps its columns");
+            assert_eq!(
+                delta.batch().num_columns(),
+                self.shared.schema.fields().len() + 1,
+                "a sink keeps its columns"
+            );
             self.push(SinkBatch { from, to, delta });
             self.durable(to);
         }
@@ -199,7 +203,8 @@ async fn deliver(shared: Arc<Shared>) {
             }
             Err(error) => {
                 shared.status.retries.add(1);
-                *shared.status.last_error.write().expect("nobody panics while holding it") = Some(error.to_string());
+                *shared.status.last_error.write().expect("nobody panics while holding it") =
+                    Some(error.to_string());
                 tracing::warn!(%error, "a sink cannot be written to; it is tried again");
                 writer = None;
                 tokio::time::sleep(backoff).await;

@@ -37,7 +37,10 @@ pub enum OnConflict {
 /// A change of a table, to be decided when its turn comes.
 #[derive(Debug)]
 pub enum TableWrite {
-    Insert { rows: RecordBatch, on_conflict: OnConflict },
+    Insert {
+        rows: RecordBatch,
+        on_conflict: OnConflict,
+    },
     /// Rows that were read under the table's lock.
     Change(Delta),
 }
@@ -65,7 +68,11 @@ pub(crate) struct Table {
 
 impl Table {
     /// An empty table, or one out of a checkpoint.
-    pub fn new(spec: TableSpec, store: CheckpointStore, checkpoint: Option<&Checkpoint>) -> Result<Table, Error> {
+    pub fn new(
+        spec: TableSpec,
+        store: CheckpointStore,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Table, Error> {
         let view = View::new(spec.schema.clone(), &spec.primary_key, 1)?;
         let mut epoch = Epoch::ZERO;
         if let Some(checkpoint) = checkpoint {
@@ -105,7 +112,11 @@ impl Table {
             }
             TableWrite::Insert { rows, on_conflict } => {
                 self.check_nulls(rows)?;
-                if self.spec.primary_key.is_empty() { Ok(Delta::inserts(rows)) } else { self.insert(rows, *on_conflict) }
+                if self.spec.primary_key.is_empty() {
+                    Ok(Delta::inserts(rows))
+                } else {
+                    self.insert(rows, *on_conflict)
+                }
             }
         }
     }
@@ -121,7 +132,11 @@ impl Table {
     }
 
     /// The rows that have the same keys as `rows`: for each the encoded row that is there.
-    fn taken<'a>(&self, snapshot: &'a Snapshot, rows: &RecordBatch) -> Result<Vec<(Vec<u8>, Option<&'a [u8]>)>, Error> {
+    fn taken<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        rows: &RecordBatch,
+    ) -> Result<Vec<(Vec<u8>, Option<&'a [u8]>)>, Error> {
         let arranged = self.view.arrange(rows.columns());
         let keys = self.view.layout().encode_keys(&arranged[..self.spec.primary_key.len()])?;
         let find = |key: &[u8]| {
@@ -227,7 +242,9 @@ impl Table {
         let mut subscribers = handle.subscribers.lock().expect("nobody panics while holding it");
         if !subscribers.is_empty() {
             let delta = crate::member::consolidate_delta(&self.spec.schema, changes)?;
-            subscribers.retain(|subscriber: &mpsc::UnboundedSender<_>| subscriber.send((epoch, delta.clone())).is_ok());
+            subscribers.retain(|subscriber: &mpsc::UnboundedSender<_>| {
+                subscriber.send((epoch, delta.clone())).is_ok()
+            });
         }
         Ok(())
     }

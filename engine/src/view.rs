@@ -29,7 +29,8 @@ impl View {
     pub fn new(schema: SchemaRef, key: &[usize], n_parts: usize) -> Result<View, Error> {
         let mut columns = key.to_vec();
         columns.extend((0..schema.fields().len()).filter(|column| !key.contains(column)));
-        let sort_columns = columns.iter().map(|column| SortColumn::ascending(schema.field(*column))).collect();
+        let sort_columns =
+            columns.iter().map(|column| SortColumn::ascending(schema.field(*column))).collect();
         let layout = Layout::new(sort_columns, key.len())?;
         let parts = (0..n_parts).map(|_| Mutex::new(Arrangement::new(layout.clone()))).collect();
         Ok(View { schema, columns, layout, parts })
@@ -74,7 +75,8 @@ impl View {
 
     /// Takes over the runs of a checkpoint. Any number of parts fits: their sum is what counts.
     pub fn restore(&self, runs: Vec<Arc<Run>>) {
-        *self.parts[0].lock().expect("nobody panics while adding") = Arrangement::restore(self.layout.clone(), runs);
+        *self.parts[0].lock().expect("nobody panics while adding") =
+            Arrangement::restore(self.layout.clone(), runs);
     }
 
     /// What the view shows now, for readers.

@@ -40,21 +40,12 @@ impl Error {
     /// An error without position or advice.
     pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Error {
         let message = message.into();
-        Error(Box::new(Report {
-            sqlstate,
-            message,
-            detail: None,
-            hint: None,
-            position: None,
-        }))
+        Error(Box::new(Report { sqlstate, message, detail: None, hint: None, position: None }))
     }
 
     /// `syntax error at or near "near"`.
     pub fn syntax(near: &str) -> Error {
-        Error::new(
-            SqlState::SYNTAX_ERROR,
-            format!("syntax error at or near \"{near}\""),
-        )
+        Error::new(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"{near}\""))
     }
 
     /// `syntax error at end of input`.
@@ -64,10 +55,7 @@ impl Error {
 
     /// `{feature} is not supported`.
     pub fn unsupported(feature: impl fmt::Display) -> Error {
-        Error::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!("{feature} is not supported"),
-        )
+        Error::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{feature} is not supported"))
     }
 
     /// Expressions that are nested deeper than planning can bear.
@@ -118,10 +106,7 @@ impl Error {
     /// statement's own text); else it is that of the name in question, looked up in `sql`.
     pub fn from_datafusion(error: DataFusionError, sql: &str, candidates: &RelationNames) -> Error {
         let text = Text::new(sql);
-        let translation = Translation {
-            text: &text,
-            candidates,
-        };
+        let translation = Translation { text: &text, candidates };
         translation.translate(&error, None)
     }
 }
@@ -134,13 +119,7 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report {
-            sqlstate,
-            message,
-            detail,
-            hint,
-            position,
-        } = &*self.0;
+        let Report { sqlstate, message, detail, hint, position } = &*self.0;
         write!(f, "{sqlstate}: {message}")?;
         if let Some(position) = position {
             write!(f, " @{position}")?;
@@ -192,17 +171,11 @@ impl Translation<'_> {
                 None => Error::new(SqlState::INTERNAL_ERROR, "planning failed without a reason"),
             },
             DataFusionError::Diagnostic(diagnostic, inner) => {
-                let span = diagnostic
-                    .span
-                    .map(|span| Location::new(span.start.line, span.start.column));
-                let position = span
-                    .and_then(|location| self.text.position(location))
-                    .or(position);
+                let span = diagnostic.span.map(|span| Location::new(span.start.line, span.start.column));
+                let position = span.and_then(|location| self.text.position(location)).or(position);
                 self.translate(inner, position)
             }
-            DataFusionError::SchemaError(schema_error, _) => {
-                self.schema_error(schema_error, position)
-            }
+            DataFusionError::SchemaError(schema_error, _) => self.schema_error(schema_error, position),
             DataFusionError::ArrowError(arrow_error, _) => self.arrow_error(arrow_error, position),
             DataFusionError::External(inner) => self.external(inner.as_ref(), position),
             DataFusionError::Plan(message) => self.plan(message, position),
@@ -223,15 +196,9 @@ impl Translation<'_> {
             }
             DataFusionError::SQL(parser_error, _) => {
                 let message = parser_error.to_string();
-                self.plain(
-                    SqlState::SYNTAX_ERROR,
-                    message.trim_start_matches("sql parser error: "),
-                    position,
-                )
+                self.plain(SqlState::SYNTAX_ERROR, message.trim_start_matches("sql parser error: "), position)
             }
-            DataFusionError::IoError(io) => {
-                self.plain(SqlState::IO_ERROR, &io.to_string(), position)
-            }
+            DataFusionError::IoError(io) => self.plain(SqlState::IO_ERROR, &io.to_string(), position),
             DataFusionError::ObjectStore(store) => {
                 self.plain(SqlState::IO_ERROR, &store.to_string(), position)
             }
@@ -273,10 +240,9 @@ impl Translation<'_> {
 
     fn schema_error(&self, error: &SchemaError, position: Option<usize>) -> Error {
         match error {
-            SchemaError::FieldNotFound {
-                field,
-                valid_fields,
-            } => self.unknown_column(field, valid_fields, position),
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                self.unknown_column(field, valid_fields, position)
+            }
             SchemaError::AmbiguousReference { field } => self.ambiguous(&field.name, position),
             SchemaError::DuplicateUnqualifiedField { name }
             | SchemaError::DuplicateQualifiedField { name, .. } => Error::new(
@@ -290,64 +256,39 @@ impl Translation<'_> {
 
     fn unknown_column(&self, field: &Column, valid: &[Column], position: Option<usize>) -> Error {
         let position = position.or_else(|| {
-            field.spans.first().and_then(|span| {
-                self.text
-                    .position(Location::new(span.start.line, span.start.column))
-            })
+            field
+                .spans
+                .first()
+                .and_then(|span| self.text.position(Location::new(span.start.line, span.start.column)))
         });
         if let Some(relation) = &field.relation {
             // The qualifier is what is unknown when no field carries it.
-            let known = valid.iter().any(|column| {
-                column
-                    .relation
-                    .as_ref()
-                    .is_some_and(|it| it.table() == relation.table())
-            });
+            let known = valid
+                .iter()
+                .any(|column| column.relation.as_ref().is_some_and(|it| it.table() == relation.table()));
             if !known {
-                let relations = valid
-                    .iter()
-                    .filter_map(|column| column.relation.as_ref().map(|it| it.table()));
-                let hint = did_you_mean(relation.table(), relations).map(|near| {
-                    format!("Perhaps you meant to reference the table alias \"{near}\".")
-                });
+                let relations =
+                    valid.iter().filter_map(|column| column.relation.as_ref().map(|it| it.table()));
+                let hint = did_you_mean(relation.table(), relations)
+                    .map(|near| format!("Perhaps you meant to reference the table alias \"{near}\"."));
                 return Error::new(
                     SqlState::UNDEFINED_TABLE,
-                    format!(
-                        "missing FROM-clause entry for table \"{}\"",
-                        relation.table()
-                    ),
+                    format!("missing FROM-clause entry for table \"{}\"", relation.table()),
                 )
                 .with_hint_opt(hint)
                 .or_at(position.or_else(|| self.find(relation.table())));
             }
         }
         let of_relation = |column: &&Column| match &field.relation {
-            Some(relation) => column
-                .relation
-                .as_ref()
-                .is_some_and(|it| it.table() == relation.table()),
+            Some(relation) => column.relation.as_ref().is_some_and(|it| it.table() == relation.table()),
             None => true,
         };
-        let near = did_you_mean(
-            &field.name,
-            valid
-                .iter()
-                .filter(of_relation)
-                .map(|column| column.name.as_str()),
-        );
+        let near =
+            did_you_mean(&field.name, valid.iter().filter(of_relation).map(|column| column.name.as_str()));
         let hint = near
-            .and_then(|near| {
-                valid
-                    .iter()
-                    .filter(of_relation)
-                    .find(|column| column.name == near)
-            })
+            .and_then(|near| valid.iter().filter(of_relation).find(|column| column.name == near))
             .map(|column| match &column.relation {
-                Some(relation) => format!(
-                    "Perhaps you meant \"{}.{}\".",
-                    relation.table(),
-                    column.name
-                ),
+                Some(relation) => format!("Perhaps you meant \"{}.{}\".", relation.table(), column.name),
                 None => format!("Perhaps you meant \"{}\".", column.name),
             });
         let message = match &field.relation {
@@ -360,29 +301,24 @@ impl Translation<'_> {
     }
 
     fn ambiguous(&self, name: &str, position: Option<usize>) -> Error {
-        Error::new(
-            SqlState::AMBIGUOUS_COLUMN,
-            format!("column reference \"{name}\" is ambiguous"),
-        )
-        .with_hint(format!("Say which relation it is of: relation.{name}."))
-        .or_at(position.or_else(|| self.find(name)))
+        Error::new(SqlState::AMBIGUOUS_COLUMN, format!("column reference \"{name}\" is ambiguous"))
+            .with_hint(format!("Say which relation it is of: relation.{name}."))
+            .or_at(position.or_else(|| self.find(name)))
     }
 
     fn arrow_error(&self, error: &ArrowError, position: Option<usize>) -> Error {
         match error {
             ArrowError::DivideByZero => self.division_by_zero(position),
             ArrowError::ArithmeticOverflow(_) => self.overflow(position),
-            ArrowError::CastError(message) => self
-                .known(message, position)
-                .unwrap_or_else(|| self.cast(message, position)),
-            ArrowError::ParseError(message) => self
-                .known(message, position)
-                .unwrap_or_else(|| self.cast(message, position)),
+            ArrowError::CastError(message) => {
+                self.known(message, position).unwrap_or_else(|| self.cast(message, position))
+            }
+            ArrowError::ParseError(message) => {
+                self.known(message, position).unwrap_or_else(|| self.cast(message, position))
+            }
             ArrowError::ExternalError(inner) => self.external(inner.as_ref(), position),
             ArrowError::NotYetImplemented(message) => self.not_implemented(message, position),
-            ArrowError::MemoryError(message) => {
-                self.plain(SqlState::OUT_OF_MEMORY, message, position)
-            }
+            ArrowError::MemoryError(message) => self.plain(SqlState::OUT_OF_MEMORY, message, position),
             ArrowError::IoError(message, _) => self.plain(SqlState::IO_ERROR, message, position),
             other => {
                 let message = other.to_string();
@@ -429,8 +365,8 @@ impl Translation<'_> {
             return Some(self.unknown_relation(name, position));
         }
         if let Some(name) = between(message, "Invalid function '", "'") {
-            let hint = between(message, "Did you mean '", "'")
-                .map(|near| format!("Perhaps you meant \"{near}\"."));
+            let hint =
+                between(message, "Did you mean '", "'").map(|near| format!("Perhaps you meant \"{near}\"."));
             return Some(self.unknown_function(name, hint, position));
         }
         if let Some(name) = between(message, "Table function '", "' not found") {
@@ -440,31 +376,18 @@ impl Translation<'_> {
             return Some(self.ambiguous(unquoted(name), position));
         }
         if let Some(name) = between(message, "No field named ", "\n") {
-            let name = name
-                .split(". ")
-                .next()
-                .unwrap_or(name)
-                .trim_end_matches('.');
+            let name = name.split(". ").next().unwrap_or(name).trim_end_matches('.');
             return Some(self.unknown_column(&Column::from_qualified_name(name), &[], position));
         }
         self.grouping(message, position)
             .or_else(|| self.types(message, position))
             .or_else(|| self.parameters(message, position))
-            .or_else(|| {
-                lower
-                    .contains("cannot cast")
-                    .then(|| self.cast(message, position))
-            })
-            .or_else(|| {
-                lower
-                    .contains("error parsing")
-                    .then(|| self.cast(message, position))
-            })
+            .or_else(|| lower.contains("cannot cast").then(|| self.cast(message, position)))
+            .or_else(|| lower.contains("error parsing").then(|| self.cast(message, position)))
     }
 
     fn grouping(&self, message: &str, position: Option<usize>) -> Option<Error> {
-        if !message.contains("must appear in the GROUP BY clause")
-            && !message.contains("must be in GROUP BY")
+        if !message.contains("must appear in the GROUP BY clause") && !message.contains("must be in GROUP BY")
         {
             return None;
         }
@@ -495,19 +418,10 @@ impl Translation<'_> {
                 return Some(self.no_operator(first_line(expression), position));
             }
         }
-        if let Some(expression) = message
-            .split("Cannot get result type for temporal operation ")
-            .nth(1)
-        {
-            return Some(
-                self.no_operator(expression.split(':').next().unwrap_or(expression), position),
-            );
+        if let Some(expression) = message.split("Cannot get result type for temporal operation ").nth(1) {
+            return Some(self.no_operator(expression.split(':').next().unwrap_or(expression), position));
         }
-        if let Some(call) = between(
-            message,
-            "No function matches the given name and argument types '",
-            "'",
-        ) {
+        if let Some(call) = between(message, "No function matches the given name and argument types '", "'") {
             let call = pg_types_in(call);
             let name = call.split('(').next().unwrap_or(&call).to_string();
             return Some(self.no_signature(&call, &name, position));
@@ -540,14 +454,9 @@ impl Translation<'_> {
 
     fn parameters(&self, message: &str, position: Option<usize>) -> Option<Error> {
         let lower = message.to_lowercase();
-        if lower.contains("placeholder type could not be resolved")
-            || lower.contains("placeholder type for")
+        if lower.contains("placeholder type could not be resolved") || lower.contains("placeholder type for")
         {
-            return Some(self.plain(
-                SqlState::INDETERMINATE_DATATYPE,
-                first_line(message),
-                position,
-            ));
+            return Some(self.plain(SqlState::INDETERMINATE_DATATYPE, first_line(message), position));
         }
         None
     }
@@ -565,12 +474,9 @@ impl Translation<'_> {
     }
 
     fn unknown_function(&self, name: &str, hint: Option<String>, position: Option<usize>) -> Error {
-        Error::new(
-            SqlState::UNDEFINED_FUNCTION,
-            format!("function {name}(…) does not exist"),
-        )
-        .with_hint_opt(hint)
-        .or_at(position.or_else(|| self.find(name)))
+        Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name}(…) does not exist"))
+            .with_hint_opt(hint)
+            .or_at(position.or_else(|| self.find(name)))
     }
 
     /// `name` may be qualified by database and schema, which the user may not have written.
@@ -583,38 +489,23 @@ impl Translation<'_> {
             Some(schema) if self.is_qualified(bare, schema) => format!("{schema}.{bare}"),
             _ => bare.to_string(),
         };
-        let elsewhere = self
-            .candidates
-            .0
-            .iter()
-            .find(|(_, candidate)| candidate == bare);
+        let elsewhere = self.candidates.0.iter().find(|(_, candidate)| candidate == bare);
         let hint = match elsewhere {
-            Some((elsewhere, _)) => Some(format!(
-                "There is \"{elsewhere}.{bare}\": name its schema, or add it to search_path."
-            )),
-            None => did_you_mean(
-                bare,
-                self.candidates
-                    .0
-                    .iter()
-                    .map(|(_, candidate)| candidate.as_str()),
-            )
-            .map(|near| format!("Perhaps you meant \"{near}\".")),
+            Some((elsewhere, _)) => {
+                Some(format!("There is \"{elsewhere}.{bare}\": name its schema, or add it to search_path."))
+            }
+            None => did_you_mean(bare, self.candidates.0.iter().map(|(_, candidate)| candidate.as_str()))
+                .map(|near| format!("Perhaps you meant \"{near}\".")),
         };
-        Error::new(
-            SqlState::UNDEFINED_TABLE,
-            format!("relation \"{shown}\" does not exist"),
-        )
-        .with_hint_opt(hint)
-        .or_at(found)
+        Error::new(SqlState::UNDEFINED_TABLE, format!("relation \"{shown}\" does not exist"))
+            .with_hint_opt(hint)
+            .or_at(found)
     }
 
     /// Whether the user wrote `schema.name`.
     fn is_qualified(&self, name: &str, schema: &str) -> bool {
         let words = words(self.text.sql());
-        words
-            .windows(2)
-            .any(|pair| pair[0].is(schema) && pair[1].is(name) && pair[1].after_period)
+        words.windows(2).any(|pair| pair[0].is(schema) && pair[1].is(name) && pair[1].after_period)
     }
 
     fn division_by_zero(&self, position: Option<usize>) -> Error {
@@ -627,19 +518,14 @@ impl Translation<'_> {
 
     /// `Cannot cast string 'x' to value of Int64 type`, `Error parsing timestamp from 'x': …`.
     fn cast(&self, message: &str, position: Option<usize>) -> Error {
-        if let (Some(value), Some(data_type)) = (
-            between(message, "string '", "'"),
-            between(message, "value of ", " type"),
-        ) {
+        if let (Some(value), Some(data_type)) =
+            (between(message, "string '", "'"), between(message, "value of ", " type"))
+        {
             return self.invalid_text(value, &pg_types_in(data_type), position);
         }
         if let Some(kind) = ["timestamp", "date", "time", "interval"]
             .iter()
-            .find(|kind| {
-                message
-                    .to_lowercase()
-                    .contains(&format!("error parsing {kind}"))
-            })
+            .find(|kind| message.to_lowercase().contains(&format!("error parsing {kind}")))
         {
             let value = between(message, "from '", "'").unwrap_or("");
             return Error::new(
@@ -653,17 +539,13 @@ impl Translation<'_> {
                 .with_detail(first_line(message))
                 .or_at(position);
         }
-        if let Some(value) = between(message, "Cannot parse '", "'")
-            .or_else(|| between(message, "string value '", "'"))
+        if let Some(value) =
+            between(message, "Cannot parse '", "'").or_else(|| between(message, "string value '", "'"))
         {
             let data_type = between(message, "' as ", " ")
                 .or_else(|| between(message, "to ", " "))
                 .unwrap_or("the type asked for");
-            return self.invalid_text(
-                value,
-                &pg_types_in(data_type.trim_end_matches('.')),
-                position,
-            );
+            return self.invalid_text(value, &pg_types_in(data_type.trim_end_matches('.')), position);
         }
         self.plain(SqlState::INVALID_TEXT, first_line(message), position)
     }
@@ -673,14 +555,12 @@ impl Translation<'_> {
             || data_type == "date"
             || data_type == "time"
         {
-            true => (
-                SqlState::DATETIME_FORMAT,
-                format!("invalid input syntax for type {data_type}: \"{value}\""),
-            ),
-            false => (
-                SqlState::INVALID_TEXT,
-                format!("invalid input syntax for type {data_type}: \"{value}\""),
-            ),
+            true => {
+                (SqlState::DATETIME_FORMAT, format!("invalid input syntax for type {data_type}: \"{value}\""))
+            }
+            false => {
+                (SqlState::INVALID_TEXT, format!("invalid input syntax for type {data_type}: \"{value}\""))
+            }
         };
         Error::new(sqlstate, message).or_at(position.or_else(|| self.find_literal(value)))
     }
@@ -688,19 +568,12 @@ impl Translation<'_> {
     /// DataFusion's own words, in our case and without its full stop.
     fn plain(&self, sqlstate: SqlState, message: &str, position: Option<usize>) -> Error {
         let message = message.split("\n\nbacktrace:").next().unwrap_or(message);
-        let message = message
-            .split("\nThis issue was likely caused by a bug")
-            .next()
-            .unwrap_or(message);
+        let message = message.split("\nThis issue was likely caused by a bug").next().unwrap_or(message);
         let message = message.trim().trim_end_matches('.');
         let (first, rest) = message.split_at(message.find(' ').unwrap_or(message.len()));
         // `This feature …` becomes `this feature …`; `LIMIT must …` and `Utf8 is …` stay.
         let lower = first.chars().skip(1).all(char::is_lowercase);
-        let first = if lower {
-            first.to_lowercase()
-        } else {
-            first.to_string()
-        };
+        let first = if lower { first.to_lowercase() } else { first.to_string() };
         Error::new(sqlstate, first + rest).or_at(position)
     }
 
@@ -723,9 +596,7 @@ impl Translation<'_> {
     }
 
     fn find_literal(&self, value: &str) -> Option<usize> {
-        let tokens = Tokenizer::new(&DIALECT, self.text.sql())
-            .tokenize_with_location()
-            .ok()?;
+        let tokens = Tokenizer::new(&DIALECT, self.text.sql()).tokenize_with_location().ok()?;
         let token = tokens
             .iter()
             .find(|token| matches!(&token.token, Token::SingleQuotedString(it) if it == value))?;
@@ -826,30 +697,17 @@ fn pg_types_in(text: &str) -> String {
     ];
     let mut text = text.to_string();
     for unit in ["ns", "µs", "ms", "s"] {
-        for (zoned, name) in [
-            ("Timestamp", "timestamp"),
-            ("Time64", "time"),
-            ("Time32", "time"),
-        ] {
+        for (zoned, name) in [("Timestamp", "timestamp"), ("Time64", "time"), ("Time32", "time")] {
             text = text.replace(&format!("{zoned}({unit})"), name);
         }
         while let Some(start) = text.find(&format!("Timestamp({unit}, ")) {
-            let end = text[start..]
-                .find(')')
-                .map_or(text.len(), |idx| start + idx + 1);
+            let end = text[start..].find(')').map_or(text.len(), |idx| start + idx + 1);
             text.replace_range(start..end, "timestamp with time zone");
         }
     }
-    while let Some(start) = text
-        .find("Decimal128(")
-        .or_else(|| text.find("Decimal256("))
-    {
-        let end = text[start..]
-            .find(')')
-            .map_or(text.len(), |idx| start + idx + 1);
+    while let Some(start) = text.find("Decimal128(").or_else(|| text.find("Decimal256(")) {
+        let end = text[start..].find(')').map_or(text.len(), |idx| start + idx + 1);
         text.replace_range(start..end, "numeric");
     }
-    NAMES.iter().fold(text, |text, (arrow, postgres)| {
-        text.replace(arrow, postgres)
-    })
+    NAMES.iter().fold(text, |text, (arrow, postgres)| text.replace(arrow, postgres))
 }

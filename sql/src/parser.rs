@@ -10,9 +10,7 @@ pub(crate) mod dialect;
 pub(crate) mod text;
 
 use datafusion::sql::sqlparser::ast::{Expr, Query};
-use datafusion::sql::sqlparser::tokenizer::{
-    Location, Token, TokenWithSpan, Tokenizer, TokenizerError,
-};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, TokenizerError};
 use tidemill_core::SqlState;
 
 use self::cursor::Cursor;
@@ -44,11 +42,7 @@ pub fn parse(text: &str) -> Result<Vec<Parsed>, Error> {
 pub fn parse_one(text: &str) -> Result<Parsed, Error> {
     let mut parts = split(text)?;
     match parts.len() {
-        0 => Ok(Parsed {
-            statement: Statement::Empty,
-            sql: String::new(),
-            offset: 0,
-        }),
+        0 => Ok(Parsed { statement: Statement::Empty, sql: String::new(), offset: 0 }),
         1 => parts.remove(0).parse(),
         _ => Err(Error::new(
             SqlState::SYNTAX_ERROR,
@@ -78,10 +72,7 @@ pub fn parse_expr(sql: &str) -> Result<Expr, Error> {
 
 /// The statements' texts with the number of characters before each, without parsing them.
 pub fn split_statements(text: &str) -> Result<Vec<(usize, String)>, Error> {
-    Ok(split(text)?
-        .into_iter()
-        .map(|part| (part.offset, part.sql))
-        .collect())
+    Ok(split(text)?.into_iter().map(|part| (part.offset, part.sql)).collect())
 }
 
 /// A cursor at the start of a text.
@@ -100,11 +91,7 @@ struct Part {
 
 impl Part {
     fn parse(self) -> Result<Parsed, Error> {
-        let Part {
-            sql,
-            offset,
-            tokens,
-        } = self;
+        let Part { sql, offset, tokens } = self;
         let text = Text::new(&sql);
         let statement = check_chains(&text, &tokens)
             .and_then(|()| {
@@ -114,11 +101,7 @@ impl Part {
                 Ok(statement)
             })
             .map_err(|error| error.shifted(offset))?;
-        Ok(Parsed {
-            statement,
-            sql,
-            offset,
-        })
+        Ok(Parsed { statement, sql, offset })
     }
 }
 
@@ -152,11 +135,7 @@ fn part(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Option<Part> {
         token.span.end = rebased(token.span.end);
         token
     });
-    Some(Part {
-        sql,
-        offset: text.position(start)? - 1,
-        tokens: tokens.collect(),
-    })
+    Some(Part { sql, offset: text.position(start)? - 1, tokens: tokens.collect() })
 }
 
 fn tokenize(text: &Text<'_>) -> Result<Vec<TokenWithSpan>, Error> {
@@ -180,12 +159,8 @@ fn tokenizer_error(text: &Text<'_>, error: TokenizerError) -> Error {
         "" => format!("{what} at end of input"),
         near => format!("{what} at or near \"{near}\""),
     };
-    let position = text
-        .position(error.location)
-        .unwrap_or_else(|| text.end_position());
-    Error::new(SqlState::SYNTAX_ERROR, message)
-        .with_detail(error.message)
-        .at(position)
+    let position = text.position(error.location).unwrap_or_else(|| text.end_position());
+    Error::new(SqlState::SYNTAX_ERROR, message).with_detail(error.message).at(position)
 }
 
 /// Refuses chains like `a OR b OR …` with thousands of members.
@@ -205,11 +180,7 @@ fn check_chains(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<(), Error> 
                 // `f(…)(…)…` and `a[1][2]…` are chains as well.
                 count(&mut lengths);
             }
-            Token::Comma => lengths
-                .iter_mut()
-                .last()
-                .into_iter()
-                .for_each(|length| *length = 0),
+            Token::Comma => lengths.iter_mut().last().into_iter().for_each(|length| *length = 0),
             Token::Word(word) if word.quote_style.is_none() && !is_infix(&word.value) => (),
             Token::Word(word) if word.quote_style.is_some() => (),
             Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) => (),

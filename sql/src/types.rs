@@ -40,19 +40,13 @@ impl ColumnType {
 
     /// What the field's metadata says.
     pub fn metadata(&self) -> HashMap<String, String> {
-        self.pg_type
-            .iter()
-            .map(|name| (PG_TYPE.to_string(), name.clone()))
-            .collect()
+        self.pg_type.iter().map(|name| (PG_TYPE.to_string(), name.clone())).collect()
     }
 }
 
 impl From<DataType> for ColumnType {
     fn from(data_type: DataType) -> ColumnType {
-        ColumnType {
-            data_type,
-            pg_type: None,
-        }
+        ColumnType { data_type, pg_type: None }
     }
 }
 
@@ -91,10 +85,9 @@ pub fn pg_type_name(data_type: &DataType) -> String {
         | DataType::Decimal128(precision, scale)
         | DataType::Decimal256(precision, scale) => format!("numeric({precision},{scale})"),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_string(),
-        DataType::Binary
-        | DataType::LargeBinary
-        | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => "bytea".to_string(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "bytea".to_string()
+        }
         DataType::Date32 | DataType::Date64 => "date".to_string(),
         DataType::Time32(_) | DataType::Time64(_) => "time without time zone".to_string(),
         DataType::Timestamp(_, None) => "timestamp without time zone".to_string(),
@@ -108,23 +101,13 @@ pub fn pg_type_name(data_type: &DataType) -> String {
         DataType::Struct(fields) => {
             let fields: Vec<String> = fields
                 .iter()
-                .map(|field| {
-                    format!(
-                        "{} {}",
-                        crate::parser::quote(field.name()),
-                        pg_type_of(field)
-                    )
-                })
+                .map(|field| format!("{} {}", crate::parser::quote(field.name()), pg_type_of(field)))
                 .collect();
             format!("struct<{}>", fields.join(", "))
         }
         DataType::Map(entries, _) => match entries.data_type() {
             DataType::Struct(fields) if fields.len() == 2 => {
-                format!(
-                    "map<{}, {}>",
-                    pg_type_of(&fields[0]),
-                    pg_type_of(&fields[1])
-                )
+                format!("map<{}, {}>", pg_type_of(&fields[0]), pg_type_of(&fields[1]))
             }
             _ => "map".to_string(),
         },
@@ -231,24 +214,10 @@ impl Cursor<'_> {
         ) else {
             return Err(self.unexpected("a type"));
         };
-        let name = if quoted {
-            word.value.clone()
-        } else {
-            word.value.to_lowercase()
-        };
+        let name = if quoted { word.value.clone() } else { word.value.to_lowercase() };
         if !quoted
-            && [
-                "primary",
-                "not",
-                "null",
-                "default",
-                "as",
-                "references",
-                "unique",
-                "check",
-                "constraint",
-            ]
-            .contains(&name.as_str())
+            && ["primary", "not", "null", "default", "as", "references", "unique", "check", "constraint"]
+                .contains(&name.as_str())
         {
             return Err(self.unexpected("a type"));
         }
@@ -257,12 +226,8 @@ impl Cursor<'_> {
             return self.base_type(depth, open);
         }
         let plain = |data_type: DataType| Ok(ColumnType::from(data_type));
-        let named = |data_type: DataType, name: &str| {
-            Ok(ColumnType {
-                data_type,
-                pg_type: Some(name.to_string()),
-            })
-        };
+        let named =
+            |data_type: DataType, name: &str| Ok(ColumnType { data_type, pg_type: Some(name.to_string()) });
         match name.as_str() {
             "smallint" | "int2" | "tinyint" => plain(DataType::Int16),
             "integer" | "int" | "int4" => plain(DataType::Int32),
@@ -276,10 +241,7 @@ impl Cursor<'_> {
             "float" => match self.modifiers(1)?.first() {
                 Some(1..=24) => plain(DataType::Float32),
                 Some(25..=53) | None => plain(DataType::Float64),
-                Some(_) => Err(invalid(
-                    "precision for type float must be between 1 and 53 bits",
-                    position,
-                )),
+                Some(_) => Err(invalid("precision for type float must be between 1 and 53 bits", position)),
             },
             "numeric" | "decimal" | "dec" => self.numeric(position),
             "text" | "string" | "name" => plain(DataType::Utf8),
@@ -335,12 +297,9 @@ impl Cursor<'_> {
             }
             _ => {
                 let hint = did_you_mean(&name, NAMES).map(|near| format!("Did you mean {near}?"));
-                Err(Error::new(
-                    SqlState::UNDEFINED_OBJECT,
-                    format!("type \"{name}\" does not exist"),
-                )
-                .with_hint_opt(hint)
-                .at(position))
+                Err(Error::new(SqlState::UNDEFINED_OBJECT, format!("type \"{name}\" does not exist"))
+                    .with_hint_opt(hint)
+                    .at(position))
             }
         }
     }
@@ -353,10 +312,7 @@ impl Cursor<'_> {
             [precision, scale, ..] => (*precision, *scale),
         };
         if !(1..=76).contains(&precision) {
-            return Err(invalid(
-                format!("NUMERIC precision {precision} must be between 1 and 76"),
-                position,
-            ));
+            return Err(invalid(format!("NUMERIC precision {precision} must be between 1 and 76"), position));
         }
         if scale > precision {
             return Err(invalid(
@@ -375,18 +331,12 @@ impl Cursor<'_> {
         let position = self.position();
         let pg_type = match self.modifiers(1)?.first() {
             Some(0) => {
-                return Err(invalid(
-                    "length for a character type must be at least 1",
-                    position,
-                ));
+                return Err(invalid("length for a character type must be at least 1", position));
             }
             Some(length) => Some(format!("{name}({length})")),
             None => None,
         };
-        Ok(ColumnType {
-            data_type: DataType::Utf8,
-            pg_type,
-        })
+        Ok(ColumnType { data_type: DataType::Utf8, pg_type })
     }
 
     fn modifiers(&mut self, n_max: usize) -> Result<Vec<u64>, Error> {
@@ -406,10 +356,7 @@ impl Cursor<'_> {
         match self.modifiers(1)?.first() {
             // All are kept in microseconds, as in PostgreSQL.
             None | Some(0..=6) => Ok(()),
-            Some(_) => Err(invalid(
-                "precision of a time type must be between 0 and 6",
-                position,
-            )),
+            Some(_) => Err(invalid("precision of a time type must be between 0 and 6", position)),
         }
     }
 
@@ -454,11 +401,7 @@ impl Cursor<'_> {
         let value = self.nested_type(depth + 1, open)?;
         self.close(open)?;
         let entries = Fields::from(vec![key.field("key", false), value.field("value", true)]);
-        Ok(DataType::Map(
-            Arc::new(Field::new("entries", DataType::Struct(entries), false)),
-            false,
-        )
-        .into())
+        Ok(DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false).into())
     }
 
     /// A `>`, which may be half of a `>>`.
@@ -540,14 +483,8 @@ mod tests {
         let outer = DataType::Struct(Fields::from(vec![Field::new("a", inner.clone(), true)]));
         assert_eq!(arrow("struct<a struct<b text>>"), outer);
         assert_eq!(arrow("row(a row(b text))"), outer);
-        assert_eq!(
-            arrow("struct<a struct<b text>>[]"),
-            DataType::List(item(outer))
-        );
-        assert_eq!(
-            pg_type_name(&arrow("map<text, map<text, int>>")),
-            "map<text, map<text, integer>>"
-        );
+        assert_eq!(arrow("struct<a struct<b text>>[]"), DataType::List(item(outer)));
+        assert_eq!(pg_type_name(&arrow("map<text, map<text, int>>")), "map<text, map<text, integer>>");
     }
 
     #[test]
@@ -573,38 +510,17 @@ mod tests {
     #[test]
     fn names_without_arrow_type_stay_in_the_metadata() {
         let field = parse_type("uuid").unwrap().field("id", false);
-        assert_eq!(
-            (field.data_type(), pg_type_of(&field).as_str()),
-            (&DataType::Utf8, "uuid")
-        );
+        assert_eq!((field.data_type(), pg_type_of(&field).as_str()), (&DataType::Utf8, "uuid"));
     }
 
     #[test]
     fn mistakes_are_named() {
         let error = |text: &str| format!("{:?}", parse_type(text).unwrap_err());
-        assert_eq!(
-            error("integr"),
-            "42704: type \"integr\" does not exist @1 HINT: Did you mean integer?"
-        );
-        assert_eq!(
-            error("numeric(99)"),
-            "22023: NUMERIC precision 99 must be between 1 and 76 @1"
-        );
-        assert_eq!(
-            error("numeric(3,4)"),
-            "22023: NUMERIC scale 4 must be between 0 and precision 3 @1"
-        );
-        assert_eq!(
-            parse_type("struct<a int>>").unwrap_err().sqlstate(),
-            SqlState::SYNTAX_ERROR
-        );
-        assert_eq!(
-            parse_type("timetz").unwrap_err().sqlstate(),
-            SqlState::FEATURE_NOT_SUPPORTED
-        );
-        assert_eq!(
-            error("struct<a int, a int>"),
-            "42701: field \"a\" is specified more than once @15"
-        );
+        assert_eq!(error("integr"), "42704: type \"integr\" does not exist @1 HINT: Did you mean integer?");
+        assert_eq!(error("numeric(99)"), "22023: NUMERIC precision 99 must be between 1 and 76 @1");
+        assert_eq!(error("numeric(3,4)"), "22023: NUMERIC scale 4 must be between 0 and precision 3 @1");
+        assert_eq!(parse_type("struct<a int>>").unwrap_err().sqlstate(), SqlState::SYNTAX_ERROR);
+        assert_eq!(parse_type("timetz").unwrap_err().sqlstate(), SqlState::FEATURE_NOT_SUPPORTED);
+        assert_eq!(error("struct<a int, a int>"), "42701: field \"a\" is specified more than once @15");
     }
 }

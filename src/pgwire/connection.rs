@@ -15,9 +15,7 @@ use datafusion::error::DataFusionError;
 use futures::FutureExt;
 use pgwire::messages::response::{CommandComplete, ReadyForQuery};
 use pgwire::messages::startup::ParameterStatus;
-use pgwire::messages::{
-    DecodeContext, PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion,
-};
+use pgwire::messages::{DecodeContext, PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion};
 use tidemill_core::SqlState;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -82,11 +80,7 @@ impl Running {
 
     /// For what only the end of the connection may end.
     fn unless_terminated(backend: &Arc<Backend>) -> Self {
-        Running {
-            cancel: backend.terminated().clone(),
-            backend: Arc::clone(backend),
-            deadline: None,
-        }
+        Running { cancel: backend.terminated().clone(), backend: Arc::clone(backend), deadline: None }
     }
 
     fn cancelled(&self) -> Failure {
@@ -111,9 +105,7 @@ fn timed_out() -> Failure {
 
 fn terminated() -> Failure {
     let message = "terminating connection due to administrator command";
-    SqlError::new(SqlState::ADMIN_SHUTDOWN, message)
-        .fatal()
-        .into()
+    SqlError::new(SqlState::ADMIN_SHUTDOWN, message).fatal().into()
 }
 
 pub(crate) fn protocol_violation(message: impl Into<String>) -> SqlError {
@@ -148,12 +140,7 @@ impl<S: AsyncRead> Inbound<S> {
         let mut context = DecodeContext::new(ProtocolVersion::PROTOCOL3_0);
         context.awaiting_frontend_ssl = false;
         context.awaiting_frontend_startup = false;
-        Inbound {
-            reader,
-            buffer: BytesMut::new(),
-            context,
-            kind: 0,
-        }
+        Inbound { reader, buffer: BytesMut::new(), context, kind: 0 }
     }
 
     /// Reads what there is; `Ok(0)` is the end.
@@ -210,19 +197,13 @@ impl<S: AsyncRead> Inbound<S> {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Failure::Disconnected)),
                 }
             }
-            future
-                .as_mut()
-                .poll(cx)
-                .map(|output| output.map_err(|panic| panicked(&*panic)))
+            future.as_mut().poll(cx).map(|output| output.map_err(|panic| panicked(&*panic)))
         })
         .await
     }
 
     /// The next message while a statement runs: of `COPY … FROM STDIN`.
-    pub(crate) async fn next_of(
-        &mut self,
-        running: &Running,
-    ) -> Result<PgWireFrontendMessage, Failure> {
+    pub(crate) async fn next_of(&mut self, running: &Running) -> Result<PgWireFrontendMessage, Failure> {
         tokio::select! {
             biased;
             () = running.cancel.cancelled() => Err(running.cancelled()),
@@ -282,9 +263,8 @@ impl<S: AsyncRead> Inbound<S> {
         self.kind = kind;
         let mut message = self.buffer.split_to(length + 1);
         check_encoding(kind, &message[5..])?;
-        let decoded = catch_unwind(AssertUnwindSafe(|| {
-            PgWireFrontendMessage::decode(&mut message, &self.context)
-        }));
+        let decoded =
+            catch_unwind(AssertUnwindSafe(|| PgWireFrontendMessage::decode(&mut message, &self.context)));
         match decoded {
             Ok(Ok(Some(decoded))) if message.is_empty() => Ok(Some(decoded)),
             _ => Err(malformed()),
@@ -298,11 +278,7 @@ fn check_encoding(kind: u8, body: &[u8]) -> Result<(), SqlError> {
         b'Q' => body,
         b'P' => {
             // Name and statement, each ended by a zero; the types behind them are no text.
-            let end = body
-                .iter()
-                .enumerate()
-                .filter(|(_, byte)| **byte == 0)
-                .nth(1);
+            let end = body.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(1);
             &body[..end.map_or(body.len(), |(end, _)| end)]
         }
         _ => return Ok(()),
@@ -334,10 +310,7 @@ pub(crate) struct Outbound<S> {
 
 impl<S: AsyncWrite> Outbound<S> {
     pub(crate) fn new(writer: WriteHalf<S>) -> Self {
-        Outbound {
-            writer,
-            buffer: BytesMut::with_capacity(2 * FLUSH_BYTES),
-        }
+        Outbound { writer, buffer: BytesMut::with_capacity(2 * FLUSH_BYTES) }
     }
 
     pub(crate) fn put(&mut self, message: PgWireBackendMessage) {
@@ -402,8 +375,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// Serves the client until it leaves or must.
     pub(crate) async fn serve(mut self) {
         if let Err(Failure::Error(error)) = self.serve_messages().await {
-            self.outbound
-                .put(PgWireBackendMessage::ErrorResponse(error_response(&error)));
+            self.outbound.put(PgWireBackendMessage::ErrorResponse(error_response(&error)));
         }
         self.portals.clear();
         // For what the session left running in other tasks.
@@ -471,8 +443,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         if error.fatal {
             return Err(Failure::Error(error));
         }
-        self.outbound
-            .put(PgWireBackendMessage::ErrorResponse(error_response(&error)));
+        self.outbound.put(PgWireBackendMessage::ErrorResponse(error_response(&error)));
         Ok(())
     }
 
@@ -480,10 +451,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     /// late for that: a commit is not to be left half done.
     pub(crate) async fn end_of_request(&mut self) -> Result<(), Failure> {
         let running = Running::unless_terminated(&self.backend);
-        Ok(self
-            .inbound
-            .race(&running, self.session.end_of_request())
-            .await??)
+        Ok(self.inbound.race(&running, self.session.end_of_request()).await??)
     }
 
     /// Says that the next request may come.
@@ -496,12 +464,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         self.put_notices();
         for (name, value) in self.session.take_parameter_changes() {
             let message = ParameterStatus::new(name, value);
-            self.outbound
-                .put(PgWireBackendMessage::ParameterStatus(message));
+            self.outbound.put(PgWireBackendMessage::ParameterStatus(message));
         }
         let message = ReadyForQuery::new(status);
-        self.outbound
-            .put(PgWireBackendMessage::ReadyForQuery(message));
+        self.outbound.put(PgWireBackendMessage::ReadyForQuery(message));
         self.flush().await
     }
 
@@ -514,15 +480,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     pub(crate) fn put_notices(&mut self) {
         for notice in self.session.take_notices() {
             let message = notice_response(&notice);
-            self.outbound
-                .put(PgWireBackendMessage::NoticeResponse(message));
+            self.outbound.put(PgWireBackendMessage::NoticeResponse(message));
         }
     }
 
     pub(crate) fn put_complete(&mut self, tag: String) {
         self.put_notices();
         let message = CommandComplete::new(tag);
-        self.outbound
-            .put(PgWireBackendMessage::CommandComplete(message));
+        self.outbound.put(PgWireBackendMessage::CommandComplete(message));
     }
 }

@@ -64,19 +64,11 @@ impl CopyOptions {
     }
 
     pub fn csv() -> Self {
-        CopyOptions {
-            format: CopyFormat::Csv,
-            delimiter: b',',
-            null: String::new(),
-            ..Self::text()
-        }
+        CopyOptions { format: CopyFormat::Csv, delimiter: b',', null: String::new(), ..Self::text() }
     }
 
     pub fn binary() -> Self {
-        CopyOptions {
-            format: CopyFormat::Binary,
-            ..Self::text()
-        }
+        CopyOptions { format: CopyFormat::Binary, ..Self::text() }
     }
 
     /// Refuses what could not be read back.
@@ -134,11 +126,7 @@ impl CopyWriter {
     pub fn new(options: CopyOptions, schema: &SchemaRef) -> Self {
         CopyWriter {
             options,
-            names: schema
-                .fields()
-                .iter()
-                .map(|field| field.name().clone())
-                .collect(),
+            names: schema.fields().iter().map(|field| field.name().clone()).collect(),
             value: BytesMut::new(),
         }
     }
@@ -175,12 +163,7 @@ impl CopyWriter {
         BatchEncoder::new(batch, &vec![format; batch.num_columns()])
     }
 
-    pub fn row(
-        &mut self,
-        batch: &BatchEncoder,
-        row_idx: usize,
-        out: &mut BytesMut,
-    ) -> Result<(), SqlError> {
+    pub fn row(&mut self, batch: &BatchEncoder, row_idx: usize, out: &mut BytesMut) -> Result<(), SqlError> {
         if self.options.format == CopyFormat::Binary {
             return batch.tuple(row_idx, out);
         }
@@ -280,8 +263,7 @@ enum Columns {
 
 impl CopyReader {
     pub fn new(options: CopyOptions, schema: SchemaRef) -> Self {
-        let header_is_due =
-            options.format == CopyFormat::Binary || options.header != CopyHeader::None;
+        let header_is_due = options.format == CopyFormat::Binary || options.header != CopyHeader::None;
         CopyReader {
             columns: Columns::new(options.format, schema.fields().len()),
             options,
@@ -352,8 +334,7 @@ impl CopyReader {
     }
 
     fn malformed(&self, message: impl Into<String>) -> SqlError {
-        SqlError::new(SqlState::BAD_COPY_FORMAT, message)
-            .with_detail(format!("COPY line {}.", self.line))
+        SqlError::new(SqlState::BAD_COPY_FORMAT, message).with_detail(format!("COPY line {}.", self.line))
     }
 
     /// The newline that ends the next row.
@@ -408,11 +389,7 @@ impl CopyReader {
             }
         } else {
             // A line without anything is a row of a table without columns.
-            let n_fields = if n_columns == 0 && line.is_empty() {
-                0
-            } else {
-                fields.len()
-            };
+            let n_fields = if n_columns == 0 && line.is_empty() { 0 } else { fields.len() };
             if n_fields > n_columns {
                 return Err(self.malformed("extra data after last expected column"));
             }
@@ -442,25 +419,13 @@ impl CopyReader {
     }
 
     fn match_header(&self, fields: &[Option<Vec<u8>>]) -> Result<(), SqlError> {
-        let names = self
-            .schema
-            .fields()
-            .iter()
-            .map(|field| field.name().as_bytes());
+        let names = self.schema.fields().iter().map(|field| field.name().as_bytes());
         let same = fields.len() == self.schema.fields().len()
-            && fields
-                .iter()
-                .zip(names)
-                .all(|(field, name)| field.as_deref() == Some(name));
+            && fields.iter().zip(names).all(|(field, name)| field.as_deref() == Some(name));
         if same {
             return Ok(());
         }
-        let names: Vec<&str> = self
-            .schema
-            .fields()
-            .iter()
-            .map(|field| field.name().as_str())
-            .collect();
+        let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
         Err(self
             .malformed("column names of the header line do not match")
             .with_hint(format!("Expected are: {}.", names.join(", "))))
@@ -550,10 +515,7 @@ impl CopyReader {
             return Ok(None);
         }
         let n_columns = self.schema.fields().len();
-        let columns = std::mem::replace(
-            &mut self.columns,
-            Columns::new(self.options.format, n_columns),
-        );
+        let columns = std::mem::replace(&mut self.columns, Columns::new(self.options.format, n_columns));
         let mut arrays: Vec<ArrayRef> = Vec::with_capacity(n_columns);
         let located = |n: usize, ValueError { row_idx, error }: ValueError| {
             let name = self.schema.field(n).name();
@@ -588,10 +550,8 @@ impl CopyReader {
             if !field.is_nullable()
                 && let Some(row_idx) = (0..array.len()).find(|row_idx| array.is_null(*row_idx))
             {
-                let message = format!(
-                    "null value in column \"{}\" violates not-null constraint",
-                    field.name()
-                );
+                let message =
+                    format!("null value in column \"{}\" violates not-null constraint", field.name());
                 let error = SqlError::new(SqlState::NOT_NULL_VIOLATION, message);
                 return Err(located(n, ValueError { row_idx, error }));
             }
@@ -606,9 +566,7 @@ impl CopyReader {
 impl Columns {
     fn new(format: CopyFormat, n_columns: usize) -> Self {
         match format {
-            CopyFormat::Binary => {
-                Columns::Binary((0..n_columns).map(|_| BinaryBuilder::new()).collect())
-            }
+            CopyFormat::Binary => Columns::Binary((0..n_columns).map(|_| BinaryBuilder::new()).collect()),
             CopyFormat::Text | CopyFormat::Csv => {
                 Columns::Text((0..n_columns).map(|_| StringBuilder::new()).collect())
             }
@@ -689,9 +647,7 @@ fn csv_fields(options: &CopyOptions, record: &[u8]) -> Vec<Option<Vec<u8>>> {
         match byte {
             Some(byte) if in_quotes => {
                 let escapes = byte == options.escape
-                    && bytes
-                        .peek()
-                        .is_some_and(|b| *b == options.quote || *b == options.escape);
+                    && bytes.peek().is_some_and(|b| *b == options.quote || *b == options.escape);
                 if escapes {
                     value.extend(bytes.next());
                 } else if byte == options.quote {

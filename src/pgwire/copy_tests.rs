@@ -4,10 +4,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use super::*;
 
 fn schema() -> SchemaRef {
-    let fields = vec![
-        Field::new("id", DataType::Int32, false),
-        Field::new("name", DataType::Utf8, true),
-    ];
+    let fields = vec![Field::new("id", DataType::Int32, false), Field::new("name", DataType::Utf8, true)];
     Arc::new(Schema::new(fields))
 }
 
@@ -30,18 +27,12 @@ fn written(options: CopyOptions, rows: &RecordBatch) -> Vec<u8> {
     out.to_vec()
 }
 
-fn read_in_pieces(
-    options: CopyOptions,
-    bytes: &[u8],
-    size: usize,
-) -> Result<RecordBatch, SqlError> {
+fn read_in_pieces(options: CopyOptions, bytes: &[u8], size: usize) -> Result<RecordBatch, SqlError> {
     let mut reader = CopyReader::new(options, schema());
     for piece in bytes.chunks(size) {
         reader.push(piece)?;
     }
-    Ok(reader
-        .finish()?
-        .unwrap_or_else(|| RecordBatch::new_empty(schema())))
+    Ok(reader.finish()?.unwrap_or_else(|| RecordBatch::new_empty(schema())))
 }
 
 fn read(options: CopyOptions, text: &str) -> Result<RecordBatch, SqlError> {
@@ -56,65 +47,29 @@ fn text_as_postgres_writes_it() {
 
 #[test]
 fn csv_as_postgres_writes_it() {
-    let options = CopyOptions {
-        header: CopyHeader::Line,
-        ..CopyOptions::csv()
-    };
+    let options = CopyOptions { header: CopyHeader::Line, ..CopyOptions::csv() };
     let text = String::from_utf8(written(options, &rows())).unwrap();
-    assert_eq!(
-        text,
-        "id,name\n1,\"a\tb\\c\nd\"\n2,\n3,\"\"\n4,\"\"\"q\"\", \\N\"\n"
-    );
+    assert_eq!(text, "id,name\n1,\"a\tb\\c\nd\"\n2,\n3,\"\"\n4,\"\"\"q\"\", \\N\"\n");
 }
 
 #[test]
 fn what_is_written_is_read_again_in_pieces_of_any_size() {
-    let with_header = CopyOptions {
-        header: CopyHeader::Match,
-        ..CopyOptions::csv()
-    };
-    let odd = CopyOptions {
-        quote: b'\'',
-        escape: b'\\',
-        delimiter: b';',
-        null: "NA".into(),
-        ..CopyOptions::csv()
-    };
-    for options in [
-        CopyOptions::text(),
-        CopyOptions::csv(),
-        with_header,
-        odd,
-        CopyOptions::binary(),
-    ] {
+    let with_header = CopyOptions { header: CopyHeader::Match, ..CopyOptions::csv() };
+    let odd =
+        CopyOptions { quote: b'\'', escape: b'\\', delimiter: b';', null: "NA".into(), ..CopyOptions::csv() };
+    for options in [CopyOptions::text(), CopyOptions::csv(), with_header, odd, CopyOptions::binary()] {
         options.validate().unwrap();
         let bytes = written(options.clone(), &rows());
         for size in [1, 2, 3, 5, 1000] {
-            assert_eq!(
-                read_in_pieces(options.clone(), &bytes, size).unwrap(),
-                rows(),
-                "{options:?} {size}"
-            );
+            assert_eq!(read_in_pieces(options.clone(), &bytes, size).unwrap(), rows(), "{options:?} {size}");
         }
     }
 }
 
 #[test]
 fn escapes_line_ends_and_the_end_marker() {
-    let batch = read(
-        CopyOptions::text(),
-        "1\t\\x41\\102\\q\r\n2\ta\\\nb\n\\.\nnot read",
-    )
-    .unwrap();
-    assert_eq!(
-        batch
-            .column(1)
-            .as_string::<i32>()
-            .iter()
-            .flatten()
-            .collect::<Vec<_>>(),
-        ["ABq", "a\nb"]
-    );
+    let batch = read(CopyOptions::text(), "1\t\\x41\\102\\q\r\n2\ta\\\nb\n\\.\nnot read").unwrap();
+    assert_eq!(batch.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["ABq", "a\nb"]);
     let batch = read(CopyOptions::csv(), "7,last line without end").unwrap();
     assert_eq!(batch.column(0).as_primitive::<Int32Type>().value(0), 7);
 }
@@ -135,30 +90,14 @@ fn errors_name_line_and_column() {
     );
     assert_eq!(
         fails(CopyOptions::text(), "1\n"),
-        (
-            "22P04",
-            "missing data for column \"name\"".into(),
-            "COPY line 1.".into()
-        )
+        ("22P04", "missing data for column \"name\"".into(), "COPY line 1.".into())
     );
-    assert_eq!(
-        fails(CopyOptions::text(), "1\ta\tb\n").1,
-        "extra data after last expected column"
-    );
-    assert_eq!(
-        fails(CopyOptions::csv(), "1,\"a\n").1,
-        "unterminated CSV quoted field"
-    );
+    assert_eq!(fails(CopyOptions::text(), "1\ta\tb\n").1, "extra data after last expected column");
+    assert_eq!(fails(CopyOptions::csv(), "1,\"a\n").1, "unterminated CSV quoted field");
     // The second row begins in the third line.
-    assert_eq!(
-        fails(CopyOptions::csv(), "1,\"a\nb\"\nx,\n").2,
-        "COPY line 3, column \"id\"."
-    );
+    assert_eq!(fails(CopyOptions::csv(), "1,\"a\nb\"\nx,\n").2, "COPY line 3, column \"id\".");
     assert_eq!(fails(CopyOptions::text(), "\\N\ta\n").0, "23502");
-    let header = CopyOptions {
-        header: CopyHeader::Match,
-        ..CopyOptions::csv()
-    };
+    let header = CopyOptions { header: CopyHeader::Match, ..CopyOptions::csv() };
     assert_eq!(fails(header, "id,nom\n").0, "22P04");
     assert_eq!(
         fails(CopyOptions::binary(), "this is no binary copy").1,
@@ -169,32 +108,14 @@ fn errors_name_line_and_column() {
 #[test]
 fn options_that_cannot_be_read_back_are_refused() {
     let bad = [
-        CopyOptions {
-            delimiter: b'a',
-            ..CopyOptions::text()
-        },
-        CopyOptions {
-            delimiter: b'\n',
-            ..CopyOptions::csv()
-        },
-        CopyOptions {
-            quote: b',',
-            ..CopyOptions::csv()
-        },
-        CopyOptions {
-            null: "a,b".into(),
-            ..CopyOptions::csv()
-        },
-        CopyOptions {
-            header: CopyHeader::Line,
-            ..CopyOptions::binary()
-        },
+        CopyOptions { delimiter: b'a', ..CopyOptions::text() },
+        CopyOptions { delimiter: b'\n', ..CopyOptions::csv() },
+        CopyOptions { quote: b',', ..CopyOptions::csv() },
+        CopyOptions { null: "a,b".into(), ..CopyOptions::csv() },
+        CopyOptions { header: CopyHeader::Line, ..CopyOptions::binary() },
     ];
     for options in bad {
-        assert_eq!(
-            options.validate().unwrap_err().sqlstate,
-            SqlState::INVALID_PARAMETER
-        );
+        assert_eq!(options.validate().unwrap_err().sqlstate, SqlState::INVALID_PARAMETER);
     }
 }
 

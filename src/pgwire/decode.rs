@@ -7,16 +7,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, LargeListArray, ListArray, PrimitiveArray,
-    PrimitiveBuilder, StringArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, LargeListArray, ListArray, PrimitiveArray, PrimitiveBuilder,
+    StringArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, FieldRef,
-    Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano,
-    IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit,
-    TimestampMicrosecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type, i256,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, FieldRef, Float32Type,
+    Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type, i256,
 };
 use bytes::{Buf, BufMut, BytesMut};
 use datafusion::common::ScalarValue;
@@ -46,11 +46,7 @@ impl ValueError {
 }
 
 /// A parameter of `Bind`.
-pub fn parameter(
-    value: Option<&[u8]>,
-    format: Format,
-    pg: &PgType,
-) -> Result<ScalarValue, SqlError> {
+pub fn parameter(value: Option<&[u8]>, format: Format, pg: &PgType) -> Result<ScalarValue, SqlError> {
     if *pg == PgType::NUMERIC {
         let text = match (value, format) {
             (None, _) => return Ok(ScalarValue::Decimal128(None, 38, 10)),
@@ -86,10 +82,7 @@ pub(crate) fn utf8(value: &[u8]) -> Result<&str, SqlError> {
 // ---- Text ----------------------------------------------------------------------------------
 
 /// A column of `data_type` from the text of its values.
-pub(crate) fn text_column(
-    values: &StringArray,
-    data_type: &DataType,
-) -> Result<ArrayRef, ValueError> {
+pub(crate) fn text_column(values: &StringArray, data_type: &DataType) -> Result<ArrayRef, ValueError> {
     let array: ArrayRef = match data_type {
         DataType::Boolean => {
             let mut parsed = Vec::with_capacity(values.len());
@@ -112,9 +105,7 @@ pub(crate) fn text_column(
             cast_whole(&wide, data_type)?
         }
         DataType::Float32 => primitive::<Float32Type>(values, data_type, |v| float(v, "real"))?,
-        DataType::Float64 => {
-            primitive::<Float64Type>(values, data_type, |v| float(v, "double precision"))?
-        }
+        DataType::Float64 => primitive::<Float64Type>(values, data_type, |v| float(v, "double precision"))?,
         DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
             let wide = DataType::Decimal128(*precision, *scale);
             cast_whole(&text_column(values, &wide)?, data_type)?
@@ -123,9 +114,7 @@ pub(crate) fn text_column(
             let (precision, scale) = (*precision, *scale);
             primitive::<Decimal128Type>(values, data_type, |v| {
                 let digits = Numeric::parse(v)?.at_scale(scale.into(), precision, v)?;
-                Ok(digits
-                    .parse()
-                    .expect("digits within the precision are a number"))
+                Ok(digits.parse().expect("digits within the precision are a number"))
             })?
         }
         DataType::Decimal256(precision, scale) => {
@@ -136,10 +125,9 @@ pub(crate) fn text_column(
             })?
         }
         DataType::Date32 => primitive::<Date32Type>(values, data_type, parse_date)?,
-        DataType::Date64 => cast_whole(
-            &primitive::<Date32Type>(values, &DataType::Date32, parse_date)?,
-            data_type,
-        )?,
+        DataType::Date64 => {
+            cast_whole(&primitive::<Date32Type>(values, &DataType::Date32, parse_date)?, data_type)?
+        }
         DataType::Time32(_) | DataType::Time64(_) => {
             let micros = DataType::Time64(TimeUnit::Microsecond);
             let times = primitive::<Time64MicrosecondType>(values, &micros, parse_time)?;
@@ -149,24 +137,18 @@ pub(crate) fn text_column(
             // The cast between units must not shift: the zone of the microseconds is the target's.
             let micros = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
             let zoned = zone.is_some();
-            let times = primitive::<TimestampMicrosecondType>(values, &micros, |v| {
-                parse_timestamp(v, zoned)
-            })?;
+            let times =
+                primitive::<TimestampMicrosecondType>(values, &micros, |v| parse_timestamp(v, zoned))?;
             cast_whole(&times, data_type)?
         }
         DataType::Interval(IntervalUnit::MonthDayNano) => {
-            primitive::<IntervalMonthDayNanoType>(values, data_type, |v| {
-                to_arrow(parse_interval(v)?, v)
-            })?
+            primitive::<IntervalMonthDayNanoType>(values, data_type, |v| to_arrow(parse_interval(v)?, v))?
         }
         DataType::Utf8 => Arc::new(values.clone()),
         DataType::LargeUtf8 | DataType::Utf8View => {
             cast_whole(&(Arc::new(values.clone()) as ArrayRef), data_type)?
         }
-        DataType::Binary
-        | DataType::LargeBinary
-        | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => {
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             let uuid = *data_type == DataType::FixedSizeBinary(16);
             let mut parsed: Vec<Option<Vec<u8>>> = Vec::with_capacity(values.len());
             for (row_idx, value) in values.iter().enumerate() {
@@ -174,11 +156,7 @@ pub(crate) fn text_column(
                     true => parse_uuid(value).map(Vec::from),
                     false => parse_bytea(value),
                 });
-                parsed.push(
-                    value
-                        .transpose()
-                        .map_err(|error| ValueError { row_idx, error })?,
-                );
+                parsed.push(value.transpose().map_err(|error| ValueError { row_idx, error })?);
             }
             let bytes: ArrayRef = Arc::new(BinaryArray::from_iter(parsed));
             cast_whole(&bytes, data_type)?
@@ -197,10 +175,7 @@ pub(crate) fn text_column(
         }
         data_type => {
             let message = format!("cannot read values of type {data_type}");
-            return Err(ValueError::whole(SqlError::new(
-                SqlState::FEATURE_NOT_SUPPORTED,
-                message,
-            )));
+            return Err(ValueError::whole(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)));
         }
     };
     Ok(array)
@@ -220,29 +195,15 @@ fn primitive<T: ArrowPrimitiveType>(
 }
 
 fn cast_whole(array: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, ValueError> {
-    let options = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
-    cast_with_options(array, data_type, &options).map_err(|error| {
-        ValueError::whole(SqlError::new(
-            SqlState::NUMERIC_OUT_OF_RANGE,
-            error.to_string(),
-        ))
-    })
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(array, data_type, &options)
+        .map_err(|error| ValueError::whole(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, error.to_string())))
 }
 
 /// `items` per row, of which some are lists themselves.
-fn list_column(
-    rows: Vec<Option<Vec<Item>>>,
-    field: &FieldRef,
-    large: bool,
-) -> Result<ArrayRef, ValueError> {
+fn list_column(rows: Vec<Option<Vec<Item>>>, field: &FieldRef, large: bool) -> Result<ArrayRef, ValueError> {
     let nulls: NullBuffer = rows.iter().map(Option::is_some).collect();
-    let lengths: Vec<usize> = rows
-        .iter()
-        .map(|row| row.as_ref().map_or(0, Vec::len))
-        .collect();
+    let lengths: Vec<usize> = rows.iter().map(|row| row.as_ref().map_or(0, Vec::len)).collect();
     let owners: Vec<usize> = lengths
         .iter()
         .enumerate()
@@ -251,11 +212,8 @@ fn list_column(
     let items = rows.into_iter().flatten().flatten();
     let malformed = |item_idx: usize| ValueError {
         row_idx: owners[item_idx],
-        error: SqlError::new(
-            SqlState::INVALID_TEXT,
-            "array has another number of dimensions",
-        )
-        .with_detail(format!("Elements are of type {}.", field.data_type())),
+        error: SqlError::new(SqlState::INVALID_TEXT, "array has another number of dimensions")
+            .with_detail(format!("Elements are of type {}.", field.data_type())),
     };
     let owned = |error: ValueError| ValueError {
         row_idx: owners.get(error.row_idx).copied().unwrap_or(0),
@@ -300,19 +258,9 @@ fn list_array(
     let lengths = lengths.iter().copied();
     let field = Arc::clone(field);
     if large {
-        Arc::new(LargeListArray::new(
-            field,
-            OffsetBuffer::from_lengths(lengths),
-            child,
-            nulls,
-        ))
+        Arc::new(LargeListArray::new(field, OffsetBuffer::from_lengths(lengths), child, nulls))
     } else {
-        Arc::new(ListArray::new(
-            field,
-            OffsetBuffer::from_lengths(lengths),
-            child,
-            nulls,
-        ))
+        Arc::new(ListArray::new(field, OffsetBuffer::from_lengths(lengths), child, nulls))
     }
 }
 
@@ -329,38 +277,22 @@ pub(crate) fn binary_column(
             let mut parsed = Vec::with_capacity(values.len());
             for (row_idx, value) in values.iter().enumerate() {
                 let value = value.map(|value| fixed::<1>(value).map(|[byte]| byte != 0));
-                parsed.push(
-                    value
-                        .transpose()
-                        .map_err(|error| ValueError { row_idx, error })?,
-                );
+                parsed.push(value.transpose().map_err(|error| ValueError { row_idx, error })?);
             }
             Arc::new(BooleanArray::from(parsed))
         }
-        PgType::INT2 => {
-            binary_values::<Int64Type>(values, |v| Ok(i16::from_be_bytes(fixed(v)?).into()))?
-        }
-        PgType::INT4 => {
-            binary_values::<Int64Type>(values, |v| Ok(i32::from_be_bytes(fixed(v)?).into()))?
-        }
+        PgType::INT2 => binary_values::<Int64Type>(values, |v| Ok(i16::from_be_bytes(fixed(v)?).into()))?,
+        PgType::INT4 => binary_values::<Int64Type>(values, |v| Ok(i32::from_be_bytes(fixed(v)?).into()))?,
         PgType::INT8 => binary_values::<Int64Type>(values, |v| Ok(i64::from_be_bytes(fixed(v)?)))?,
         PgType::OID | PgType::XID | PgType::CID => {
             binary_values::<Int64Type>(values, |v| Ok(u32::from_be_bytes(fixed(v)?).into()))?
         }
-        PgType::FLOAT4 => {
-            binary_values::<Float32Type>(values, |v| Ok(f32::from_be_bytes(fixed(v)?)))?
-        }
-        PgType::FLOAT8 => {
-            binary_values::<Float64Type>(values, |v| Ok(f64::from_be_bytes(fixed(v)?)))?
-        }
-        PgType::DATE => {
-            binary_values::<Date32Type>(values, |v| match i32::from_be_bytes(fixed(v)?) {
-                infinite @ (i32::MAX | i32::MIN) => Ok(infinite),
-                days => days
-                    .checked_add(POSTGRES_EPOCH_DAYS)
-                    .ok_or_else(invalid_binary),
-            })?
-        }
+        PgType::FLOAT4 => binary_values::<Float32Type>(values, |v| Ok(f32::from_be_bytes(fixed(v)?)))?,
+        PgType::FLOAT8 => binary_values::<Float64Type>(values, |v| Ok(f64::from_be_bytes(fixed(v)?)))?,
+        PgType::DATE => binary_values::<Date32Type>(values, |v| match i32::from_be_bytes(fixed(v)?) {
+            infinite @ (i32::MAX | i32::MIN) => Ok(infinite),
+            days => days.checked_add(POSTGRES_EPOCH_DAYS).ok_or_else(invalid_binary),
+        })?,
         PgType::TIME => {
             binary_values::<Time64MicrosecondType>(values, |v| Ok(i64::from_be_bytes(fixed(v)?)))?
         }
@@ -369,14 +301,11 @@ pub(crate) fn binary_column(
                 DataType::Timestamp(_, zone) => zone.clone(),
                 _ => None,
             };
-            let times = binary_values::<TimestampMicrosecondType>(values, |v| {
-                match i64::from_be_bytes(fixed(v)?) {
+            let times =
+                binary_values::<TimestampMicrosecondType>(values, |v| match i64::from_be_bytes(fixed(v)?) {
                     infinite @ (i64::MAX | i64::MIN) => Ok(infinite),
-                    micros => micros
-                        .checked_add(POSTGRES_EPOCH_MICROS)
-                        .ok_or_else(invalid_binary),
-                }
-            })?;
+                    micros => micros.checked_add(POSTGRES_EPOCH_MICROS).ok_or_else(invalid_binary),
+                })?;
             // An instant stays the same instant whatever zone it is shown in.
             let micros = DataType::Timestamp(TimeUnit::Microsecond, zone);
             let times = times.to_data().into_builder().data_type(micros).build();
@@ -389,14 +318,7 @@ pub(crate) fn binary_column(
             let micros = v.get_i64();
             let days = v.get_i32();
             let months = v.get_i32();
-            to_arrow(
-                Interval {
-                    months,
-                    days,
-                    micros,
-                },
-                "interval",
-            )
+            to_arrow(Interval { months, days, micros }, "interval")
         })?,
         PgType::NUMERIC => {
             return text_column(&texts(values, |v| numeric_text(v).map(Some))?, data_type);
@@ -420,10 +342,7 @@ pub(crate) fn binary_column(
             }
             (Some(_), _) => {
                 let message = format!("cannot read binary {} as {data_type}", pg.name());
-                return Err(ValueError::whole(SqlError::new(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    message,
-                )));
+                return Err(ValueError::whole(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)));
             }
             (None, _) => {
                 let texts = texts(values, |v| Ok(Some(utf8(v)?.to_owned())))?;
@@ -431,11 +350,7 @@ pub(crate) fn binary_column(
             }
         },
     };
-    if array.data_type() == data_type {
-        Ok(array)
-    } else {
-        cast_whole(&array, data_type)
-    }
+    if array.data_type() == data_type { Ok(array) } else { cast_whole(&array, data_type) }
 }
 
 fn binary_values<T: ArrowPrimitiveType>(
@@ -458,10 +373,7 @@ fn texts(
     let mut texts: Vec<Option<String>> = Vec::with_capacity(values.len());
     for (row_idx, value) in values.iter().enumerate() {
         let text = value.map(&parse).transpose();
-        texts.push(
-            text.map_err(|error| ValueError { row_idx, error })?
-                .flatten(),
-        );
+        texts.push(text.map_err(|error| ValueError { row_idx, error })?.flatten());
     }
     Ok(StringArray::from(texts))
 }
@@ -479,8 +391,7 @@ fn binary_list(
     for (row_idx, value) in values.iter().enumerate() {
         let before = elements.len();
         if let Some(value) = value {
-            read_elements(value, element, &mut elements)
-                .map_err(|error| ValueError { row_idx, error })?;
+            read_elements(value, element, &mut elements).map_err(|error| ValueError { row_idx, error })?;
         }
         owners.resize(elements.len(), row_idx);
         lengths.push(elements.len() - before);
@@ -488,14 +399,9 @@ fn binary_list(
     let elements = BinaryArray::from_iter(elements);
     let child = binary_column(&elements, element, field.data_type()).map_err(|error| {
         let row_idx = owners.get(error.row_idx).copied().unwrap_or(0);
-        ValueError {
-            row_idx,
-            error: error.error,
-        }
+        ValueError { row_idx, error: error.error }
     })?;
-    let nulls = (0..values.len())
-        .map(|row_idx| values.is_valid(row_idx))
-        .collect();
+    let nulls = (0..values.len()).map(|row_idx| values.is_valid(row_idx)).collect();
     Ok(list_array(field, &lengths, child, nulls, large))
 }
 
@@ -509,10 +415,7 @@ fn read_elements<'a>(
     int(&mut value)?; // Whether there are nulls; they show.
     let oid = int(&mut value)? as u32;
     if oid != element.oid() {
-        let message = format!(
-            "array of elements of type {oid} is not one of {}",
-            element.name()
-        );
+        let message = format!("array of elements of type {oid} is not one of {}", element.name());
         return Err(SqlError::new(SqlState::DATATYPE_MISMATCH, message));
     }
     let length = match n_dimensions {
@@ -536,11 +439,7 @@ fn read_elements<'a>(
             }
         });
     }
-    if value.is_empty() {
-        Ok(())
-    } else {
-        Err(invalid_binary())
-    }
+    if value.is_empty() { Ok(()) } else { Err(invalid_binary()) }
 }
 
 fn fixed<const N: usize>(value: &[u8]) -> Result<[u8; N], SqlError> {
@@ -563,16 +462,13 @@ where
     T: std::str::FromStr<Err = std::num::ParseIntError>,
 {
     use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-    value
-        .trim()
-        .parse()
-        .map_err(|error: std::num::ParseIntError| match error.kind() {
-            PosOverflow | NegOverflow => {
-                let message = format!("value \"{value}\" is out of range for type {type_name}");
-                SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, message)
-            }
-            _ => invalid(type_name, value),
-        })
+    value.trim().parse().map_err(|error: std::num::ParseIntError| match error.kind() {
+        PosOverflow | NegOverflow => {
+            let message = format!("value \"{value}\" is out of range for type {type_name}");
+            SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, message)
+        }
+        _ => invalid(type_name, value),
+    })
 }
 
 fn float<T: std::str::FromStr>(value: &str, type_name: &str) -> Result<T, SqlError> {
@@ -585,11 +481,7 @@ fn parse_bool(value: &str) -> Result<bool, SqlError> {
     // As in `parse_bool_with_len`, where "o" could be on and off.
     if prefix_of("true") || prefix_of("yes") || word == "on" || word == "1" {
         Ok(true)
-    } else if prefix_of("false")
-        || prefix_of("no")
-        || (word.len() > 1 && prefix_of("off"))
-        || word == "0"
-    {
+    } else if prefix_of("false") || prefix_of("no") || (word.len() > 1 && prefix_of("off")) || word == "0" {
         Ok(false)
     } else {
         Err(invalid("boolean", value))
@@ -598,37 +490,21 @@ fn parse_bool(value: &str) -> Result<bool, SqlError> {
 
 pub(crate) fn parse_uuid(value: &str) -> Result<[u8; 16], SqlError> {
     let error = || invalid("uuid", value);
-    let inner = value
-        .strip_prefix('{')
-        .map_or(Some(value), |rest| rest.strip_suffix('}'))
-        .ok_or_else(error)?;
+    let inner =
+        value.strip_prefix('{').map_or(Some(value), |rest| rest.strip_suffix('}')).ok_or_else(error)?;
     let mut digits = inner.bytes().filter(|byte| *byte != b'-');
     let mut uuid = [0; 16];
     for byte in &mut uuid {
-        let mut nibble = || {
-            digits
-                .next()
-                .and_then(|digit| char::from(digit).to_digit(16))
-        };
+        let mut nibble = || digits.next().and_then(|digit| char::from(digit).to_digit(16));
         let (high, low) = (nibble().ok_or_else(error)?, nibble().ok_or_else(error)?);
         *byte = (high << 4 | low) as u8;
     }
-    if digits.next().is_some() {
-        Err(error())
-    } else {
-        Ok(uuid)
-    }
+    if digits.next().is_some() { Err(error()) } else { Ok(uuid) }
 }
 
 fn uuid_text(uuid: &[u8; 16]) -> String {
     let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-    let parts = [
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    ];
+    let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
     parts.join("-")
 }
 
@@ -686,10 +562,7 @@ impl Numeric {
             None => (false, text.strip_prefix('+').unwrap_or(text)),
         };
         let special = ["nan", "inf", "infinity"];
-        if special
-            .iter()
-            .any(|special| text.eq_ignore_ascii_case(special))
-        {
+        if special.iter().any(|special| text.eq_ignore_ascii_case(special)) {
             let message = format!("numeric value \"{value}\" is not supported");
             return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
                 .with_hint("Use double precision for NaN and infinity."));
@@ -710,11 +583,8 @@ impl Numeric {
             return Err(error());
         }
         let n_zeros = digits.iter().take_while(|digit| **digit == b'0').count();
-        let mut numeric = Numeric {
-            negative,
-            digits: digits[n_zeros..].to_vec(),
-            scale: fraction.len() as i32 - exponent,
-        };
+        let mut numeric =
+            Numeric { negative, digits: digits[n_zeros..].to_vec(), scale: fraction.len() as i32 - exponent };
         if numeric.scale < 0 {
             numeric.rescale(0);
         }
@@ -731,8 +601,7 @@ impl Numeric {
         } else {
             let n_cut = (self.scale - scale) as usize;
             let kept = self.digits.len().saturating_sub(n_cut);
-            let up =
-                self.digits.len() >= n_cut && self.digits.get(kept).is_some_and(|d| *d >= b'5');
+            let up = self.digits.len() >= n_cut && self.digits.get(kept).is_some_and(|d| *d >= b'5');
             self.digits.truncate(kept);
             if up {
                 let mut at = self.digits.len();
@@ -814,12 +683,7 @@ pub(crate) fn put_numeric_text(value: &str, out: &mut BytesMut) -> Result<(), Sq
         return Ok(());
     }
     let numeric = Numeric::parse(value)?;
-    put_numeric_scaled(
-        &numeric.digits,
-        numeric.negative,
-        numeric.scale as usize,
-        out,
-    );
+    put_numeric_scaled(&numeric.digits, numeric.negative, numeric.scale as usize, out);
     Ok(())
 }
 
@@ -843,13 +707,7 @@ fn numeric_text(mut value: &[u8]) -> Result<String, SqlError> {
         return Err(invalid_binary());
     }
     let groups: Vec<u16> = value.chunks(2).map(|mut group| group.get_u16()).collect();
-    let group = |at: i32| {
-        usize::try_from(at)
-            .ok()
-            .and_then(|at| groups.get(at))
-            .copied()
-            .unwrap_or(0)
-    };
+    let group = |at: i32| usize::try_from(at).ok().and_then(|at| groups.get(at)).copied().unwrap_or(0);
     let mut text = String::new();
     if sign == 0x4000 {
         text.push('-');
@@ -893,9 +751,7 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn new(value: &'a str) -> Self {
-        Cursor {
-            rest: value.trim().as_bytes(),
-        }
+        Cursor { rest: value.trim().as_bytes() }
     }
 
     fn eat(&mut self, byte: u8) -> bool {
@@ -911,11 +767,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn digits(&mut self) -> &'a [u8] {
-        let length = self
-            .rest
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        let length = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (digits, rest) = self.rest.split_at(length);
         self.rest = rest;
         digits
@@ -950,9 +802,7 @@ impl<'a> Cursor<'a> {
 }
 
 fn number_of(digits: &[u8]) -> i64 {
-    digits
-        .iter()
-        .fold(0, |acc, digit| acc * 10 + i64::from(digit - b'0'))
+    digits.iter().fold(0, |acc, digit| acc * 10 + i64::from(digit - b'0'))
 }
 
 /// What a date or timestamp was written with.
@@ -987,11 +837,7 @@ fn parse_datetime(value: &str, type_name: &str) -> Result<DateTime, SqlError> {
     let mut cursor = Cursor::new(value);
     let digits = cursor.digits();
     let (year, month, day) = if digits.len() == 8 {
-        (
-            number_of(&digits[..4]),
-            number_of(&digits[4..6]),
-            number_of(&digits[6..]),
-        )
+        (number_of(&digits[..4]), number_of(&digits[4..6]), number_of(&digits[6..]))
     } else if (4..=7).contains(&digits.len()) {
         let separator = *cursor.rest.first().ok_or_else(error)?;
         if !matches!(separator, b'-' | b'/') {
@@ -1002,11 +848,7 @@ fn parse_datetime(value: &str, type_name: &str) -> Result<DateTime, SqlError> {
         if !cursor.eat(separator) {
             return Err(error());
         }
-        (
-            number_of(digits),
-            month,
-            cursor.number(2).ok_or_else(error)?,
-        )
+        (number_of(digits), month, cursor.number(2).ok_or_else(error)?)
     } else {
         return Err(error());
     };
@@ -1033,11 +875,7 @@ fn parse_datetime(value: &str, type_name: &str) -> Result<DateTime, SqlError> {
     if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
         return Err(out_of_range(value));
     }
-    Ok(DateTime {
-        days: days_of(year, month, day),
-        micros: time,
-        offset_seconds,
-    })
+    Ok(DateTime { days: days_of(year, month, day), micros: time, offset_seconds })
 }
 
 fn time_of_day(cursor: &mut Cursor<'_>, value: &str, type_name: &str) -> Result<i64, SqlError> {
@@ -1114,11 +952,7 @@ fn parse_time(value: &str) -> Result<i64, SqlError> {
     let time = time_of_day(&mut cursor, value, "time")?;
     // A zone is read and has no meaning.
     zone(&mut cursor).map_err(|()| invalid_datetime("time", value))?;
-    if cursor.rest.is_empty() {
-        Ok(time)
-    } else {
-        Err(invalid_datetime("time", value))
-    }
+    if cursor.rest.is_empty() { Ok(time) } else { Err(invalid_datetime("time", value)) }
 }
 
 fn parse_timestamp(value: &str, zoned: bool) -> Result<i64, SqlError> {
@@ -1128,22 +962,10 @@ fn parse_timestamp(value: &str, zoned: bool) -> Result<i64, SqlError> {
         "epoch" => return Ok(0),
         _ => (),
     }
-    let type_name = if zoned {
-        "timestamp with time zone"
-    } else {
-        "timestamp"
-    };
-    let DateTime {
-        days,
-        micros,
-        offset_seconds,
-    } = parse_datetime(value, type_name)?;
+    let type_name = if zoned { "timestamp with time zone" } else { "timestamp" };
+    let DateTime { days, micros, offset_seconds } = parse_datetime(value, type_name)?;
     // As in PostgreSQL, a zone in a timestamp without one is read and forgotten.
-    let offset = if zoned {
-        offset_seconds.unwrap_or(0) * MICROS_PER_SECOND
-    } else {
-        0
-    };
+    let offset = if zoned { offset_seconds.unwrap_or(0) * MICROS_PER_SECOND } else { 0 };
     days.checked_mul(MICROS_PER_DAY)
         .and_then(|day| day.checked_add(micros - offset))
         .ok_or_else(|| out_of_range(value))
@@ -1151,16 +973,9 @@ fn parse_timestamp(value: &str, zoned: bool) -> Result<i64, SqlError> {
 
 fn to_arrow(interval: Interval, value: &str) -> Result<IntervalMonthDayNano, SqlError> {
     let nanos = interval.micros.checked_mul(1000).ok_or_else(|| {
-        SqlError::new(
-            DATETIME_OVERFLOW,
-            format!("interval field value out of range: \"{value}\""),
-        )
+        SqlError::new(DATETIME_OVERFLOW, format!("interval field value out of range: \"{value}\""))
     })?;
-    Ok(IntervalMonthDayNano::new(
-        interval.months,
-        interval.days,
-        nanos,
-    ))
+    Ok(IntervalMonthDayNano::new(interval.months, interval.days, nanos))
 }
 
 /// `1 year 2 mons -3 days +04:05:06.7`, `@ 1 hour ago`, `P1Y2M3DT4H5M6S`.
@@ -1181,9 +996,7 @@ fn parse_interval(value: &str) -> Result<Interval, SqlError> {
                 rest = time;
                 continue;
             }
-            let end = rest
-                .find(|c: char| c.is_ascii_alphabetic())
-                .ok_or_else(error)?;
+            let end = rest.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(error)?;
             let number: f64 = rest[..end].parse().map_err(|_| error())?;
             let unit = match (&rest[end..=end], in_time) {
                 ("Y", false) => "year",
@@ -1216,14 +1029,7 @@ fn parse_interval(value: &str) -> Result<Interval, SqlError> {
                 _ => (false, word),
             };
             let mut fields = time.split(':');
-            let mut field = || {
-                fields
-                    .next()
-                    .map(str::parse::<f64>)
-                    .transpose()
-                    .ok()
-                    .flatten()
-            };
+            let mut field = || fields.next().map(str::parse::<f64>).transpose().ok().flatten();
             let hours = field().ok_or_else(error)?;
             let minutes = field().ok_or_else(error)?;
             let seconds = field().unwrap_or(0.0);
@@ -1236,17 +1042,11 @@ fn parse_interval(value: &str) -> Result<Interval, SqlError> {
             }
             continue;
         }
-        let end = word
-            .find(|c: char| c.is_ascii_alphabetic())
-            .unwrap_or(word.len());
+        let end = word.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(word.len());
         let (number, unit) = word.split_at(end);
         let number: f64 = number.parse().map_err(|_| error())?;
         // A number without a unit is seconds.
-        let unit = if unit.is_empty() {
-            words.next().unwrap_or("second")
-        } else {
-            unit
-        };
+        let unit = if unit.is_empty() { words.next().unwrap_or("second") } else { unit };
         sum.add(number, unit).ok_or_else(error)?;
     }
     if n_parts == 0 {
@@ -1319,25 +1119,18 @@ enum Item {
 /// `{1,NULL,"a b",{2}}`; see `array_in`.
 fn parse_array(value: &str) -> Result<Vec<Item>, SqlError> {
     let error = |detail: &str| {
-        SqlError::new(
-            SqlState::INVALID_TEXT,
-            format!("malformed array literal: \"{value}\""),
-        )
-        .with_detail(detail)
+        SqlError::new(SqlState::INVALID_TEXT, format!("malformed array literal: \"{value}\""))
+            .with_detail(detail)
     };
     let mut text = value.trim();
     // The bounds of `[0:2]={…}`: Arrow's lists begin at one.
     if text.starts_with('[') {
-        let (_, array) = text
-            .split_once('=')
-            .ok_or_else(|| error("Missing \"=\"."))?;
+        let (_, array) = text.split_once('=').ok_or_else(|| error("Missing \"=\"."))?;
         text = array.trim_start();
     }
     let mut chars = text.chars().peekable();
     if chars.next() != Some('{') {
-        return Err(error(
-            "Array value must start with \"{\" or dimension information.",
-        ));
+        return Err(error("Array value must start with \"{\" or dimension information."));
     }
     let items = parse_items(&mut chars, 0).map_err(error)?;
     match chars.next() {

@@ -14,42 +14,15 @@ fn sqlstate(value: &str, pg: &PgType) -> &'static str {
 
 #[test]
 fn text_parameters() {
-    assert_eq!(
-        text(" 42 ", &PgType::INT4).unwrap(),
-        ScalarValue::Int32(Some(42))
-    );
-    assert_eq!(
-        text("yes", &PgType::BOOL).unwrap(),
-        ScalarValue::Boolean(Some(true))
-    );
-    assert_eq!(
-        text("of", &PgType::BOOL).unwrap(),
-        ScalarValue::Boolean(Some(false))
-    );
-    assert_eq!(
-        text("-Infinity", &PgType::FLOAT8).unwrap(),
-        ScalarValue::Float64(Some(f64::NEG_INFINITY))
-    );
-    assert_eq!(
-        text("\\x00ff", &PgType::BYTEA).unwrap(),
-        ScalarValue::Binary(Some(vec![0, 255]))
-    );
-    assert_eq!(
-        text("a\\\\b\\001", &PgType::BYTEA).unwrap(),
-        ScalarValue::Binary(Some(b"a\\b\x01".to_vec()))
-    );
-    assert_eq!(
-        text("x", &PgType::UNKNOWN).unwrap(),
-        ScalarValue::Utf8(Some("x".into()))
-    );
-    assert_eq!(
-        text("{\"a\":1}", &PgType::JSONB).unwrap(),
-        ScalarValue::Utf8(Some("{\"a\":1}".into()))
-    );
-    assert_eq!(
-        parameter(None, Format::Text, &PgType::INT8).unwrap(),
-        ScalarValue::Int64(None)
-    );
+    assert_eq!(text(" 42 ", &PgType::INT4).unwrap(), ScalarValue::Int32(Some(42)));
+    assert_eq!(text("yes", &PgType::BOOL).unwrap(), ScalarValue::Boolean(Some(true)));
+    assert_eq!(text("of", &PgType::BOOL).unwrap(), ScalarValue::Boolean(Some(false)));
+    assert_eq!(text("-Infinity", &PgType::FLOAT8).unwrap(), ScalarValue::Float64(Some(f64::NEG_INFINITY)));
+    assert_eq!(text("\\x00ff", &PgType::BYTEA).unwrap(), ScalarValue::Binary(Some(vec![0, 255])));
+    assert_eq!(text("a\\\\b\\001", &PgType::BYTEA).unwrap(), ScalarValue::Binary(Some(b"a\\b\x01".to_vec())));
+    assert_eq!(text("x", &PgType::UNKNOWN).unwrap(), ScalarValue::Utf8(Some("x".into())));
+    assert_eq!(text("{\"a\":1}", &PgType::JSONB).unwrap(), ScalarValue::Utf8(Some("{\"a\":1}".into())));
+    assert_eq!(parameter(None, Format::Text, &PgType::INT8).unwrap(), ScalarValue::Int64(None));
 }
 
 #[test]
@@ -65,10 +38,7 @@ fn what_is_wrong_has_its_code() {
     assert_eq!(binary(&[1], &PgType::INT4).unwrap_err().sqlstate.0, "22P03");
     assert_eq!(text("a\0", &PgType::TEXT).unwrap_err().sqlstate.0, "22021");
     let error = text("x", &PgType::INT4).unwrap_err();
-    assert_eq!(
-        error.message,
-        "invalid input syntax for type integer: \"x\""
-    );
+    assert_eq!(error.message, "invalid input syntax for type integer: \"x\"");
 }
 
 #[test]
@@ -94,18 +64,9 @@ fn columns_of_numeric_round_half_away_from_zero() {
         let column = text_column(&StringArray::from(vec![value]), &DataType::Decimal128(4, 1));
         column.map(|column| ScalarValue::try_from_array(&column, 0).unwrap().to_string())
     };
-    assert_eq!(
-        round("99.95").unwrap(),
-        ScalarValue::Decimal128(Some(1000), 4, 1).to_string()
-    );
-    assert_eq!(
-        round("-0.05").unwrap(),
-        ScalarValue::Decimal128(Some(-1), 4, 1).to_string()
-    );
-    assert_eq!(
-        round("0.04").unwrap(),
-        ScalarValue::Decimal128(Some(0), 4, 1).to_string()
-    );
+    assert_eq!(round("99.95").unwrap(), ScalarValue::Decimal128(Some(1000), 4, 1).to_string());
+    assert_eq!(round("-0.05").unwrap(), ScalarValue::Decimal128(Some(-1), 4, 1).to_string());
+    assert_eq!(round("0.04").unwrap(), ScalarValue::Decimal128(Some(0), 4, 1).to_string());
     assert_eq!(round("999.95").unwrap_err().error.sqlstate.0, "22003");
 }
 
@@ -121,52 +82,27 @@ fn dates_and_times_of_every_form() {
         other => panic!("{other}"),
     };
     const DAY: i64 = 1_704_067_200_000_000;
-    assert_eq!(
-        micros("2024-01-01 00:00:01.5", PgType::TIMESTAMP),
-        DAY + 1_500_000
-    );
-    assert_eq!(
-        micros("2024-01-01T00:00:01Z", PgType::TIMESTAMP),
-        DAY + 1_000_000
-    );
-    assert_eq!(
-        micros("2024-01-01 02:00:00+02", PgType::TIMESTAMP),
-        DAY + 7_200_000_000
-    );
+    assert_eq!(micros("2024-01-01 00:00:01.5", PgType::TIMESTAMP), DAY + 1_500_000);
+    assert_eq!(micros("2024-01-01T00:00:01Z", PgType::TIMESTAMP), DAY + 1_000_000);
+    assert_eq!(micros("2024-01-01 02:00:00+02", PgType::TIMESTAMP), DAY + 7_200_000_000);
     assert_eq!(micros("2024-01-01 02:00:00+02", PgType::TIMESTAMPTZ), DAY);
     assert_eq!(micros("2024-01-01 02:30:00+0230", PgType::TIMESTAMPTZ), DAY);
-    assert_eq!(
-        micros("2023-12-31 23:00:00 -01:00", PgType::TIMESTAMPTZ),
-        DAY
-    );
+    assert_eq!(micros("2023-12-31 23:00:00 -01:00", PgType::TIMESTAMPTZ), DAY);
     assert_eq!(micros("2024-01-01", PgType::TIMESTAMPTZ), DAY);
     assert_eq!(
         text("23:59:59.25", &PgType::TIME).unwrap(),
         ScalarValue::Time64Microsecond(Some(86_399_250_000))
     );
-    assert_eq!(
-        binary(&[0, 0, 0, 1], &PgType::DATE).unwrap(),
-        ScalarValue::Date32(Some(10_958))
-    );
+    assert_eq!(binary(&[0, 0, 0, 1], &PgType::DATE).unwrap(), ScalarValue::Date32(Some(10_958)));
     let zoned = binary(&1000i64.to_be_bytes(), &PgType::TIMESTAMPTZ).unwrap();
-    assert_eq!(
-        zoned,
-        ScalarValue::TimestampMicrosecond(Some(946_684_800_001_000), Some("+00:00".into()))
-    );
+    assert_eq!(zoned, ScalarValue::TimestampMicrosecond(Some(946_684_800_001_000), Some("+00:00".into())));
 }
 
 #[test]
 fn intervals_of_every_form() {
-    let interval = |months, days, micros| Interval {
-        months,
-        days,
-        micros,
-    };
+    let interval = |months, days, micros| Interval { months, days, micros };
     let parse = |value| parse_interval(value).unwrap();
-    assert_eq!(
-        parse("1 year 2 mons -3 days +04:05:06.7"),
-        interval(14, -3, 14_706_700_000)
-    );
+    assert_eq!(parse("1 year 2 mons -3 days +04:05:06.7"), interval(14, -3, 14_706_700_000));
     assert_eq!(parse("1 day"), interval(0, 1, 0));
     assert_eq!(parse("5 seconds"), interval(0, 0, 5_000_000));
     assert_eq!(parse("1.5 hours"), interval(0, 0, 5_400_000_000));
@@ -189,13 +125,7 @@ fn arrays_in_text_and_binary() {
         value.extend(word.to_be_bytes());
     }
     assert_eq!(binary(&value, &PgType::INT4_ARRAY).unwrap(), ints);
-    assert_eq!(
-        binary(&[0; 12], &PgType::INT4_ARRAY)
-            .unwrap_err()
-            .sqlstate
-            .0,
-        "42804"
-    );
+    assert_eq!(binary(&[0; 12], &PgType::INT4_ARRAY).unwrap_err().sqlstate.0, "42804");
     assert!(text("{{{{{{{1}}}}}}}", &PgType::INT4_ARRAY).is_err());
 }
 
@@ -203,10 +133,7 @@ fn arrays_in_text_and_binary() {
 fn uuids_have_one_form_inside() {
     let uuid = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
     let bytes = parse_uuid("{A0EEBC999C0B4EF8BB6D6BB9BD380A11}").unwrap();
-    assert_eq!(
-        binary(&bytes, &PgType::UUID).unwrap(),
-        ScalarValue::Utf8(Some(uuid.into()))
-    );
+    assert_eq!(binary(&bytes, &PgType::UUID).unwrap(), ScalarValue::Utf8(Some(uuid.into())));
     assert!(parse_uuid("a0").is_err());
     assert!(parse_uuid(&format!("{uuid}0")).is_err());
 }

@@ -10,8 +10,8 @@ use std::fmt::Write;
 use std::ops::Range;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, GenericBinaryArray, GenericStringArray,
-    OffsetSizeTrait, RecordBatch, StringArray,
+    Array, ArrayRef, AsArray, BooleanArray, GenericBinaryArray, GenericStringArray, OffsetSizeTrait,
+    RecordBatch, StringArray,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
@@ -78,10 +78,7 @@ impl BatchEncoder {
         let columns = columns
             .map(|((field, array), format)| Column::new(array, field, *format))
             .collect::<Result<_, _>>()?;
-        Ok(BatchEncoder {
-            columns,
-            n_rows: batch.num_rows(),
-        })
+        Ok(BatchEncoder { columns, n_rows: batch.num_rows() })
     }
 
     pub fn n_rows(&self) -> usize {
@@ -150,9 +147,7 @@ impl Column {
     }
 
     pub(crate) fn is_null(&self, row_idx: usize) -> bool {
-        self.nulls
-            .as_ref()
-            .is_some_and(|nulls| nulls.is_null(row_idx))
+        self.nulls.as_ref().is_some_and(|nulls| nulls.is_null(row_idx))
     }
 
     /// Appends the value, which must not be null.
@@ -171,45 +166,20 @@ fn text(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
         DataType::Boolean => {
             let values = array.as_boolean().clone();
             let write = move |row_idx, out: &mut BytesMut| {
-                out.put_u8(if BooleanArray::value(&values, row_idx) {
-                    b't'
-                } else {
-                    b'f'
-                });
+                out.put_u8(if BooleanArray::value(&values, row_idx) { b't' } else { b'f' });
                 Ok(())
             };
             (Box::new(write), true)
         }
-        DataType::Int8 => (
-            values::<Int8Type>(array, |v, out| put_i64(v.into(), out)),
-            true,
-        ),
-        DataType::Int16 => (
-            values::<Int16Type>(array, |v, out| put_i64(v.into(), out)),
-            true,
-        ),
-        DataType::Int32 => (
-            values::<Int32Type>(array, |v, out| put_i64(v.into(), out)),
-            true,
-        ),
+        DataType::Int8 => (values::<Int8Type>(array, |v, out| put_i64(v.into(), out)), true),
+        DataType::Int16 => (values::<Int16Type>(array, |v, out| put_i64(v.into(), out)), true),
+        DataType::Int32 => (values::<Int32Type>(array, |v, out| put_i64(v.into(), out)), true),
         DataType::Int64 => (values::<Int64Type>(array, put_i64), true),
-        DataType::UInt8 => (
-            values::<UInt8Type>(array, |v, out| put_i64(v.into(), out)),
-            true,
-        ),
-        DataType::UInt16 => (
-            values::<UInt16Type>(array, |v, out| put_i64(v.into(), out)),
-            true,
-        ),
-        DataType::UInt32 => (
-            values::<UInt32Type>(array, |v, out| put_i64(v.into(), out)),
-            true,
-        ),
+        DataType::UInt8 => (values::<UInt8Type>(array, |v, out| put_i64(v.into(), out)), true),
+        DataType::UInt16 => (values::<UInt16Type>(array, |v, out| put_i64(v.into(), out)), true),
+        DataType::UInt32 => (values::<UInt32Type>(array, |v, out| put_i64(v.into(), out)), true),
         DataType::UInt64 => (values::<UInt64Type>(array, put_u64), true),
-        DataType::Float16 => (
-            values::<Float16Type>(array, |v, out| put_f32(v.to_f32(), out)),
-            true,
-        ),
+        DataType::Float16 => (values::<Float16Type>(array, |v, out| put_f32(v.to_f32(), out)), true),
         DataType::Float32 => (values::<Float32Type>(array, put_f32), true),
         DataType::Float64 => (values::<Float64Type>(array, put_f64), true),
         DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) => {
@@ -218,21 +188,13 @@ fn text(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
         }
         DataType::Decimal128(_, scale) => {
             let scale = *scale;
-            (
-                values::<Decimal128Type>(array, move |v, out| put_decimal(v, scale, out)),
-                true,
-            )
+            (values::<Decimal128Type>(array, move |v, out| put_decimal(v, scale, out)), true)
         }
         DataType::Decimal256(_, scale) => {
             let scale = *scale;
             let write = values::<Decimal256Type>(array, move |v, out| {
                 let digits = v.to_string();
-                put_digits(
-                    digits.trim_start_matches('-').as_bytes(),
-                    v.is_negative(),
-                    scale,
-                    out,
-                );
+                put_digits(digits.trim_start_matches('-').as_bytes(), v.is_negative(), scale, out);
             });
             (write, true)
         }
@@ -276,10 +238,7 @@ fn text(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
             };
             (Box::new(write), false)
         }
-        DataType::Binary
-        | DataType::LargeBinary
-        | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => {
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             let uuid = *pg == PgType::UUID && data_type == DataType::FixedSizeBinary(16);
             (bytes(array, if uuid { put_uuid } else { put_hex }), false)
         }
@@ -293,10 +252,7 @@ fn text(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
             let ArrayTree::List(list) = ArrayTree::new(array, &PgType::INT8, Format::Text)? else {
                 unreachable!("a list is a list");
             };
-            (
-                Box::new(move |row_idx, out| list.write_vector(row_idx, out)),
-                false,
-            )
+            (Box::new(move |row_idx, out| list.write_vector(row_idx, out)), false)
         }
         DataType::List(_)
         | DataType::LargeList(_)
@@ -305,20 +261,14 @@ fn text(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
         | DataType::FixedSizeList(..) => {
             let element = element_of(pg).unwrap_or(PgType::TEXT);
             let tree = ArrayTree::new(array, &element, Format::Text)?;
-            (
-                Box::new(move |row_idx, out| tree.write_text(row_idx, out)),
-                false,
-            )
+            (Box::new(move |row_idx, out| tree.write_text(row_idx, out)), false)
         }
         DataType::Struct(fields) => {
             let columns = fields.iter().zip(array.as_struct().columns());
             let columns: Vec<Column> = columns
                 .map(|(field, column)| Column::new(column, field, Format::Text))
                 .collect::<Result<_, _>>()?;
-            (
-                Box::new(move |row_idx, out| put_record(&columns, row_idx, out)),
-                false,
-            )
+            (Box::new(move |row_idx, out| put_record(&columns, row_idx, out)), false)
         }
         DataType::Map(..) => (json(array)?, false),
         DataType::Dictionary(..) => {
@@ -329,18 +279,13 @@ fn text(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
             return text(&cast_to(array, value.data_type())?, pg);
         }
         DataType::Union(..) => {
-            let texts: Result<StringArray, _> = (0..array.len())
-                .map(|row_idx| array_value_to_string(array, row_idx).map(Some))
-                .collect();
+            let texts: Result<StringArray, _> =
+                (0..array.len()).map(|row_idx| array_value_to_string(array, row_idx).map(Some)).collect();
             let texts: ArrayRef = std::sync::Arc::new(texts.map_err(internal)?);
             (strings::<i32>(&texts, raw), false)
         }
     };
-    Ok(Column {
-        nulls,
-        write,
-        plain,
-    })
+    Ok(Column { nulls, write, plain })
 }
 
 // ---- Binary --------------------------------------------------------------------------------
@@ -367,9 +312,7 @@ fn binary(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
                 if *pg != PgType::NUMERIC {
                     return Err(refused());
                 }
-                values::<UInt64Type>(array, |v, out| {
-                    put_numeric(v.to_string().as_bytes(), false, 0, out)
-                })
+                values::<UInt64Type>(array, |v, out| put_numeric(v.to_string().as_bytes(), false, 0, out))
             } else {
                 let wide = cast_to(array, &DataType::Int64)?;
                 match *pg {
@@ -379,9 +322,7 @@ fn binary(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
                     PgType::NUMERIC => values::<Int64Type>(&wide, |v, out| {
                         put_numeric(v.unsigned_abs().to_string().as_bytes(), v < 0, 0, out)
                     }),
-                    ref oid if is_oid(oid) => {
-                        values::<Int64Type>(&wide, |v, out| out.put_u32(v as u32))
-                    }
+                    ref oid if is_oid(oid) => values::<Int64Type>(&wide, |v, out| out.put_u32(v as u32)),
                     _ => return Err(refused()),
                 }
             }
@@ -389,15 +330,11 @@ fn binary(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
         DataType::Float16 if *pg == PgType::FLOAT4 => {
             values::<Float16Type>(array, |v, out| out.put_f32(v.to_f32()))
         }
-        DataType::Float32 if *pg == PgType::FLOAT4 => {
-            values::<Float32Type>(array, |v, out| out.put_f32(v))
-        }
+        DataType::Float32 if *pg == PgType::FLOAT4 => values::<Float32Type>(array, |v, out| out.put_f32(v)),
         DataType::Float32 if *pg == PgType::FLOAT8 => {
             values::<Float32Type>(array, |v, out| out.put_f64(v.into()))
         }
-        DataType::Float64 if *pg == PgType::FLOAT8 => {
-            values::<Float64Type>(array, |v, out| out.put_f64(v))
-        }
+        DataType::Float64 if *pg == PgType::FLOAT8 => values::<Float64Type>(array, |v, out| out.put_f64(v)),
         DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) => {
             return binary(&cast_to(array, &DataType::Decimal128(38, *scale))?, pg);
         }
@@ -442,9 +379,7 @@ fn binary(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
                 put_interval_binary(Interval::of_micros(micros(v, unit)), out)
             })
         }
-        DataType::Interval(unit) if *pg == PgType::INTERVAL => {
-            intervals(array, *unit, put_interval_binary)
-        }
+        DataType::Interval(unit) if *pg == PgType::INTERVAL => intervals(array, *unit, put_interval_binary),
         DataType::Utf8 => strings::<i32>(array, string_binary(pg)),
         DataType::LargeUtf8 => strings::<i64>(array, string_binary(pg)),
         DataType::Utf8View => {
@@ -452,10 +387,9 @@ fn binary(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
             let put = string_binary(pg);
             Box::new(move |row_idx, out| put(values.value(row_idx), out))
         }
-        DataType::Binary
-        | DataType::LargeBinary
-        | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => bytes(array, |value, out| out.put_slice(value)),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            bytes(array, |value, out| out.put_slice(value))
+        }
         DataType::List(_)
         | DataType::LargeList(_)
         | DataType::ListView(_)
@@ -470,10 +404,7 @@ fn binary(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
             Box::new(move |row_idx, out| tree.write_binary(row_idx, &element, lower_bound, out))
         }
         DataType::Struct(fields) => {
-            let oids: Vec<u32> = fields
-                .iter()
-                .map(|field| column_type(field).pg_type.oid())
-                .collect();
+            let oids: Vec<u32> = fields.iter().map(|field| column_type(field).pg_type.oid()).collect();
             let columns = fields.iter().zip(array.as_struct().columns());
             let columns: Vec<Column> = columns
                 .map(|(field, column)| Column::new(column, field, Format::Binary))
@@ -507,11 +438,7 @@ fn binary(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
         DataType::Union(..) => return text(array, pg),
         _ => return Err(refused()),
     };
-    Ok(Column {
-        nulls,
-        write,
-        plain: false,
-    })
+    Ok(Column { nulls, write, plain: false })
 }
 
 /// How a string goes as a value of a type: most types that are strings to us are strings there.
@@ -522,8 +449,7 @@ fn string_binary(pg: &PgType) -> fn(&str, &mut BytesMut) -> Encoded {
             raw(value, out)
         },
         PgType::UUID => |value, out| {
-            let uuid =
-                crate::pgwire::decode::parse_uuid(value).map_err(|e| EncodeError(e.message))?;
+            let uuid = crate::pgwire::decode::parse_uuid(value).map_err(|e| EncodeError(e.message))?;
             out.put_slice(&uuid);
             Ok(())
         },
@@ -601,10 +527,7 @@ fn values<T: ArrowPrimitiveType>(
     })
 }
 
-fn strings<O: OffsetSizeTrait>(
-    array: &ArrayRef,
-    put: fn(&str, &mut BytesMut) -> Encoded,
-) -> Writer {
+fn strings<O: OffsetSizeTrait>(array: &ArrayRef, put: fn(&str, &mut BytesMut) -> Encoded) -> Writer {
     let values: GenericStringArray<O> = array.as_string::<O>().clone();
     Box::new(move |row_idx, out| put(values.value(row_idx), out))
 }
@@ -641,36 +564,15 @@ fn bytes(array: &ArrayRef, put: fn(&[u8], &mut BytesMut)) -> Writer {
 fn intervals(array: &ArrayRef, unit: IntervalUnit, put: fn(Interval, &mut BytesMut)) -> Writer {
     match unit {
         IntervalUnit::YearMonth => values::<IntervalYearMonthType>(array, move |months, out| {
-            put(
-                Interval {
-                    months,
-                    days: 0,
-                    micros: 0,
-                },
-                out,
-            );
+            put(Interval { months, days: 0, micros: 0 }, out);
         }),
         IntervalUnit::DayTime => values::<IntervalDayTimeType>(array, move |v, out| {
             let micros = i64::from(v.milliseconds) * 1000;
-            put(
-                Interval {
-                    months: 0,
-                    days: v.days,
-                    micros,
-                },
-                out,
-            );
+            put(Interval { months: 0, days: v.days, micros }, out);
         }),
         IntervalUnit::MonthDayNano => values::<IntervalMonthDayNanoType>(array, move |v, out| {
             let micros = v.nanoseconds / 1000;
-            put(
-                Interval {
-                    months: v.months,
-                    days: v.days,
-                    micros,
-                },
-                out,
-            );
+            put(Interval { months: v.months, days: v.days, micros }, out);
         }),
     }
 }
@@ -763,11 +665,7 @@ impl ArrayTree {
             // An element that has no array type of its own, as an array of enums in `_text`.
             data_type if *element == PgType::TEXT && format == Format::Binary => {
                 let own = pg_type(data_type);
-                let own = if array_of(&own) == PgType::TEXT_ARRAY {
-                    own
-                } else {
-                    element.clone()
-                };
+                let own = if array_of(&own) == PgType::TEXT_ARRAY { own } else { element.clone() };
                 return binary(array, &own).map(ArrayTree::Elements);
             }
             _ => {
@@ -917,9 +815,7 @@ fn quote_element(out: &mut BytesMut, start: usize) {
     let value = &out[start..];
     let quoted = value.is_empty()
         || value.eq_ignore_ascii_case(b"null")
-        || value
-            .iter()
-            .any(|byte| matches!(byte, b'"' | b'\\' | b'{' | b'}' | b',') || is_space(*byte));
+        || value.iter().any(|byte| matches!(byte, b'"' | b'\\' | b'{' | b'}' | b',') || is_space(*byte));
     if quoted {
         let value = out.split_off(start);
         out.put_u8(b'"');
@@ -947,9 +843,7 @@ fn put_record(columns: &[Column], row_idx: usize, out: &mut BytesMut) -> Encoded
         (column.write)(row_idx, out)?;
         let value = &out[start..];
         let quoted = value.is_empty()
-            || value
-                .iter()
-                .any(|byte| matches!(byte, b'"' | b'\\' | b'(' | b')' | b',') || is_space(*byte));
+            || value.iter().any(|byte| matches!(byte, b'"' | b'\\' | b'(' | b')' | b',') || is_space(*byte));
         if quoted {
             let value = out.split_off(start);
             out.put_u8(b'"');
@@ -979,11 +873,7 @@ fn json(array: &ArrayRef) -> Result<Writer, SqlError> {
         DataType::Boolean => {
             let values = array.as_boolean().clone();
             Box::new(move |row_idx, out| {
-                out.put_slice(if values.value(row_idx) {
-                    b"true"
-                } else {
-                    b"false"
-                });
+                out.put_slice(if values.value(row_idx) { b"true" } else { b"false" });
                 Ok(())
             })
         }
@@ -1151,25 +1041,11 @@ fn put_f64(value: f64, out: &mut BytesMut) {
     if value.fract() == 0.0 && value.abs() < 1e15 && (value != 0.0 || value.is_sign_positive()) {
         return put_i64(value as i64, out);
     }
-    put_float(
-        format_args!("{value:e}"),
-        value.is_nan(),
-        value.is_infinite(),
-        value < 0.0,
-        15,
-        out,
-    );
+    put_float(format_args!("{value:e}"), value.is_nan(), value.is_infinite(), value < 0.0, 15, out);
 }
 
 fn put_f32(value: f32, out: &mut BytesMut) {
-    put_float(
-        format_args!("{value:e}"),
-        value.is_nan(),
-        value.is_infinite(),
-        value < 0.0,
-        6,
-        out,
-    );
+    put_float(format_args!("{value:e}"), value.is_nan(), value.is_infinite(), value < 0.0, 6, out);
 }
 
 /// The shortest digits that read back as the same number, as Rust gives them in scientific form,
@@ -1195,10 +1071,7 @@ fn put_float(
     text[..length].copy_from_slice(&out[start..]);
     out.truncate(start);
     let text = &text[..length];
-    let e = text
-        .iter()
-        .rposition(|byte| *byte == b'e')
-        .expect("scientific form has an exponent");
+    let e = text.iter().rposition(|byte| *byte == b'e').expect("scientific form has an exponent");
     let exponent: i32 = std::str::from_utf8(&text[e + 1..])
         .ok()
         .and_then(|exponent| exponent.parse().ok())
@@ -1246,12 +1119,7 @@ fn put_decimal(value: i128, scale: i8, out: &mut BytesMut) {
             let start = digits_of(small, &mut digits);
             put_digits(&digits[start..], value < 0, scale, out);
         }
-        Err(_) => put_digits(
-            value.unsigned_abs().to_string().as_bytes(),
-            value < 0,
-            scale,
-            out,
-        ),
+        Err(_) => put_digits(value.unsigned_abs().to_string().as_bytes(), value < 0, scale, out),
     }
 }
 
@@ -1300,19 +1168,11 @@ pub(crate) fn put_numeric_scaled(digits: &[u8], negative: bool, scale: usize, ou
     padded.extend(std::iter::repeat_n(b'0', scale.wrapping_neg() & 3));
     let groups: Vec<i16> = padded
         .chunks(4)
-        .map(|group| {
-            group
-                .iter()
-                .fold(0, |acc, digit| acc * 10 + i16::from(digit - b'0'))
-        })
+        .map(|group| group.iter().fold(0, |acc, digit| acc * 10 + i16::from(digit - b'0')))
         .collect();
     let n_whole_groups = n_whole.div_ceil(4);
     let n_leading = groups.iter().take_while(|group| **group == 0).count();
-    let n_trailing = groups[n_leading..]
-        .iter()
-        .rev()
-        .take_while(|group| **group == 0)
-        .count();
+    let n_trailing = groups[n_leading..].iter().rev().take_while(|group| **group == 0).count();
     let significant = &groups[n_leading..groups.len() - n_trailing];
     let weight = match significant {
         [] => 0,
@@ -1320,11 +1180,7 @@ pub(crate) fn put_numeric_scaled(digits: &[u8], negative: bool, scale: usize, ou
     };
     out.put_i16(significant.len() as i16);
     out.put_i16(weight as i16);
-    out.put_u16(if negative && !significant.is_empty() {
-        0x4000
-    } else {
-        0
-    });
+    out.put_u16(if negative && !significant.is_empty() { 0x4000 } else { 0 });
     out.put_i16(scale as i16);
     for group in significant {
         out.put_i16(*group);
@@ -1359,16 +1215,11 @@ fn civil(days: i64) -> (i64, u64, u64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month as u64, day as u64)
 }
@@ -1403,11 +1254,8 @@ fn put_date(days: i32, out: &mut BytesMut) {
 /// `HH:MM:SS`, and the fraction without its trailing zeros.
 fn put_time(micros: i64, out: &mut BytesMut) {
     let (seconds, fraction) = ((micros / 1_000_000) as u64, (micros % 1_000_000) as u64);
-    let ([h1, h2], [m1, m2], [s1, s2]) = (
-        pair(seconds / 3600 % 100),
-        pair(seconds / 60 % 60),
-        pair(seconds % 60),
-    );
+    let ([h1, h2], [m1, m2], [s1, s2]) =
+        (pair(seconds / 3600 % 100), pair(seconds / 60 % 60), pair(seconds % 60));
     out.put_slice(&[h1, h2, b':', m1, m2, b':', s1, s2]);
     put_fraction(fraction, out);
 }
@@ -1416,16 +1264,9 @@ fn put_fraction(micros: u64, out: &mut BytesMut) {
     if micros == 0 {
         return;
     }
-    let ([a, b], [c, d], [e, f]) = (
-        pair(micros / 10_000),
-        pair(micros / 100 % 100),
-        pair(micros % 100),
-    );
+    let ([a, b], [c, d], [e, f]) = (pair(micros / 10_000), pair(micros / 100 % 100), pair(micros % 100));
     let digits = [b'.', a, b, c, d, e, f];
-    let length = digits
-        .iter()
-        .rposition(|digit| *digit != b'0')
-        .map_or(0, |last| last + 1);
+    let length = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
     out.put_slice(&digits[..length]);
 }
 
@@ -1457,11 +1298,7 @@ pub(crate) struct Interval {
 impl Interval {
     /// A duration: days are not justified out of hours, as with `interval '25 hours'`.
     fn of_micros(micros: i64) -> Self {
-        Interval {
-            months: 0,
-            days: 0,
-            micros,
-        }
+        Interval { months: 0, days: 0, micros }
     }
 }
 
@@ -1470,11 +1307,7 @@ impl Interval {
 fn put_interval(interval: Interval, out: &mut BytesMut) {
     let start = out.len();
     let mut before_is_negative = false;
-    let parts = [
-        (interval.months / 12, " year"),
-        (interval.months % 12, " mon"),
-        (interval.days, " day"),
-    ];
+    let parts = [(interval.months / 12, " year"), (interval.months % 12, " mon"), (interval.days, " day")];
     for (value, unit) in parts {
         if value == 0 {
             continue;

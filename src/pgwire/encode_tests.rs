@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, Date32Array, Decimal128Array, Decimal256Array, DictionaryArray,
-    DurationMillisecondArray, FixedSizeBinaryArray, Float32Array, Float64Array, Int16Array,
-    Int32Array, Int64Array, IntervalMonthDayNanoArray, LargeStringArray, ListArray, MapBuilder,
-    NullArray, StringArray, StringBuilder, StringViewArray, StructArray, Time32SecondArray,
-    Time64NanosecondArray, TimestampMicrosecondArray, TimestampMillisecondArray,
-    TimestampNanosecondArray, TimestampSecondArray, UInt64Array,
+    DurationMillisecondArray, FixedSizeBinaryArray, Float32Array, Float64Array, Int16Array, Int32Array,
+    Int64Array, IntervalMonthDayNanoArray, LargeStringArray, ListArray, MapBuilder, NullArray, StringArray,
+    StringBuilder, StringViewArray, StructArray, Time32SecondArray, Time64NanosecondArray,
+    TimestampMicrosecondArray, TimestampMillisecondArray, TimestampNanosecondArray, TimestampSecondArray,
+    UInt64Array,
 };
 use arrow::array::{BooleanArray, Int32Builder, ListBuilder};
 use arrow::datatypes::{Int8Type, IntervalMonthDayNano, i256};
@@ -32,9 +32,7 @@ fn of_field(array: ArrayRef, pg: Option<&str>, format: Format) -> Vec<Option<Vec
 
 fn texts_as(array: impl Array + 'static, pg: Option<&str>) -> Vec<String> {
     let values = of_field(Arc::new(array), pg, Format::Text).into_iter();
-    values
-        .map(|v| v.map_or("∅".into(), |v| String::from_utf8(v).unwrap()))
-        .collect()
+    values.map(|v| v.map_or("∅".into(), |v| String::from_utf8(v).unwrap())).collect()
 }
 
 fn texts(array: impl Array + 'static) -> Vec<String> {
@@ -42,9 +40,7 @@ fn texts(array: impl Array + 'static) -> Vec<String> {
 }
 
 fn binary_as(array: impl Array + 'static, pg: Option<&str>) -> String {
-    let values = of_field(Arc::new(array), pg, Format::Binary)
-        .remove(0)
-        .unwrap();
+    let values = of_field(Arc::new(array), pg, Format::Binary).remove(0).unwrap();
     values.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -59,41 +55,17 @@ fn binary_of(array: impl Array + 'static) -> String {
 #[test]
 fn integers_and_booleans() {
     assert_eq!(
-        texts(Int64Array::from(vec![
-            Some(0),
-            Some(-7),
-            Some(i64::MIN),
-            Some(i64::MAX),
-            None
-        ])),
-        [
-            "0",
-            "-7",
-            "-9223372036854775808",
-            "9223372036854775807",
-            "∅"
-        ]
+        texts(Int64Array::from(vec![Some(0), Some(-7), Some(i64::MIN), Some(i64::MAX), None])),
+        ["0", "-7", "-9223372036854775808", "9223372036854775807", "∅"]
     );
-    assert_eq!(
-        texts(Int32Array::from(vec![9, 10, 99, 100, 12345])),
-        ["9", "10", "99", "100", "12345"]
-    );
-    assert_eq!(
-        texts(UInt64Array::from(vec![u64::MAX])),
-        ["18446744073709551615"]
-    );
+    assert_eq!(texts(Int32Array::from(vec![9, 10, 99, 100, 12345])), ["9", "10", "99", "100", "12345"]);
+    assert_eq!(texts(UInt64Array::from(vec![u64::MAX])), ["18446744073709551615"]);
     assert_eq!(texts(BooleanArray::from(vec![true, false])), ["t", "f"]);
     assert_eq!(binary_of(Int16Array::from(vec![-2])), "fffe");
     assert_eq!(binary_of(Int64Array::from(vec![258])), "0000000000000102");
-    assert_eq!(
-        binary_as(Int64Array::from(vec![2200]), Some("oid")),
-        "00000898"
-    );
+    assert_eq!(binary_as(Int64Array::from(vec![2200]), Some("oid")), "00000898");
     assert_eq!(binary_of(BooleanArray::from(vec![true])), "01");
-    assert_eq!(
-        binary_of(UInt64Array::from(vec![10_000])),
-        "00010001000000000001"
-    );
+    assert_eq!(binary_of(UInt64Array::from(vec![10_000])), "00010001000000000001");
 }
 
 #[test]
@@ -144,17 +116,8 @@ fn floats_are_shortest_in_postgres_form() {
         ]
     );
     assert_eq!(
-        texts(Float32Array::from(vec![
-            0.1, 100000.0, 999999.0, 1e6, 1234567.0, 16777216.0
-        ])),
-        [
-            "0.1",
-            "100000",
-            "999999",
-            "1e+06",
-            "1.234567e+06",
-            "1.6777216e+07"
-        ]
+        texts(Float32Array::from(vec![0.1, 100000.0, 999999.0, 1e6, 1234567.0, 16777216.0])),
+        ["0.1", "100000", "999999", "1e+06", "1.234567e+06", "1.6777216e+07"]
     );
     assert_eq!(binary_of(Float64Array::from(vec![1.5])), "3ff8000000000000");
 }
@@ -164,41 +127,19 @@ fn numerics_keep_their_scale() {
     let decimals = Decimal128Array::from(vec![0, 5, -5, 12345, -100, 10i128.pow(25)])
         .with_precision_and_scale(38, 2)
         .unwrap();
-    assert_eq!(
-        texts(decimals),
-        [
-            "0.00",
-            "0.05",
-            "-0.05",
-            "123.45",
-            "-1.00",
-            "100000000000000000000000.00"
-        ]
-    );
-    let negative_scale = Decimal128Array::from(vec![0, 12])
-        .with_precision_and_scale(10, -3)
-        .unwrap();
+    assert_eq!(texts(decimals), ["0.00", "0.05", "-0.05", "123.45", "-1.00", "100000000000000000000000.00"]);
+    let negative_scale = Decimal128Array::from(vec![0, 12]).with_precision_and_scale(10, -3).unwrap();
     assert_eq!(texts(negative_scale), ["0", "12000"]);
     let wide = Decimal256Array::from(vec![i256::from_string(&"9".repeat(50)).unwrap()])
         .with_precision_and_scale(60, 10)
         .unwrap();
-    assert_eq!(
-        texts(wide),
-        [format!("{}.{}", "9".repeat(40), "9".repeat(10))]
-    );
+    assert_eq!(texts(wide), [format!("{}.{}", "9".repeat(40), "9".repeat(10))]);
 
     let binary = |value, scale| {
-        binary_of(
-            Decimal128Array::from(vec![value])
-                .with_precision_and_scale(38, scale)
-                .unwrap(),
-        )
+        binary_of(Decimal128Array::from(vec![value]).with_precision_and_scale(38, scale).unwrap())
     };
     // ndigits, weight, sign, dscale, digits in base 10,000
-    assert_eq!(
-        binary(12345, 2),
-        "0002".to_owned() + "0000" + "0000" + "0002" + "007b" + "1194"
-    );
+    assert_eq!(binary(12345, 2), "0002".to_owned() + "0000" + "0000" + "0002" + "007b" + "1194");
     assert_eq!(binary(0, 2), "0000000000000002");
     assert_eq!(binary(-1, 4), "0001ffff400000040001");
     assert_eq!(binary(100_000_000, 0), "00010002000000000001");
@@ -207,31 +148,14 @@ fn numerics_keep_their_scale() {
         binary_as(StringArray::from(vec!["-1.5e3"]), Some("numeric")),
         "0001000040000000".to_owned() + "05dc"
     );
-    assert_eq!(
-        binary_as(StringArray::from(vec!["NaN"]), Some("numeric")),
-        "00000000c0000000"
-    );
+    assert_eq!(binary_as(StringArray::from(vec!["NaN"]), Some("numeric")), "00000000c0000000");
 }
 
 #[test]
 fn dates_and_times() {
     assert_eq!(
-        texts(Date32Array::from(vec![
-            0,
-            19_723,
-            -719_163,
-            2_932_897,
-            i32::MAX,
-            -1
-        ])),
-        [
-            "1970-01-01",
-            "2024-01-01",
-            "0001-12-31 BC",
-            "10000-01-01",
-            "infinity",
-            "1969-12-31"
-        ]
+        texts(Date32Array::from(vec![0, 19_723, -719_163, 2_932_897, i32::MAX, -1])),
+        ["1970-01-01", "2024-01-01", "0001-12-31 BC", "10000-01-01", "infinity", "1969-12-31"]
     );
     assert_eq!(
         texts(TimestampMicrosecondArray::from(vec![
@@ -251,34 +175,18 @@ fn dates_and_times() {
     );
     let zoned = TimestampMillisecondArray::from(vec![1_704_067_200_500]).with_timezone("+02:00");
     assert_eq!(texts(zoned), ["2024-01-01 00:00:00.5+00"]);
-    assert_eq!(
-        texts(TimestampSecondArray::from(vec![1])),
-        ["1970-01-01 00:00:01"]
-    );
-    assert_eq!(
-        texts(TimestampNanosecondArray::from(vec![1_999])),
-        ["1970-01-01 00:00:00.000001"]
-    );
+    assert_eq!(texts(TimestampSecondArray::from(vec![1])), ["1970-01-01 00:00:01"]);
+    assert_eq!(texts(TimestampNanosecondArray::from(vec![1_999])), ["1970-01-01 00:00:00.000001"]);
     assert_eq!(texts(Time32SecondArray::from(vec![3661])), ["01:01:01"]);
-    assert_eq!(
-        texts(Time64NanosecondArray::from(vec![1_500_000_000])),
-        ["00:00:01.5"]
-    );
+    assert_eq!(texts(Time64NanosecondArray::from(vec![1_500_000_000])), ["00:00:01.5"]);
     assert_eq!(binary_of(Date32Array::from(vec![10_958])), "00000001");
-    assert_eq!(
-        binary_of(TimestampMillisecondArray::from(vec![946_684_800_001])),
-        "00000000000003e8"
-    );
-    assert_eq!(
-        binary_of(Time32SecondArray::from(vec![1])),
-        "00000000000f4240"
-    );
+    assert_eq!(binary_of(TimestampMillisecondArray::from(vec![946_684_800_001])), "00000000000003e8");
+    assert_eq!(binary_of(Time32SecondArray::from(vec![1])), "00000000000f4240");
 }
 
 #[test]
 fn intervals_carry_signs_as_postgres_does() {
-    let interval =
-        |months, days, micros: i64| IntervalMonthDayNano::new(months, days, micros * 1000);
+    let interval = |months, days, micros: i64| IntervalMonthDayNano::new(months, days, micros * 1000);
     assert_eq!(
         texts(IntervalMonthDayNanoArray::from(vec![
             interval(0, 1, 7_384_000_000),
@@ -299,10 +207,7 @@ fn intervals_carry_signs_as_postgres_does() {
             "100:00:00"
         ]
     );
-    assert_eq!(
-        texts(DurationMillisecondArray::from(vec![90_061_500])),
-        ["25:01:01.5"]
-    );
+    assert_eq!(texts(DurationMillisecondArray::from(vec![90_061_500])), ["25:01:01.5"]);
     assert_eq!(
         binary_of(IntervalMonthDayNanoArray::from(vec![interval(1, 2, 3)])),
         "00000000000000030000000200000001"
@@ -313,16 +218,10 @@ fn intervals_carry_signs_as_postgres_does() {
 fn strings_bytes_and_their_overrides() {
     assert_eq!(texts(LargeStringArray::from(vec!["ä"])), ["ä"]);
     assert_eq!(
-        texts(StringViewArray::from(vec![
-            Some("a longer string than fits inline"),
-            None
-        ])),
+        texts(StringViewArray::from(vec![Some("a longer string than fits inline"), None])),
         ["a longer string than fits inline", "∅"]
     );
-    assert_eq!(
-        texts(BinaryArray::from(vec![&b"\x00\xffA"[..]])),
-        ["\\x00ff41"]
-    );
+    assert_eq!(texts(BinaryArray::from(vec![&b"\x00\xffA"[..]])), ["\\x00ff41"]);
     let uuid = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
     let bytes = crate::pgwire::decode::parse_uuid(uuid).unwrap();
     let fixed = || FixedSizeBinaryArray::try_from_iter([bytes].into_iter()).unwrap();
@@ -330,39 +229,23 @@ fn strings_bytes_and_their_overrides() {
     let hex = uuid.replace('-', "");
     assert_eq!(binary_as(fixed(), Some("uuid")), hex);
     assert_eq!(binary_as(StringArray::from(vec![uuid]), Some("uuid")), hex);
-    assert_eq!(
-        binary_as(StringArray::from(vec!["1"]), Some("jsonb")),
-        "0131"
-    );
+    assert_eq!(binary_as(StringArray::from(vec!["1"]), Some("jsonb")), "0131");
     assert_eq!(binary_as(StringArray::from(vec!["1"]), Some("json")), "31");
     assert_eq!(texts(NullArray::new(2)), ["∅", "∅"]);
-    let dictionary: DictionaryArray<Int8Type> = [Some("x"), None, Some("y"), Some("x")]
-        .into_iter()
-        .collect();
+    let dictionary: DictionaryArray<Int8Type> = [Some("x"), None, Some("y"), Some("x")].into_iter().collect();
     assert_eq!(texts(dictionary), ["x", "∅", "y", "x"]);
 }
 
 #[test]
 fn arrays_quote_what_needs_it() {
     let mut builder = ListBuilder::new(StringBuilder::new());
-    for value in [
-        Some("a"),
-        None,
-        Some(""),
-        Some("null"),
-        Some("a b"),
-        Some("q\"\\"),
-        Some("{,}"),
-    ] {
+    for value in [Some("a"), None, Some(""), Some("null"), Some("a b"), Some("q\"\\"), Some("{,}")] {
         builder.values().append_option(value);
     }
     builder.append(true);
     builder.append(true);
     builder.append(false);
-    assert_eq!(
-        texts(builder.finish()),
-        [r#"{a,NULL,"","null","a b","q\"\\","{,}"}"#, "{}", "∅"]
-    );
+    assert_eq!(texts(builder.finish()), [r#"{a,NULL,"","null","a b","q\"\\","{,}"}"#, "{}", "∅"]);
 
     let ints = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), None])]);
     assert_eq!(texts(ints.clone()), ["{1,NULL}"]);
@@ -377,15 +260,11 @@ fn arrays_quote_what_needs_it() {
             + "00000001"
             + "ffffffff"
     );
-    let vector =
-        ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), Some(2)])]);
+    let vector = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), Some(2)])]);
     assert_eq!(texts_as(vector.clone(), Some("int2vector")), ["1 2"]);
     let sent = "0000000100000000000000150000000200000000000000020001000000020002";
     assert_eq!(binary_as(vector, Some("int2vector")), sent);
-    assert_eq!(
-        binary_as(StringArray::from(vec!["1 2"]), Some("int2vector")),
-        sent
-    );
+    assert_eq!(binary_as(StringArray::from(vec!["1 2"]), Some("int2vector")), sent);
 
     let mut outer = ListBuilder::new(ListBuilder::new(Int32Builder::new()));
     outer.values().append_value([Some(1), Some(2)]);
@@ -415,10 +294,7 @@ fn arrays_quote_what_needs_it() {
 #[test]
 fn records_and_maps() {
     let record = StructArray::from(vec![
-        (
-            Arc::new(Field::new("a", DataType::Int32, true)),
-            Arc::new(Int32Array::from(vec![1])) as ArrayRef,
-        ),
+        (Arc::new(Field::new("a", DataType::Int32, true)), Arc::new(Int32Array::from(vec![1])) as ArrayRef),
         (
             Arc::new(Field::new("b", DataType::Utf8, true)),
             Arc::new(StringArray::from(vec!["a \"b\""])) as ArrayRef,
@@ -444,10 +320,7 @@ fn records_and_maps() {
 fn row_is_a_message() {
     let batch = RecordBatch::try_from_iter([
         ("a", Arc::new(Int32Array::from(vec![Some(42)])) as ArrayRef),
-        (
-            "b",
-            Arc::new(StringArray::from(vec![None::<&str>])) as ArrayRef,
-        ),
+        ("b", Arc::new(StringArray::from(vec![None::<&str>])) as ArrayRef),
     ])
     .unwrap();
     let encoder = BatchEncoder::new(&batch, &[Format::Text, Format::Text]).unwrap();
@@ -464,24 +337,9 @@ fn speed_of_a_million_rows() {
     let ids: Vec<i64> = (0..N_ROWS as i64).collect();
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("id", Arc::new(Int64Array::from(ids.clone()))),
-        (
-            "small",
-            Arc::new(Int32Array::from_iter_values(
-                ids.iter().map(|id| (id % 1000) as i32),
-            )),
-        ),
-        (
-            "price",
-            Arc::new(Float64Array::from_iter_values(
-                ids.iter().map(|id| *id as f64 / 7.0),
-            )),
-        ),
-        (
-            "name",
-            Arc::new(StringArray::from_iter_values(
-                ids.iter().map(|id| format!("name {id}")),
-            )),
-        ),
+        ("small", Arc::new(Int32Array::from_iter_values(ids.iter().map(|id| (id % 1000) as i32)))),
+        ("price", Arc::new(Float64Array::from_iter_values(ids.iter().map(|id| *id as f64 / 7.0)))),
+        ("name", Arc::new(StringArray::from_iter_values(ids.iter().map(|id| format!("name {id}"))))),
         (
             "at",
             Arc::new(TimestampMicrosecondArray::from_iter_values(
@@ -497,10 +355,8 @@ fn speed_of_a_million_rows() {
             ),
         ),
     ];
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|(name, array)| Field::new(*name, array.data_type().clone(), true))
-        .collect();
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
     let arrays = columns.into_iter().map(|(_, array)| array).collect();
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap();
     for format in [Format::Text, Format::Binary] {

@@ -18,13 +18,8 @@ pub(crate) const IDLE_IN_TRANSACTION_TIMEOUT: SqlState = SqlState("25P03");
 
 pub(crate) fn error_response(error: &SqlError) -> ErrorResponse {
     let severity = if error.fatal { "FATAL" } else { "ERROR" };
-    let mut fields = fields(
-        severity,
-        error.sqlstate,
-        &error.message,
-        error.detail.as_deref(),
-        error.hint.as_deref(),
-    );
+    let mut fields =
+        fields(severity, error.sqlstate, &error.message, error.detail.as_deref(), error.hint.as_deref());
     if let Some(position) = error.position {
         fields.push((b'P', position.to_string()));
     }
@@ -78,9 +73,7 @@ pub(crate) fn from_datafusion(error: DataFusionError) -> SqlError {
 
 fn message_of(error: &DataFusionError) -> String {
     match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
-            message_of(inner)
-        }
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => message_of(inner),
         DataFusionError::Shared(inner) => message_of(inner),
         DataFusionError::Collection(errors) if !errors.is_empty() => message_of(&errors[0]),
         DataFusionError::ArrowError(inner, _) => match &**inner {
@@ -104,9 +97,7 @@ fn message_of(error: &DataFusionError) -> String {
 
 fn sqlstate_of(error: &DataFusionError) -> SqlState {
     match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
-            sqlstate_of(inner)
-        }
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => sqlstate_of(inner),
         DataFusionError::Shared(inner) => sqlstate_of(inner),
         DataFusionError::Collection(errors) if !errors.is_empty() => sqlstate_of(&errors[0]),
         DataFusionError::ArrowError(inner, _) => match &**inner {
@@ -115,9 +106,7 @@ fn sqlstate_of(error: &DataFusionError) -> SqlState {
             ArrowError::CastError(_) | ArrowError::ParseError(_) => SqlState::INVALID_TEXT,
             ArrowError::MemoryError(_) => SqlState::OUT_OF_MEMORY,
             ArrowError::NotYetImplemented(_) => SqlState::FEATURE_NOT_SUPPORTED,
-            ArrowError::InvalidArgumentError(_) | ArrowError::ComputeError(_) => {
-                SqlState::DATA_EXCEPTION
-            }
+            ArrowError::InvalidArgumentError(_) | ArrowError::ComputeError(_) => SqlState::DATA_EXCEPTION,
             ArrowError::IoError(..) => SqlState::IO_ERROR,
             _ => SqlState::INTERNAL_ERROR,
         },
@@ -125,8 +114,9 @@ fn sqlstate_of(error: &DataFusionError) -> SqlState {
         DataFusionError::NotImplemented(_) => SqlState::FEATURE_NOT_SUPPORTED,
         DataFusionError::SchemaError(inner, _) => match &**inner {
             SchemaError::AmbiguousReference { .. } => SqlState::AMBIGUOUS_COLUMN,
-            SchemaError::DuplicateQualifiedField { .. }
-            | SchemaError::DuplicateUnqualifiedField { .. } => SqlState::DUPLICATE_COLUMN,
+            SchemaError::DuplicateQualifiedField { .. } | SchemaError::DuplicateUnqualifiedField { .. } => {
+                SqlState::DUPLICATE_COLUMN
+            }
             SchemaError::FieldNotFound { .. } => SqlState::UNDEFINED_COLUMN,
         },
         DataFusionError::Configuration(_) => SqlState::INVALID_PARAMETER,
@@ -144,8 +134,7 @@ mod tests {
 
     #[test]
     fn own_error_is_found_under_contexts() {
-        let own = SqlError::new(SqlState::UNDEFINED_TABLE, "relation \"x\" does not exist")
-            .with_position(7);
+        let own = SqlError::new(SqlState::UNDEFINED_TABLE, "relation \"x\" does not exist").with_position(7);
         let wrapped = DataFusionError::External(Box::new(own.clone()))
             .context("while planning")
             .context("while running");

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
-    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete,
-    PortalSuspended, TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
+    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended,
+    TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
 };
 use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
@@ -21,9 +21,7 @@ use crate::pgwire::decode::parameter;
 use crate::pgwire::encode::Format;
 use crate::pgwire::transfer::{Portal, PortalState, RowStream, put_row_description};
 use crate::pgwire::types::column_type;
-use crate::session::api::{
-    Described, Parsed, PgType, Response, RowsTag, SqlError, TransactionStatus,
-};
+use crate::session::api::{Described, Parsed, PgType, Response, RowsTag, SqlError, TransactionStatus};
 
 /// The prepared statements of a connection by name; the unnamed one is "".
 #[derive(Default)]
@@ -55,10 +53,7 @@ impl Prepared {
 }
 
 impl<S: AsyncRead + AsyncWrite> Connection<S> {
-    pub(crate) async fn extended_query(
-        &mut self,
-        message: PgWireFrontendMessage,
-    ) -> Result<(), Failure> {
+    pub(crate) async fn extended_query(&mut self, message: PgWireFrontendMessage) -> Result<(), Failure> {
         match message {
             PgWireFrontendMessage::Parse(message) => self.parse(message).await,
             PgWireFrontendMessage::Bind(message) => Ok(self.bind(message)?),
@@ -66,9 +61,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             PgWireFrontendMessage::Execute(message) => self.execute(message).await,
             PgWireFrontendMessage::Close(message) => Ok(self.close_named(message)?),
             PgWireFrontendMessage::Flush(_) => self.flush().await,
-            _ => Err(protocol_violation("unexpected message of the frontend")
-                .fatal()
-                .into()),
+            _ => Err(protocol_violation("unexpected message of the frontend").fatal().into()),
         }
     }
 
@@ -107,24 +100,17 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let statement = match parsed.pop() {
             None => Statement {
                 parsed: None,
-                described: Arc::new(Described {
-                    params: Vec::new(),
-                    columns: None,
-                }),
+                described: Arc::new(Described { params: Vec::new(), columns: None }),
             },
             Some(parsed) => {
                 let running = Running::start(&self.backend, self.session.statement_timeout());
                 let describing = self.session.describe(&parsed, &params);
                 let described = self.inbound.race(&running, describing).await??;
-                Statement {
-                    parsed: Some(parsed),
-                    described: Arc::new(described),
-                }
+                Statement { parsed: Some(parsed), described: Arc::new(described) }
             }
         };
         self.statements.statements.insert(name, statement);
-        self.outbound
-            .put(PgWireBackendMessage::ParseComplete(ParseComplete::new()));
+        self.outbound.put(PgWireBackendMessage::ParseComplete(ParseComplete::new()));
         Ok(())
     }
 
@@ -143,11 +129,8 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         }
         let formats = formats(&message.parameter_format_codes, types.len(), "parameter")?;
         let mut params = Vec::with_capacity(types.len());
-        for (n, (value, (pg_type, format))) in message
-            .parameters
-            .iter()
-            .zip(types.iter().zip(&formats))
-            .enumerate()
+        for (n, (value, (pg_type, format))) in
+            message.parameters.iter().zip(types.iter().zip(&formats)).enumerate()
         {
             let value = parameter(value.as_deref(), *format, pg_type);
             params.push(value.map_err(|error| match error.detail {
@@ -170,8 +153,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             state: PortalState::Bound,
         };
         self.portals.insert(portal_name, portal);
-        self.outbound
-            .put(PgWireBackendMessage::BindComplete(BindComplete::new()));
+        self.outbound.put(PgWireBackendMessage::BindComplete(BindComplete::new()));
         Ok(())
     }
 
@@ -182,8 +164,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 let described = Arc::clone(&self.statements.get(&name)?.described);
                 let types = described.params.iter().map(PgType::oid).collect();
                 let message = ParameterDescription::new(types);
-                self.outbound
-                    .put(PgWireBackendMessage::ParameterDescription(message));
+                self.outbound.put(PgWireBackendMessage::ParameterDescription(message));
                 (described, &[][..])
             }
             TARGET_TYPE_BYTE_PORTAL => {
@@ -191,9 +172,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 (Arc::clone(&portal.statement.described), &portal.formats[..])
             }
             other => {
-                return Err(protocol_violation(format!(
-                    "invalid DESCRIBE message subtype {other}"
-                )));
+                return Err(protocol_violation(format!("invalid DESCRIBE message subtype {other}")));
             }
         };
         match &described.columns {
@@ -201,9 +180,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 let formats = formats(codes, columns.fields().len(), "result")?;
                 put_row_description(columns, &formats, &mut self.outbound.buffer)?;
             }
-            None => self
-                .outbound
-                .put(PgWireBackendMessage::NoData(NoData::new())),
+            None => self.outbound.put(PgWireBackendMessage::NoData(NoData::new())),
         }
         Ok(())
     }
@@ -230,8 +207,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
     ) -> Result<(), Failure> {
         let Some(parsed) = portal.statement.parsed.clone() else {
             let message = EmptyQueryResponse::new();
-            self.outbound
-                .put(PgWireBackendMessage::EmptyQueryResponse(message));
+            self.outbound.put(PgWireBackendMessage::EmptyQueryResponse(message));
             return Ok(());
         };
         let running = Running::start(&self.backend, self.session.statement_timeout());
@@ -274,26 +250,20 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 let formats = formats(&portal.formats, schema.fields().len(), "result")?;
                 self.put_notices();
                 let rows = Box::new(RowStream::new(rows, formats, tag));
-                self.send_portion(&running, portal, rows, n_rows_max)
-                    .await?;
+                self.send_portion(&running, portal, rows, n_rows_max).await?;
             }
             Response::Command { tag } => self.put_complete(tag),
             Response::CopyOut { rows, options } => {
                 let tag = self.copy_out(&running, rows, options).await?;
                 self.put_complete(tag);
             }
-            Response::CopyIn {
-                schema,
-                options,
-                sink,
-            } => {
+            Response::CopyIn { schema, options, sink } => {
                 let tag = self.copy_in(&running, schema, options, sink).await?;
                 self.put_complete(tag);
             }
             Response::Empty => {
                 let message = EmptyQueryResponse::new();
-                self.outbound
-                    .put(PgWireBackendMessage::EmptyQueryResponse(message));
+                self.outbound.put(PgWireBackendMessage::EmptyQueryResponse(message));
             }
         }
         Ok(())
@@ -314,8 +284,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         } else {
             portal.state = PortalState::Suspended(rows);
             self.put_notices();
-            self.outbound
-                .put(PgWireBackendMessage::PortalSuspended(PortalSuspended::new()));
+            self.outbound.put(PgWireBackendMessage::PortalSuspended(PortalSuspended::new()));
         }
         Ok(())
     }
@@ -327,13 +296,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             TARGET_TYPE_BYTE_STATEMENT => drop(self.statements.statements.remove(&name)),
             TARGET_TYPE_BYTE_PORTAL => drop(self.portals.remove(&name)),
             other => {
-                return Err(protocol_violation(format!(
-                    "invalid CLOSE message subtype {other}"
-                )));
+                return Err(protocol_violation(format!("invalid CLOSE message subtype {other}")));
             }
         }
-        self.outbound
-            .put(PgWireBackendMessage::CloseComplete(CloseComplete::new()));
+        self.outbound.put(PgWireBackendMessage::CloseComplete(CloseComplete::new()));
         Ok(())
     }
 }
@@ -354,9 +320,8 @@ fn formats(codes: &[i16], n: usize, of: &str) -> Result<Vec<Format>, SqlError> {
         [] => Ok(vec![Format::Text; n]),
         [code] => Ok(vec![format(*code)?; n]),
         codes if codes.len() == n => codes.iter().map(|code| format(*code)).collect(),
-        codes => Err(protocol_violation(format!(
-            "bind message has {} {of} formats but needs {n}",
-            codes.len()
-        ))),
+        codes => {
+            Err(protocol_violation(format!("bind message has {} {of} formats but needs {n}", codes.len())))
+        }
     }
 }

@@ -44,22 +44,10 @@ pub struct Server {
 
 impl Server {
     /// `shutdown` ends the server: running statements are cancelled with 57P01.
-    pub fn new(
-        config: ServerConfig,
-        factory: Arc<dyn SessionFactory>,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn new(config: ServerConfig, factory: Arc<dyn SessionFactory>, shutdown: CancellationToken) -> Self {
         let connections = Connections::new(config.n_connections_max, shutdown.clone());
-        let shared = Shared {
-            factory,
-            connections,
-            pids: RandomPidSecretKeyGenerator::default(),
-        };
-        Server {
-            config,
-            shared: Arc::new(shared),
-            shutdown,
-        }
+        let shared = Shared { factory, connections, pids: RandomPidSecretKeyGenerator::default() };
+        Server { config, shared: Arc::new(shared), shutdown }
     }
 
     pub fn connections(&self) -> Arc<Connections> {
@@ -94,14 +82,8 @@ impl Server {
                 log_panic(ended);
             }
         };
-        if timeout(self.config.shutdown_time_max, all_ended)
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                n_connections = tasks.len(),
-                "connections dropped at shutdown"
-            );
+        if timeout(self.config.shutdown_time_max, all_ended).await.is_err() {
+            tracing::warn!(n_connections = tasks.len(), "connections dropped at shutdown");
         }
         tasks.shutdown().await;
     }

@@ -28,8 +28,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let statements = self.session.parse(sql)?;
         let Some((last, before)) = statements.split_last() else {
             let message = EmptyQueryResponse::new();
-            self.outbound
-                .put(PgWireBackendMessage::EmptyQueryResponse(message));
+            self.outbound.put(PgWireBackendMessage::EmptyQueryResponse(message));
             return self.end_of_request().await;
         };
         for statement in before {
@@ -48,8 +47,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             Some(tag) => self.put_complete(tag),
             None => {
                 let message = EmptyQueryResponse::new();
-                self.outbound
-                    .put(PgWireBackendMessage::EmptyQueryResponse(message));
+                self.outbound.put(PgWireBackendMessage::EmptyQueryResponse(message));
             }
         }
     }
@@ -69,14 +67,10 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 Some(tag.complete(n_rows))
             }
             Response::Command { tag } => Some(tag),
-            Response::CopyOut { rows, options } => {
-                Some(self.copy_out(&running, rows, options).await?)
+            Response::CopyOut { rows, options } => Some(self.copy_out(&running, rows, options).await?),
+            Response::CopyIn { schema, options, sink } => {
+                Some(self.copy_in(&running, schema, options, sink).await?)
             }
-            Response::CopyIn {
-                schema,
-                options,
-                sink,
-            } => Some(self.copy_in(&running, schema, options, sink).await?),
             Response::Empty => None,
         };
         Ok(tag)

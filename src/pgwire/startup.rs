@@ -9,8 +9,8 @@ use pgwire::api::{ClientInfo, DefaultClient, PidSecretKeyGenerator, RandomPidSec
 use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::response::{GssEncResponse, SslResponse};
 use pgwire::messages::startup::{
-    Authentication, BackendKeyData, GssEncRequest, NegotiateProtocolVersion, ParameterStatus,
-    SslRequest, Startup,
+    Authentication, BackendKeyData, GssEncRequest, NegotiateProtocolVersion, ParameterStatus, SslRequest,
+    Startup,
 };
 use pgwire::messages::{DecodeContext, Message, PgWireBackendMessage, ProtocolVersion};
 use tidemill_core::SqlState;
@@ -62,10 +62,7 @@ pub(crate) async fn start<S: AsyncRead + AsyncWrite>(
         Ok(None) => None,
         Ok(Some((registration, session))) => {
             let backend = Arc::clone(&registration.backend);
-            Some((
-                Connection::new(inbound, outbound, backend, session),
-                registration,
-            ))
+            Some((Connection::new(inbound, outbound, backend, session), registration))
         }
         Err(Failure::Error(error)) => {
             let message = error_response(&error.fatal());
@@ -90,21 +87,13 @@ async fn greet<S: AsyncRead + AsyncWrite>(
     };
     let version = negotiate(&startup, outbound);
     let mut parameters = startup.parameters;
-    let user = parameters
-        .remove("user")
-        .filter(|user| !user.is_empty())
-        .ok_or_else(|| {
-            let message = "no PostgreSQL user name specified in startup packet";
-            SqlError::new(SqlState::INVALID_AUTHORIZATION, message)
-        })?;
-    let database = parameters
-        .remove("database")
-        .filter(|name| !name.is_empty());
+    let user = parameters.remove("user").filter(|user| !user.is_empty()).ok_or_else(|| {
+        let message = "no PostgreSQL user name specified in startup packet";
+        SqlError::new(SqlState::INVALID_AUTHORIZATION, message)
+    })?;
+    let database = parameters.remove("database").filter(|name| !name.is_empty());
     let database = database.unwrap_or_else(|| user.clone());
-    if matches!(
-        parameters.remove("replication").as_deref(),
-        Some("database" | "true" | "on" | "1")
-    ) {
+    if matches!(parameters.remove("replication").as_deref(), Some("database" | "true" | "on" | "1")) {
         let message = "replication connections are not supported";
         return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message).into());
     }
@@ -118,19 +107,13 @@ async fn greet<S: AsyncRead + AsyncWrite>(
     let mut client = DefaultClient::<()>::new(peer, false);
     client.set_protocol_version(version);
     let (pid, secret) = shared.pids.generate(&client);
-    let registration = shared
-        .connections
-        .register(pid, secret.to_bytes(), peer)
-        .ok_or_else(|| {
-            let message = "sorry, too many clients already";
-            SqlError::new(SqlState::TOO_MANY_CONNECTIONS, message)
-                .with_hint("Close idle connections, use a pool, or raise max_connections.")
-        })?;
+    let registration = shared.connections.register(pid, secret.to_bytes(), peer).ok_or_else(|| {
+        let message = "sorry, too many clients already";
+        SqlError::new(SqlState::TOO_MANY_CONNECTIONS, message)
+            .with_hint("Close idle connections, use a pool, or raise max_connections.")
+    })?;
 
-    let application_name = parameters
-        .get("application_name")
-        .cloned()
-        .unwrap_or_default();
+    let application_name = parameters.get("application_name").cloned().unwrap_or_default();
     let startup = StartupParams {
         user: user.clone(),
         database,
@@ -142,17 +125,12 @@ async fn greet<S: AsyncRead + AsyncWrite>(
     let session = shared.factory.connect(startup).await?;
 
     outbound.put(PgWireBackendMessage::Authentication(Authentication::Ok));
-    let own = [
-        ("application_name", application_name.as_str()),
-        ("session_authorization", &user),
-    ];
+    let own = [("application_name", application_name.as_str()), ("session_authorization", &user)];
     for (name, value) in PARAMETERS.into_iter().chain(own) {
         let message = ParameterStatus::new(name.to_owned(), value.to_owned());
         outbound.put(PgWireBackendMessage::ParameterStatus(message));
     }
-    outbound.put(PgWireBackendMessage::BackendKeyData(BackendKeyData::new(
-        pid, secret,
-    )));
+    outbound.put(PgWireBackendMessage::BackendKeyData(BackendKeyData::new(pid, secret)));
     Ok(Some((registration, session)))
 }
 
@@ -166,9 +144,7 @@ async fn first_message<S: AsyncRead + AsyncWrite>(
     let (mut asked_ssl, mut asked_gss) = (false, false);
     loop {
         let buffer = inbound.peek(8).await?;
-        let header = buffer
-            .first_chunk::<8>()
-            .expect("eight bytes were asked for");
+        let header = buffer.first_chunk::<8>().expect("eight bytes were asked for");
         let [l0, l1, l2, l3, code @ ..] = *header;
         let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
         let code = i32::from_be_bytes(code);
@@ -208,15 +184,13 @@ async fn first_message<S: AsyncRead + AsyncWrite>(
             }
             code if code >> 16 != 3 => {
                 let (major, minor) = (code >> 16, code & 0xffff);
-                let message = format!(
-                    "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2"
-                );
+                let message =
+                    format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2");
                 return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message).into());
             }
             _ => {
                 let startup = Startup::decode(&mut message, &context).map_err(invalid)?;
-                let startup =
-                    startup.ok_or_else(|| protocol_violation("incomplete startup packet"))?;
+                let startup = startup.ok_or_else(|| protocol_violation("incomplete startup packet"))?;
                 return Ok(Some(startup));
             }
         }
@@ -231,12 +205,8 @@ fn negotiate<S: AsyncWrite>(startup: &Startup, outbound: &mut Outbound<S>) -> Pr
         0 | 1 => ProtocolVersion::PROTOCOL3_0,
         2.. => ProtocolVersion::PROTOCOL3_2,
     };
-    let unknown: Vec<String> = startup
-        .parameters
-        .keys()
-        .filter(|name| name.starts_with("_pq_."))
-        .cloned()
-        .collect();
+    let unknown: Vec<String> =
+        startup.parameters.keys().filter(|name| name.starts_with("_pq_.")).cloned().collect();
     if version.version_number().1 != asked || !unknown.is_empty() {
         let message = NegotiateProtocolVersion::new(version.into(), unknown);
         outbound.put(PgWireBackendMessage::NegotiateProtocolVersion(message));
@@ -267,8 +237,9 @@ fn command_line(options: &str) -> Result<BTreeMap<String, String>, SqlError> {
         };
         let Some((name, value)) = setting.split_once('=').filter(|_| word.starts_with('-')) else {
             let message = format!("invalid command-line argument for server process: {word}");
-            return Err(SqlError::new(SqlState::SYNTAX_ERROR, message)
-                .with_hint("Write options as -c name=value."));
+            return Err(
+                SqlError::new(SqlState::SYNTAX_ERROR, message).with_hint("Write options as -c name=value.")
+            );
         };
         settings.insert(name.replace('-', "_"), value.to_owned());
     }
@@ -283,14 +254,8 @@ mod tests {
     fn options_are_settings() {
         let settings = command_line("-c a=1 -cb=x\\ y --search-path=s -c c=").unwrap();
         let expected = [("a", "1"), ("b", "x y"), ("c", ""), ("search_path", "s")];
-        assert_eq!(
-            settings,
-            expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
-        );
-        assert_eq!(
-            command_line("-z").unwrap_err().sqlstate,
-            SqlState::SYNTAX_ERROR
-        );
+        assert_eq!(settings, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        assert_eq!(command_line("-z").unwrap_err().sqlstate, SqlState::SYNTAX_ERROR);
         assert!(command_line("a=1").is_err());
     }
 }

@@ -50,10 +50,7 @@ impl SessionFactory for Factory {
             let message = format!("database \"{}\" does not exist", startup.database);
             return Err(SqlError::new(SqlState::UNDEFINED_DATABASE, message));
         }
-        let changes = startup
-            .options
-            .into_iter()
-            .filter(|(name, _)| name == "TimeZone");
+        let changes = startup.options.into_iter().filter(|(name, _)| name == "TimeZone");
         Ok(Box::new(Puppet {
             world: Arc::clone(&self.0),
             status: TransactionStatus::Idle,
@@ -73,18 +70,13 @@ struct Puppet {
 }
 
 fn two_columns() -> SchemaRef {
-    let fields = vec![
-        Field::new("n", DataType::Int32, true),
-        Field::new("name", DataType::Utf8, true),
-    ];
+    let fields = vec![Field::new("n", DataType::Int32, true), Field::new("name", DataType::Utf8, true)];
     Arc::new(Schema::new(fields))
 }
 
 fn numbered(range: std::ops::Range<i32>) -> RecordBatch {
     let numbers: ArrayRef = Arc::new(Int32Array::from_iter_values(range.clone()));
-    let names: ArrayRef = Arc::new(StringArray::from_iter_values(
-        range.map(|n| format!("row {n}")),
-    ));
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values(range.map(|n| format!("row {n}"))));
     RecordBatch::try_new(two_columns(), vec![numbers, names]).unwrap()
 }
 
@@ -115,16 +107,11 @@ impl Puppet {
 impl SessionApi for Puppet {
     fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>, SqlError> {
         if let Some(at) = sql.find("syntax") {
-            return Err(SqlError::new(
-                SqlState::SYNTAX_ERROR,
-                "syntax error at or near \"syntax\"",
-            )
-            .with_position(at + 1));
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "syntax error at or near \"syntax\"")
+                .with_position(at + 1));
         }
         let statements = sql.split(';').map(str::trim).filter(|sql| !sql.is_empty());
-        Ok(statements
-            .map(|sql| Parsed::new(sql, sql.to_owned()))
-            .collect())
+        Ok(statements.map(|sql| Parsed::new(sql, sql.to_owned())).collect())
     }
 
     async fn describe(
@@ -145,17 +132,11 @@ impl SessionApi for Puppet {
                 field.with_metadata([("pg_type".to_owned(), pg.name().to_owned())].into())
             });
             let columns = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-            return Ok(Described {
-                params: types,
-                columns: Some(columns),
-            });
+            return Ok(Described { params: types, columns: Some(columns) });
         }
         let has_rows = ["rows", "tail", "endless", "midway", "other"];
         let has_rows = has_rows.iter().any(|word| sql.starts_with(word));
-        Ok(Described {
-            params: Vec::new(),
-            columns: has_rows.then(two_columns),
-        })
+        Ok(Described { params: Vec::new(), columns: has_rows.then(two_columns) })
     }
 
     async fn execute(
@@ -164,33 +145,14 @@ impl SessionApi for Puppet {
         params: Vec<ScalarValue>,
         _cancel: &CancellationToken,
     ) -> Result<Response, SqlError> {
-        self.world
-            .log
-            .lock()
-            .unwrap()
-            .push(statement.sql().to_owned());
-        let (word, rest) = statement
-            .sql()
-            .split_once(' ')
-            .unwrap_or((statement.sql(), ""));
-        let command = |tag: &str| {
-            Ok(Response::Command {
-                tag: tag.to_owned(),
-            })
-        };
-        let select = |rows| {
-            Ok(Response::Rows {
-                schema: two_columns(),
-                rows,
-                tag: RowsTag::SELECT,
-            })
-        };
+        self.world.log.lock().unwrap().push(statement.sql().to_owned());
+        let (word, rest) = statement.sql().split_once(' ').unwrap_or((statement.sql(), ""));
+        let command = |tag: &str| Ok(Response::Command { tag: tag.to_owned() });
+        let select = |rows| Ok(Response::Rows { schema: two_columns(), rows, tag: RowsTag::SELECT });
         match word {
             "rows" => {
                 let n: i32 = rest.parse().unwrap();
-                let batches = (0..n)
-                    .step_by(1000)
-                    .map(move |at| Ok(numbered(at..n.min(at + 1000))));
+                let batches = (0..n).step_by(1000).map(move |at| Ok(numbered(at..n.min(at + 1000))));
                 select(self.rows(stream::iter(batches)))
             }
             "tail" => {
@@ -214,11 +176,7 @@ impl SessionApi for Puppet {
             "other" => {
                 let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
                 let rows = RecordBatchStreamAdapter::new(Arc::clone(&schema), stream::empty());
-                Ok(Response::Rows {
-                    schema,
-                    rows: Box::pin(rows),
-                    tag: RowsTag::SELECT,
-                })
+                Ok(Response::Rows { schema, rows: Box::pin(rows), tag: RowsTag::SELECT })
             }
             "echo" => {
                 let described = self.describe(statement, &[]).await?;
@@ -230,27 +188,16 @@ impl SessionApi for Puppet {
                     .map(|(field, value)| field.as_ref().clone().with_data_type(value.data_type()))
                     .collect();
                 let schema = Arc::new(Schema::new(fields));
-                let columns = params
-                    .iter()
-                    .map(|value| value.to_array().unwrap())
-                    .collect();
+                let columns = params.iter().map(|value| value.to_array().unwrap()).collect();
                 let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
-                let rows =
-                    RecordBatchStreamAdapter::new(Arc::clone(&schema), stream::iter([Ok(batch)]));
-                Ok(Response::Rows {
-                    schema,
-                    rows: Box::pin(rows),
-                    tag: RowsTag::SELECT,
-                })
+                let rows = RecordBatchStreamAdapter::new(Arc::clone(&schema), stream::iter([Ok(batch)]));
+                Ok(Response::Rows { schema, rows: Box::pin(rows), tag: RowsTag::SELECT })
             }
             "hang" => std::future::pending().await,
-            "fail" => Err(SqlError::new(
-                SqlState::UNDEFINED_TABLE,
-                "relation \"x\" does not exist",
-            )
-            .with_position(6)
-            .with_detail("There are none.")
-            .with_hint("Did you mean \"y\"?")),
+            "fail" => Err(SqlError::new(SqlState::UNDEFINED_TABLE, "relation \"x\" does not exist")
+                .with_position(6)
+                .with_detail("There are none.")
+                .with_hint("Did you mean \"y\"?")),
             "panic" => panic!("the puppet's strings are tangled"),
             "begin" | "BEGIN" | "START" => {
                 self.status = TransactionStatus::Transaction;
@@ -274,18 +221,12 @@ impl SessionApi for Puppet {
             }
             "copy_out" => {
                 let batches = (0..3).map(|n| Ok(numbered(n..n + 1)));
-                Ok(Response::CopyOut {
-                    rows: self.rows(stream::iter(batches)),
-                    options: copy(rest),
-                })
+                Ok(Response::CopyOut { rows: self.rows(stream::iter(batches)), options: copy(rest) })
             }
             "copy_in" => Ok(Response::CopyIn {
                 schema: two_columns(),
                 options: copy(rest),
-                sink: Box::new(Collector {
-                    world: Arc::clone(&self.world),
-                    rows: Vec::new(),
-                }),
+                sink: Box::new(Collector { world: Arc::clone(&self.world), rows: Vec::new() }),
             }),
             _ => command("DONE"),
         }
@@ -296,11 +237,7 @@ impl SessionApi for Puppet {
     }
 
     fn failed(&mut self, error: &SqlError) {
-        self.world
-            .log
-            .lock()
-            .unwrap()
-            .push(format!("failed {}", error.sqlstate));
+        self.world.log.lock().unwrap().push(format!("failed {}", error.sqlstate));
         if self.status == TransactionStatus::Transaction {
             self.status = TransactionStatus::Error;
         }
@@ -395,24 +332,11 @@ async fn stage_for(n_connections_max: usize) -> Stage {
     let address = listener.local_addr().unwrap();
     let world = Arc::new(World::default());
     let shutdown = CancellationToken::new();
-    let config = ServerConfig {
-        n_connections_max,
-        ..ServerConfig::default()
-    };
-    let server = Server::new(
-        config,
-        Arc::new(Factory(Arc::clone(&world))),
-        shutdown.clone(),
-    );
+    let config = ServerConfig { n_connections_max, ..ServerConfig::default() };
+    let server = Server::new(config, Arc::new(Factory(Arc::clone(&world))), shutdown.clone());
     let connections = server.connections();
     let server = tokio::spawn(server.serve(listener));
-    Stage {
-        address,
-        world,
-        connections,
-        shutdown,
-        server,
-    }
+    Stage { address, world, connections, shutdown, server }
 }
 
 async fn stage() -> Stage {
@@ -437,17 +361,9 @@ impl Stage {
         tokio::task::spawn_blocking(move || {
             use std::io::Write;
             use std::process::Stdio;
-            let child = command
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
+            let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = child.spawn().unwrap();
-            child
-                .stdin
-                .take()
-                .unwrap()
-                .write_all(input.as_bytes())
-                .unwrap();
+            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
             child.wait_with_output().unwrap()
         })
         .await
@@ -458,21 +374,14 @@ impl Stage {
     async fn until(&self, what: &str, condition: impl Fn(&Stage) -> bool) {
         let start = Instant::now();
         while !condition(self) {
-            assert!(
-                start.elapsed() < Duration::from_secs(10),
-                "waited in vain: {what}"
-            );
+            assert!(start.elapsed() < Duration::from_secs(10), "waited in vain: {what}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 }
 
 fn state(error: &tokio_postgres::Error) -> &str {
-    error
-        .as_db_error()
-        .unwrap_or_else(|| panic!("{error:?}"))
-        .code()
-        .code()
+    error.as_db_error().unwrap_or_else(|| panic!("{error:?}")).code().code()
 }
 
 fn summary(messages: &[SimpleQueryMessage]) -> Vec<String> {
@@ -495,27 +404,13 @@ fn summary(messages: &[SimpleQueryMessage]) -> Vec<String> {
 async fn simple_query_of_several_statements() {
     let stage = stage().await;
     let client = stage.client().await;
-    let messages = client
-        .simple_query("rows 2; nothing; rows 0")
-        .await
-        .unwrap();
+    let messages = client.simple_query("rows 2; nothing; rows 0").await.unwrap();
     assert_eq!(
         summary(&messages),
-        [
-            "2 columns",
-            "0|row 0",
-            "1|row 1",
-            "complete 2",
-            "complete 0",
-            "2 columns",
-            "complete 0"
-        ]
+        ["2 columns", "0|row 0", "1|row 1", "complete 2", "complete 0", "2 columns", "complete 0"]
     );
     // The request ends once, before its last answer.
-    assert_eq!(
-        *stage.world.log.lock().unwrap(),
-        ["rows 2", "nothing", "rows 0", "end"]
-    );
+    assert_eq!(*stage.world.log.lock().unwrap(), ["rows 2", "nothing", "rows 0", "end"]);
     let messages = client.simple_query(" ; ").await.unwrap();
     assert_eq!(summary(&messages), ["complete 0"]);
 }
@@ -527,15 +422,9 @@ async fn failing_statement_stops_the_rest_and_keeps_what_was_answered() {
     // psql shows the answers before the error.
     assert_eq!(String::from_utf8_lossy(&output.stdout), "0|row 0\n");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        stderr.contains("ERROR:  relation \"x\" does not exist"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("ERROR:  relation \"x\" does not exist"), "{stderr}");
     assert!(stderr.contains("HINT:  Did you mean \"y\"?"), "{stderr}");
-    assert_eq!(
-        *stage.world.log.lock().unwrap(),
-        ["rows 1", "fail", "failed 42P01", "end"]
-    );
+    assert_eq!(*stage.world.log.lock().unwrap(), ["rows 1", "fail", "failed 42P01", "end"]);
 }
 
 #[tokio::test]
@@ -548,10 +437,7 @@ async fn error_carries_all_its_parts() {
     assert_eq!(error.severity(), "ERROR");
     assert_eq!(error.detail(), Some("There are none."));
     assert_eq!(error.hint(), Some("Did you mean \"y\"?"));
-    assert_eq!(
-        error.position(),
-        Some(&tokio_postgres::error::ErrorPosition::Original(6))
-    );
+    assert_eq!(error.position(), Some(&tokio_postgres::error::ErrorPosition::Original(6)));
     let error = client.simple_query("a syntax").await.unwrap_err();
     assert_eq!(state(&error), "42601");
     client.simple_query("rows 1").await.unwrap();
@@ -581,17 +467,10 @@ async fn rows_are_seen_while_the_stream_waits() {
     let client = stage.client().await;
     let mut rows = std::pin::pin!(client.query_raw("tail", &[] as &[&i32]).await.unwrap());
     // The stream has not ended: the first row must not wait for it.
-    let first = timeout(Duration::from_secs(5), rows.try_next())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let first = timeout(Duration::from_secs(5), rows.try_next()).await.unwrap().unwrap().unwrap();
     assert_eq!(first.get::<_, i32>(0), 0);
     stage.world.go_on.notify_one();
-    assert_eq!(
-        rows.try_next().await.unwrap().unwrap().get::<_, &str>(1),
-        "row 1"
-    );
+    assert_eq!(rows.try_next().await.unwrap().unwrap().get::<_, &str>(1), "row 1");
     assert!(rows.try_next().await.unwrap().is_none());
 }
 
@@ -605,9 +484,7 @@ async fn cancel_ends_a_stream_and_an_execution() {
         let cancel = client.cancel_token();
         let running = client.simple_query(sql);
         let cancelling = async {
-            stage
-                .until("statement runs", |s| s.connections.list()[0].is_busy())
-                .await;
+            stage.until("statement runs", |s| s.connections.list()[0].is_busy()).await;
             stage
                 .until("stream runs", |s| {
                     sql == "hang" || s.world.n_streams_alive.load(Ordering::SeqCst) == 1
@@ -618,10 +495,7 @@ async fn cancel_ends_a_stream_and_an_execution() {
         let (result, ()) = tokio::join!(running, cancelling);
         let error = result.unwrap_err();
         assert_eq!(state(&error), "57014", "{sql}");
-        assert_eq!(
-            error.as_db_error().unwrap().message(),
-            "canceling statement due to user request"
-        );
+        assert_eq!(error.as_db_error().unwrap().message(), "canceling statement due to user request");
         assert_eq!(stage.world.n_streams_alive.load(Ordering::SeqCst), 0);
     }
     // Now nothing runs, so it must not hit what comes.
@@ -669,17 +543,11 @@ async fn client_that_idles_in_a_transaction_is_disconnected() {
     let stage = stage().await;
     let mut socket = startup(&stage, 0, &[]).await;
     read_until_ready(&mut socket).await;
-    socket
-        .write_all(b"Q\0\0\0\x16timeout 50; begin\0")
-        .await
-        .unwrap();
+    socket.write_all(b"Q\0\0\0\x16timeout 50; begin\0").await.unwrap();
     let mut answer = Vec::new();
     let all = timeout(Duration::from_secs(5), socket.read_to_end(&mut answer));
     all.await.unwrap().unwrap();
-    assert!(
-        String::from_utf8_lossy(&answer).contains("25P03"),
-        "{answer:?}"
-    );
+    assert!(String::from_utf8_lossy(&answer).contains("25P03"), "{answer:?}");
 }
 
 #[tokio::test]
@@ -690,20 +558,10 @@ async fn client_that_leaves_takes_its_stream_along() {
         let (client, connection) = config.connect(NoTls).await.unwrap();
         let connection = tokio::spawn(connection);
         let running = tokio::spawn(async move { client.simple_query(sql).await });
-        stage
-            .until("stream runs", |s| {
-                s.world.n_streams_alive.load(Ordering::SeqCst) == 1
-            })
-            .await;
+        stage.until("stream runs", |s| s.world.n_streams_alive.load(Ordering::SeqCst) == 1).await;
         connection.abort();
-        stage
-            .until("stream dropped", |s| {
-                s.world.n_streams_alive.load(Ordering::SeqCst) == 0
-            })
-            .await;
-        stage
-            .until("place is free", |s| s.connections.is_empty())
-            .await;
+        stage.until("stream dropped", |s| s.world.n_streams_alive.load(Ordering::SeqCst) == 0).await;
+        stage.until("place is free", |s| s.connections.is_empty()).await;
         running.abort();
     }
     assert_eq!(stage.world.n_sessions_closed.load(Ordering::SeqCst), 2);
@@ -714,19 +572,12 @@ async fn shutdown_ends_statements_and_idle_clients() {
     let stage = stage().await;
     let (busy, idle) = (stage.client().await, stage.client().await);
     let running = tokio::spawn(async move { busy.simple_query("endless").await });
-    stage
-        .until("stream runs", |s| {
-            s.world.n_streams_alive.load(Ordering::SeqCst) == 1
-        })
-        .await;
+    stage.until("stream runs", |s| s.world.n_streams_alive.load(Ordering::SeqCst) == 1).await;
     stage.shutdown.cancel();
     let error = running.await.unwrap().unwrap_err();
     assert_eq!(state(&error), "57P01");
     assert_eq!(error.as_db_error().unwrap().severity(), "FATAL");
-    timeout(Duration::from_secs(5), stage.server)
-        .await
-        .unwrap()
-        .unwrap();
+    timeout(Duration::from_secs(5), stage.server).await.unwrap().unwrap();
     assert!(idle.simple_query("rows 1").await.is_err());
     assert_eq!(stage.world.n_sessions_closed.load(Ordering::SeqCst), 2);
 }
@@ -738,9 +589,7 @@ async fn panic_of_a_statement_is_its_connections_end_only() {
     let error = client.simple_query("panic").await.unwrap_err();
     assert_eq!(state(&error), "XX000");
     other.simple_query("rows 1").await.unwrap();
-    stage
-        .until("place is free", |s| s.connections.len() == 1)
-        .await;
+    stage.until("place is free", |s| s.connections.len() == 1).await;
 }
 
 // ---- Extended protocol ---------------------------------------------------------------------
@@ -761,20 +610,9 @@ async fn binary_rows_of_many_batches() {
 async fn parameters_come_back_as_they_went() {
     let stage = stage().await;
     let client = stage.client().await;
-    let statement = client
-        .prepare("echo bool int2 int4 int8 float4 float8 text bytea")
-        .await
-        .unwrap();
-    let params: [&(dyn ToSql + Sync); 8] = [
-        &true,
-        &-2i16,
-        &3i32,
-        &i64::MIN,
-        &1.5f32,
-        &-0.1f64,
-        &"ä'\n",
-        &&b"\x00\xff"[..],
-    ];
+    let statement = client.prepare("echo bool int2 int4 int8 float4 float8 text bytea").await.unwrap();
+    let params: [&(dyn ToSql + Sync); 8] =
+        [&true, &-2i16, &3i32, &i64::MIN, &1.5f32, &-0.1f64, &"ä'\n", &&b"\x00\xff"[..]];
     let row = client.query_one(&statement, &params).await.unwrap();
     assert!(row.get::<_, bool>(0));
     assert_eq!(row.get::<_, i16>(1), -2);
@@ -793,10 +631,7 @@ async fn parameters_come_back_as_they_went() {
     assert_eq!(row.get::<_, Vec<&str>>(1), ["a", ""]);
     assert_eq!(row.get::<_, Option<i64>>(2), None);
     // The client's own type goes before what would be inferred.
-    let typed = client
-        .prepare_typed("echo int4", &[Type::INT8])
-        .await
-        .unwrap();
+    let typed = client.prepare_typed("echo int4", &[Type::INT8]).await.unwrap();
     assert_eq!(typed.params(), [Type::INT8]);
 }
 
@@ -837,11 +672,8 @@ async fn errors_of_the_extended_protocol_end_at_the_sync() {
     assert!(client.query("", &[]).await.unwrap().is_empty());
     assert_eq!(client.query("rows 3", &[]).await.unwrap().len(), 3);
     // Pipelined: each is answered, the failure in the middle hurts nobody else.
-    let (first, second, third) = tokio::join!(
-        client.query("rows 1", &[]),
-        client.query("fail", &[]),
-        client.query("rows 2", &[])
-    );
+    let (first, second, third) =
+        tokio::join!(client.query("rows 1", &[]), client.query("fail", &[]), client.query("rows 2", &[]));
     assert_eq!((first.unwrap().len(), third.unwrap().len()), (1, 2));
     assert_eq!(state(&second.unwrap_err()), "42P01");
 }
@@ -853,76 +685,42 @@ async fn copy_out_in_all_formats() {
     let stage = stage().await;
     let client = stage.client().await;
     let all = async |sql: &str| {
-        let bytes: Vec<Bytes> = client
-            .copy_out(sql)
-            .await
-            .unwrap()
-            .try_collect()
-            .await
-            .unwrap();
+        let bytes: Vec<Bytes> = client.copy_out(sql).await.unwrap().try_collect().await.unwrap();
         bytes.concat()
     };
-    assert_eq!(
-        all("copy_out text").await,
-        b"0\trow 0\n1\trow 1\n2\trow 2\n"
-    );
+    assert_eq!(all("copy_out text").await, b"0\trow 0\n1\trow 1\n2\trow 2\n");
     assert_eq!(all("copy_out csv").await, b"0,row 0\n1,row 1\n2,row 2\n");
     let stream = client.copy_out("copy_out binary").await.unwrap();
     let types = [Type::INT4, Type::TEXT];
-    let rows: Vec<_> = tokio_postgres::binary_copy::BinaryCopyOutStream::new(stream, &types)
-        .try_collect()
-        .await
-        .unwrap();
-    assert_eq!(
-        rows.iter().map(|row| row.get::<i32>(0)).collect::<Vec<_>>(),
-        [0, 1, 2]
-    );
+    let rows: Vec<_> =
+        tokio_postgres::binary_copy::BinaryCopyOutStream::new(stream, &types).try_collect().await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.get::<i32>(0)).collect::<Vec<_>>(), [0, 1, 2]);
     let output = stage.psql(&["-c", "copy_out csv"], "").await;
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "0,row 0\n1,row 1\n2,row 2\n"
-    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0,row 0\n1,row 1\n2,row 2\n");
 }
 
 #[tokio::test]
 async fn copy_in_in_all_formats() {
     let stage = stage().await;
     let client = stage.client().await;
-    for (sql, pieces) in [
-        ("copy_in text", ["0\tro", "w 0\n"]),
-        ("copy_in csv", ["0,\"row", " 0\""]),
-    ] {
+    for (sql, pieces) in [("copy_in text", ["0\tro", "w 0\n"]), ("copy_in csv", ["0,\"row", " 0\""])] {
         let mut sink = std::pin::pin!(client.copy_in(sql).await.unwrap());
         for piece in pieces {
             sink.send(Bytes::from(piece)).await.unwrap();
         }
         assert_eq!(sink.finish().await.unwrap(), 1);
-        assert_eq!(
-            stage.world.copied.lock().unwrap().pop().unwrap(),
-            numbered(0..1)
-        );
+        assert_eq!(stage.world.copied.lock().unwrap().pop().unwrap(), numbered(0..1));
     }
     let sink = client.copy_in("copy_in binary").await.unwrap();
-    let writer =
-        tokio_postgres::binary_copy::BinaryCopyInWriter::new(sink, &[Type::INT4, Type::TEXT]);
+    let writer = tokio_postgres::binary_copy::BinaryCopyInWriter::new(sink, &[Type::INT4, Type::TEXT]);
     let mut writer = std::pin::pin!(writer);
     writer.as_mut().write(&[&0i32, &"row 0"]).await.unwrap();
     assert_eq!(writer.finish().await.unwrap(), 1);
-    assert_eq!(
-        stage.world.copied.lock().unwrap().pop().unwrap(),
-        numbered(0..1)
-    );
+    assert_eq!(stage.world.copied.lock().unwrap().pop().unwrap(), numbered(0..1));
 
     let output = stage.psql(&["-c", "copy_in text"], "0\trow 0\n\\.\n").await;
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "COPY 1\n",
-        "{output:?}"
-    );
-    assert_eq!(
-        stage.world.copied.lock().unwrap().pop().unwrap(),
-        numbered(0..1)
-    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "COPY 1\n", "{output:?}");
+    assert_eq!(stage.world.copied.lock().unwrap().pop().unwrap(), numbered(0..1));
 }
 
 #[tokio::test]
@@ -933,18 +731,12 @@ async fn copy_in_that_fails_leaves_nothing() {
     sink.send(Bytes::from("0\trow 0\nx\ty\n")).await.unwrap();
     let error = sink.finish().await.unwrap_err();
     assert_eq!(state(&error), "22P02");
-    assert_eq!(
-        error.as_db_error().unwrap().detail(),
-        Some("COPY line 2, column \"n\".")
-    );
+    assert_eq!(error.as_db_error().unwrap().detail(), Some("COPY line 2, column \"n\"."));
     // Dropped, the client says CopyFail.
     drop(client.copy_in::<_, Bytes>("copy_in text").await.unwrap());
     assert_eq!(client.query("rows 1", &[]).await.unwrap().len(), 1);
     let output = stage.psql(&["-c", "copy_in text"], "x\ty\n\\.\n").await;
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("invalid input syntax"),
-        "{output:?}"
-    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("invalid input syntax"), "{output:?}");
     assert!(stage.world.copied.lock().unwrap().is_empty());
     assert_eq!(CopyOptions::csv().format, CopyFormat::Csv);
 }
@@ -953,32 +745,18 @@ async fn copy_in_that_fails_leaves_nothing() {
 
 async fn refusal(stage: &Stage, database: &str) -> (String, String) {
     let url = format!("postgres://me@{}/{database}", stage.address);
-    let error = tokio_postgres::connect(&url, NoTls)
-        .await
-        .map(|_| ())
-        .unwrap_err();
-    (
-        state(&error).to_owned(),
-        error.as_db_error().unwrap().severity().to_owned(),
-    )
+    let error = tokio_postgres::connect(&url, NoTls).await.map(|_| ()).unwrap_err();
+    (state(&error).to_owned(), error.as_db_error().unwrap().severity().to_owned())
 }
 
 #[tokio::test]
 async fn connections_are_refused_with_a_reason() {
     let stage = stage_for(1).await;
-    assert_eq!(
-        refusal(&stage, "nowhere").await,
-        ("3D000".into(), "FATAL".into())
-    );
+    assert_eq!(refusal(&stage, "nowhere").await, ("3D000".into(), "FATAL".into()));
     let client = stage.client().await;
-    assert_eq!(
-        refusal(&stage, "tidemill").await,
-        ("53300".into(), "FATAL".into())
-    );
+    assert_eq!(refusal(&stage, "tidemill").await, ("53300".into(), "FATAL".into()));
     drop(client);
-    stage
-        .until("place is free", |s| s.connections.is_empty())
-        .await;
+    stage.until("place is free", |s| s.connections.is_empty()).await;
     stage.client().await.simple_query("rows 1").await.unwrap();
 }
 
@@ -987,10 +765,7 @@ async fn notices_and_settings_reach_the_client() {
     let stage = stage().await;
     let script = "notice;\nrows 1;\n\\echo :SERVER_VERSION_NAME\n\\conninfo\n";
     let output = stage.psql(&[], script).await;
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(err.contains("NOTICE:  take note"), "{err}");
     assert!(out.starts_with("NOTICE\n0|row 0\n16.6\n"), "{out}");
     // `timezone` is among what libpq-like clients are told; raw, since tokio-postgres hides it.
@@ -1005,10 +780,7 @@ async fn startup(stage: &Stage, minor: i32, parameters: &[(&str, &str)]) -> TcpS
     let mut message = BytesMut::new();
     message.put_i32(0);
     message.put_i32(3 << 16 | minor);
-    for (name, value) in [("user", "me"), ("database", "tidemill")]
-        .iter()
-        .chain(parameters)
-    {
+    for (name, value) in [("user", "me"), ("database", "tidemill")].iter().chain(parameters) {
         message.put_slice(format!("{name}\0{value}\0").as_bytes());
     }
     message.put_u8(0);
@@ -1021,10 +793,7 @@ async fn startup(stage: &Stage, minor: i32, parameters: &[(&str, &str)]) -> TcpS
 async fn read_until_ready(socket: &mut TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
     while !all.ends_with(b"Z\0\0\0\x05I") {
-        let n = timeout(Duration::from_secs(5), socket.read_buf(&mut all))
-            .await
-            .unwrap()
-            .unwrap();
+        let n = timeout(Duration::from_secs(5), socket.read_buf(&mut all)).await.unwrap().unwrap();
         assert!(n > 0, "closed after {all:?}");
     }
     all
@@ -1035,15 +804,9 @@ async fn protocol_3_2_has_long_secrets_and_newer_ones_are_talked_down() {
     let stage = stage().await;
     let answer = read_until_ready(&mut startup(&stage, 2, &[]).await).await;
     // Type, length and pid, then 32 bytes of secret.
-    assert!(
-        answer.windows(5).any(|window| window == b"K\0\0\0\x28"),
-        "{answer:?}"
-    );
+    assert!(answer.windows(5).any(|window| window == b"K\0\0\0\x28"), "{answer:?}");
     let answer = read_until_ready(&mut startup(&stage, 0, &[]).await).await;
-    assert!(
-        answer.windows(5).any(|window| window == b"K\0\0\0\x0c"),
-        "{answer:?}"
-    );
+    assert!(answer.windows(5).any(|window| window == b"K\0\0\0\x0c"), "{answer:?}");
     let answer = read_until_ready(&mut startup(&stage, 7, &[("_pq_.new", "1")]).await).await;
     let mut negotiation = b"v\0\0\0\x15\0\x03\0\x02\0\0\0\x01_pq_.new\0".to_vec();
     negotiation[4] = negotiation.len() as u8 - 1;
@@ -1083,10 +846,7 @@ async fn text_of_another_encoding_is_an_error_of_its_statement() {
     read_until_ready(&mut socket).await;
     socket.write_all(b"Q\0\0\0\x0arows\xe4\0").await.unwrap();
     let answer = read_until_ready(&mut socket).await;
-    assert!(
-        String::from_utf8_lossy(&answer).contains("22021"),
-        "{answer:?}"
-    );
+    assert!(String::from_utf8_lossy(&answer).contains("22021"), "{answer:?}");
     socket.write_all(b"Q\0\0\0\x0brows 1\0").await.unwrap();
     assert!(String::from_utf8_lossy(&read_until_ready(&mut socket).await).contains("row 0"));
 }

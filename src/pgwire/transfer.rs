@@ -63,12 +63,7 @@ pub(crate) struct Sent {
 
 impl RowStream {
     pub(crate) fn new(rows: SendableRecordBatchStream, formats: Vec<Format>, tag: RowsTag) -> Self {
-        RowStream {
-            rows,
-            formats,
-            tag,
-            batch: None,
-        }
+        RowStream { rows, formats, tag, batch: None }
     }
 }
 
@@ -80,15 +75,10 @@ pub(crate) fn put_row_description(
     // The number of columns travels in 16 bits; PostgreSQL stops at 1664.
     if i16::try_from(schema.fields().len()).is_err() {
         let message = "result has more than 32767 columns";
-        return Err(SqlError::new(
-            crate::pgwire::error::PROGRAM_LIMIT_EXCEEDED,
-            message,
-        ));
+        return Err(SqlError::new(crate::pgwire::error::PROGRAM_LIMIT_EXCEEDED, message));
     }
     let fields = schema.fields().iter().zip(formats);
-    let fields = fields
-        .map(|(field, format)| field_description(field, format.code()))
-        .collect();
+    let fields = fields.map(|(field, format)| field_description(field, format.code())).collect();
     let start = out.len();
     RowDescription::new(fields).encode(out).map_err(|error| {
         out.truncate(start);
@@ -135,10 +125,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                     break;
                 }
                 if n_rows_max == Some(n_rows) {
-                    return Ok(Sent {
-                        n_rows,
-                        ended: false,
-                    });
+                    return Ok(Sent { n_rows, ended: false });
                 }
                 let start = self.outbound.buffer.len();
                 if let Err(error) = batch.data_row(*row_idx, &mut self.outbound.buffer) {
@@ -153,18 +140,12 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 }
             }
             if n_rows_max == Some(n_rows) {
-                return Ok(Sent {
-                    n_rows,
-                    ended: false,
-                });
+                return Ok(Sent { n_rows, ended: false });
             }
             let (inbound, outbound) = (&mut self.inbound, &mut self.outbound);
             match next_batch(inbound, outbound, running, &mut stream.rows).await? {
                 None => {
-                    return Ok(Sent {
-                        n_rows,
-                        ended: true,
-                    });
+                    return Ok(Sent { n_rows, ended: true });
                 }
                 Some(batch) => {
                     stream.batch = Some((BatchEncoder::new(&batch, &stream.formats)?, 0));
@@ -185,12 +166,11 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let n_columns = schema.fields().len();
         let format = options.format.code();
         self.put_notices();
-        self.outbound
-            .put(PgWireBackendMessage::CopyOutResponse(CopyOutResponse::new(
-                format as i8,
-                n_columns as i16,
-                vec![format; n_columns],
-            )));
+        self.outbound.put(PgWireBackendMessage::CopyOutResponse(CopyOutResponse::new(
+            format as i8,
+            n_columns as i16,
+            vec![format; n_columns],
+        )));
         let mut writer = CopyWriter::new(options, &schema);
         // A header line is a row of its own; the binary header comes in one message with the first
         // row, or the trailer, and rust-postgres counts on it.
@@ -230,8 +210,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             writer.trailer(out);
             Ok(())
         })?;
-        self.outbound
-            .put(PgWireBackendMessage::CopyDone(CopyDone::new()));
+        self.outbound.put(PgWireBackendMessage::CopyDone(CopyDone::new()));
         Ok(format!("COPY {n_rows}"))
     }
 
@@ -247,12 +226,11 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let n_columns = schema.fields().len();
         let format = options.format.code();
         self.put_notices();
-        self.outbound
-            .put(PgWireBackendMessage::CopyInResponse(CopyInResponse::new(
-                format as i8,
-                n_columns as i16,
-                vec![format; n_columns],
-            )));
+        self.outbound.put(PgWireBackendMessage::CopyInResponse(CopyInResponse::new(
+            format as i8,
+            n_columns as i16,
+            vec![format; n_columns],
+        )));
         self.inbound.race(running, self.outbound.flush()).await??;
         let mut reader = CopyReader::new(options, schema);
         loop {
@@ -304,10 +282,7 @@ fn put_copy_data(
     let Ok(length) = i32::try_from(length) else {
         out.truncate(start);
         let message = "row is larger than a message of the protocol can be";
-        return Err(SqlError::new(
-            crate::pgwire::error::PROGRAM_LIMIT_EXCEEDED,
-            message,
-        ));
+        return Err(SqlError::new(crate::pgwire::error::PROGRAM_LIMIT_EXCEEDED, message));
     };
     out[start + 1..start + 5].copy_from_slice(&length.to_be_bytes());
     Ok(())

@@ -31,10 +31,7 @@ pub fn column_type(field: &Field) -> ColumnType {
     {
         return column_type;
     }
-    ColumnType {
-        pg_type: pg_type(field.data_type()),
-        typmod: typmod(field.data_type()),
-    }
+    ColumnType { pg_type: pg_type(field.data_type()), typmod: typmod(field.data_type()) }
 }
 
 /// The Postgres type of an Arrow type.
@@ -57,10 +54,9 @@ pub fn pg_type(data_type: &DataType) -> PgType {
         DataType::Date32 | DataType::Date64 => PgType::DATE,
         DataType::Time32(_) | DataType::Time64(_) => PgType::TIME,
         DataType::Duration(_) | DataType::Interval(_) => PgType::INTERVAL,
-        DataType::Binary
-        | DataType::LargeBinary
-        | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => PgType::BYTEA,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            PgType::BYTEA
+        }
         DataType::List(field)
         | DataType::LargeList(field)
         | DataType::ListView(field)
@@ -202,9 +198,7 @@ fn typmod(data_type: &DataType) -> i32 {
         DataType::Decimal32(precision, scale)
         | DataType::Decimal64(precision, scale)
         | DataType::Decimal128(precision, scale)
-        | DataType::Decimal256(precision, scale) => {
-            numeric_typmod(i32::from(*precision), i32::from(*scale))
-        }
+        | DataType::Decimal256(precision, scale) => numeric_typmod(i32::from(*precision), i32::from(*scale)),
         DataType::Dictionary(_, value) => typmod(value),
         _ => -1,
     }
@@ -215,10 +209,7 @@ fn named(name: &str) -> Option<ColumnType> {
     let name = name.trim().to_ascii_lowercase();
     if let Some(element) = name.strip_suffix("[]") {
         let element = named(element)?;
-        return Some(ColumnType {
-            pg_type: array_of(&element.pg_type),
-            typmod: element.typmod,
-        });
+        return Some(ColumnType { pg_type: array_of(&element.pg_type), typmod: element.typmod });
     }
     let (name, modifiers) = match name.split_once('(') {
         None => (name.as_str(), Vec::new()),
@@ -287,15 +278,7 @@ fn named(name: &str) -> Option<ColumnType> {
 /// A column as `RowDescription` lists it; `format` is 0 for text, 1 for binary.
 pub(crate) fn field_description(field: &Field, format: i16) -> FieldDescription {
     let ColumnType { pg_type, typmod } = column_type(field);
-    FieldDescription::new(
-        field.name().clone(),
-        0,
-        0,
-        pg_type.oid(),
-        type_size(&pg_type),
-        typmod,
-        format,
-    )
+    FieldDescription::new(field.name().clone(), 0, 0, pg_type.oid(), type_size(&pg_type), typmod, format)
 }
 
 #[cfg(test)]
@@ -332,12 +315,7 @@ mod tests {
 
     #[test]
     fn unsigned_go_to_the_next_larger() {
-        let types = [
-            DataType::UInt8,
-            DataType::UInt16,
-            DataType::UInt32,
-            DataType::UInt64,
-        ];
+        let types = [DataType::UInt8, DataType::UInt16, DataType::UInt32, DataType::UInt64];
         let expected = [PgType::INT2, PgType::INT4, PgType::INT8, PgType::NUMERIC];
         assert_eq!(types.map(|data_type| pg_type(&data_type)), expected);
     }

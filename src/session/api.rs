@@ -124,10 +124,7 @@ pub struct Parsed {
 
 impl Parsed {
     pub fn new<S: Any + Send + Sync>(sql: impl Into<Arc<str>>, statement: S) -> Self {
-        Parsed {
-            sql: sql.into(),
-            statement: Arc::new(statement),
-        }
+        Parsed { sql: sql.into(), statement: Arc::new(statement) }
     }
 
     /// The text of this statement alone.
@@ -158,24 +155,13 @@ pub struct Described {
 /// What a statement answers.
 pub enum Response {
     /// Rows, sent as they come: a stream may be endless.
-    Rows {
-        schema: SchemaRef,
-        rows: SendableRecordBatchStream,
-        tag: RowsTag,
-    },
+    Rows { schema: SchemaRef, rows: SendableRecordBatchStream, tag: RowsTag },
     /// A command that is done.
     Command { tag: String },
     /// `COPY … TO STDOUT`.
-    CopyOut {
-        rows: SendableRecordBatchStream,
-        options: CopyOptions,
-    },
+    CopyOut { rows: SendableRecordBatchStream, options: CopyOptions },
     /// `COPY … FROM STDIN`: rows of `schema` go to `sink`.
-    CopyIn {
-        schema: SchemaRef,
-        options: CopyOptions,
-        sink: Box<dyn CopyInSink>,
-    },
+    CopyIn { schema: SchemaRef, options: CopyOptions, sink: Box<dyn CopyInSink> },
     /// A statement without content.
     Empty,
 }
@@ -223,14 +209,7 @@ pub struct SqlError {
 
 impl SqlError {
     pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Self {
-        SqlError {
-            sqlstate,
-            message: message.into(),
-            detail: None,
-            hint: None,
-            position: None,
-            fatal: false,
-        }
+        SqlError { sqlstate, message: message.into(), detail: None, hint: None, position: None, fatal: false }
     }
 
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
@@ -303,13 +282,7 @@ impl Notice {
     }
 
     pub fn warning(sqlstate: SqlState, message: impl Into<String>) -> Self {
-        Notice {
-            severity: "WARNING",
-            sqlstate,
-            message: message.into(),
-            detail: None,
-            hint: None,
-        }
+        Notice { severity: "WARNING", sqlstate, message: message.into(), detail: None, hint: None }
     }
 }
 
@@ -373,11 +346,7 @@ pub struct Connections {
 
 impl Connections {
     pub fn new(n_max: usize, shutdown: CancellationToken) -> Arc<Self> {
-        Arc::new(Connections {
-            n_max,
-            shutdown,
-            backends: Mutex::default(),
-        })
+        Arc::new(Connections { n_max, shutdown, backends: Mutex::default() })
     }
 
     /// Ends the statement of the connection `pid`; false when there is no such connection.
@@ -427,10 +396,7 @@ impl Connections {
             busy: AtomicBool::new(false),
         });
         backends.insert(pid, Arc::clone(&backend));
-        Some(Registration {
-            backend,
-            connections: Arc::clone(self),
-        })
+        Some(Registration { backend, connections: Arc::clone(self) })
     }
 
     /// A cancel request of the wire: without the right secret it does nothing.

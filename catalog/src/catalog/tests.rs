@@ -27,21 +27,11 @@ fn new(name: &str, definition: Definition, dependencies: &[Oid]) -> NewObject {
 
 fn source() -> Definition {
     Definition::Source(SourceDefinition {
-        options: vec![
-            ("connector".into(), "kafka".into()),
-            ("a".into(), "b".into()),
-        ],
+        options: vec![("connector".into(), "kafka".into()), ("a".into(), "b".into())],
         format: Some("PLAIN".into()),
         encode: Some("JSON".into()),
-        include: vec![Include {
-            kind: "header".into(),
-            header: Some("h".into()),
-            column: "c".into(),
-        }],
-        watermark: Some(Watermark {
-            column: "ts".into(),
-            expr: "ts - INTERVAL '5 s'".into(),
-        }),
+        include: vec![Include { kind: "header".into(), header: Some("h".into()), column: "c".into() }],
+        watermark: Some(Watermark { column: "ts".into(), expr: "ts - INTERVAL '5 s'".into() }),
         ..SourceDefinition::default()
     })
 }
@@ -51,16 +41,11 @@ fn table() -> Definition {
 }
 
 fn pipeline() -> Definition {
-    Definition::Pipeline(PipelineDefinition {
-        query: "SELECT 1".into(),
-        ..PipelineDefinition::default()
-    })
+    Definition::Pipeline(PipelineDefinition { query: "SELECT 1".into(), ..PipelineDefinition::default() })
 }
 
 fn view() -> Definition {
-    Definition::View(ViewDefinition {
-        query: "SELECT 1".into(),
-    })
+    Definition::View(ViewDefinition { query: "SELECT 1".into() })
 }
 
 fn sink_from(oid: Oid) -> Definition {
@@ -73,15 +58,8 @@ fn sink_from(oid: Oid) -> Definition {
     })
 }
 
-fn create(
-    catalog: &Catalog,
-    name: &str,
-    definition: Definition,
-    dependencies: &[Oid],
-) -> (Catalog, Oid) {
-    let (catalog, created) = catalog
-        .create(new(name, definition, dependencies), OnConflict::Fail)
-        .unwrap();
+fn create(catalog: &Catalog, name: &str, definition: Definition, dependencies: &[Oid]) -> (Catalog, Oid) {
+    let (catalog, created) = catalog.create(new(name, definition, dependencies), OnConflict::Fail).unwrap();
     (catalog, created.object().oid)
 }
 
@@ -114,18 +92,8 @@ fn told(error: Error) -> String {
 #[test]
 fn a_new_database_has_postgres_schemas() {
     let catalog = Catalog::new();
-    let schemas: Vec<_> = catalog
-        .schemas()
-        .map(|schema| (schema.name.as_str(), schema.oid))
-        .collect();
-    assert_eq!(
-        schemas,
-        [
-            ("information_schema", 13_000),
-            ("pg_catalog", 11),
-            ("public", 2200)
-        ]
-    );
+    let schemas: Vec<_> = catalog.schemas().map(|schema| (schema.name.as_str(), schema.oid)).collect();
+    assert_eq!(schemas, [("information_schema", 13_000), ("pg_catalog", 11), ("public", 2200)]);
     assert_eq!((catalog.version(), catalog.objects().count()), (0, 0));
 }
 
@@ -141,29 +109,17 @@ fn a_snapshot_does_not_see_later_changes() {
 #[test]
 fn a_taken_name_is_refused_kept_or_replaced() {
     let (catalog, oid) = create(&Catalog::new(), "t", table(), &[]);
-    let error = catalog
-        .create(new("t", table(), &[]), OnConflict::Fail)
-        .unwrap_err();
+    let error = catalog.create(new("t", table(), &[]), OnConflict::Fail).unwrap_err();
     assert_eq!(
         told(error),
         "42P07: relation \"t\" already exists HINT: There is a table of this name: DROP TABLE t first, or use IF NOT EXISTS."
     );
 
-    let (kept, created) = catalog
-        .create(new("t", pipeline(), &[]), OnConflict::Keep)
-        .unwrap();
-    assert_eq!(
-        created.notice().as_deref(),
-        Some("relation \"t\" already exists, skipping")
-    );
-    assert_eq!(
-        (kept.version(), created.object().oid),
-        (catalog.version(), oid)
-    );
+    let (kept, created) = catalog.create(new("t", pipeline(), &[]), OnConflict::Keep).unwrap();
+    assert_eq!(created.notice().as_deref(), Some("relation \"t\" already exists, skipping"));
+    assert_eq!((kept.version(), created.object().oid), (catalog.version(), oid));
 
-    let (replaced, created) = catalog
-        .create(new("t", table(), &[]), OnConflict::Replace)
-        .unwrap();
+    let (replaced, created) = catalog.create(new("t", table(), &[]), OnConflict::Replace).unwrap();
     assert!(matches!(&created, Created::Replaced { old, new } if old.oid == oid && new.oid > oid));
     assert_eq!(replaced.version(), catalog.version() + 1);
     assert!(replaced.get(oid).is_none());
@@ -172,13 +128,9 @@ fn a_taken_name_is_refused_kept_or_replaced() {
 #[test]
 fn replacing_keeps_kind_and_dependents() {
     let (catalog, [s, p, ..]) = chain();
-    let error = catalog
-        .create(new("s", table(), &[]), OnConflict::Replace)
-        .unwrap_err();
+    let error = catalog.create(new("s", table(), &[]), OnConflict::Replace).unwrap_err();
     assert_eq!(error.to_string(), "\"s\" is a source, not a table");
-    let error = catalog
-        .create(new("p", pipeline(), &[s]), OnConflict::Replace)
-        .unwrap_err();
+    let error = catalog.create(new("p", pipeline(), &[s]), OnConflict::Replace).unwrap_err();
     assert_eq!(
         told(error),
         "2BP01: cannot replace pipeline p because other objects depend on it \
@@ -188,9 +140,7 @@ fn replacing_keeps_kind_and_dependents() {
     // A pipeline cannot read the one that it replaces.
     let (catalog, _) = catalog.drop(&[p], true).unwrap();
     let (catalog, p) = create(&catalog, "p", pipeline(), &[s]);
-    let error = catalog
-        .create(new("p", pipeline(), &[p]), OnConflict::Replace)
-        .unwrap_err();
+    let error = catalog.create(new("p", pipeline(), &[p]), OnConflict::Replace).unwrap_err();
     assert_eq!(error.sqlstate(), SqlState::UNDEFINED_OBJECT);
 }
 
@@ -225,56 +175,26 @@ fn dropping_needs_cascade_when_something_depends() {
 #[test]
 fn dependencies_are_known_in_both_directions() {
     let (catalog, [s, p, q, ..]) = chain();
-    let of =
-        |objects: Vec<&std::sync::Arc<Object>>| objects.iter().map(|it| it.oid).collect::<Vec<_>>();
+    let of = |objects: Vec<&std::sync::Arc<Object>>| objects.iter().map(|it| it.oid).collect::<Vec<_>>();
     assert_eq!(of(catalog.dependencies(q).collect()), [p]);
-    assert_eq!(
-        catalog
-            .dependents(s)
-            .map(|object| object.name.as_str())
-            .collect::<Vec<_>>(),
-        ["p", "v"]
-    );
-    let error = catalog
-        .create(new("x", pipeline(), &[99]), OnConflict::Fail)
-        .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "object 99, which \"x\" refers to, does not exist"
-    );
+    assert_eq!(catalog.dependents(s).map(|object| object.name.as_str()).collect::<Vec<_>>(), ["p", "v"]);
+    let error = catalog.create(new("x", pipeline(), &[99]), OnConflict::Fail).unwrap_err();
+    assert_eq!(error.to_string(), "object 99, which \"x\" refers to, does not exist");
 }
 
 #[test]
 fn names_are_resolved_along_the_search_path() {
     let (catalog, t) = create(&Catalog::new(), "orders", table(), &[]);
     let catalog = catalog.create_schema("sales", "tidemill", false).unwrap();
-    let in_sales = NewObject {
-        schema: "sales".into(),
-        ..new("orders", table(), &[])
-    };
+    let in_sales = NewObject { schema: "sales".into(), ..new("orders", table(), &[]) };
     let (catalog, created) = catalog.create(in_sales, OnConflict::Fail).unwrap();
     let other = created.object().oid;
-    let only_sales = NewObject {
-        schema: "sales".into(),
-        ..new("returns", table(), &[])
-    };
+    let only_sales = NewObject { schema: "sales".into(), ..new("returns", table(), &[]) };
     let (catalog, _) = catalog.create(only_sales, OnConflict::Fail).unwrap();
 
     assert_eq!(catalog.resolve(None, "orders", &path()).unwrap().oid, t);
-    assert_eq!(
-        catalog
-            .resolve(None, "orders", &["sales".into(), "public".into()])
-            .unwrap()
-            .oid,
-        other
-    );
-    assert_eq!(
-        catalog
-            .resolve(Some("sales"), "orders", &path())
-            .unwrap()
-            .oid,
-        other
-    );
+    assert_eq!(catalog.resolve(None, "orders", &["sales".into(), "public".into()]).unwrap().oid, other);
+    assert_eq!(catalog.resolve(Some("sales"), "orders", &path()).unwrap().oid, other);
     let error = |schema, name| told(catalog.resolve(schema, name, &path()).unwrap_err());
     assert_eq!(
         error(None, "ordres"),
@@ -288,10 +208,7 @@ fn names_are_resolved_along_the_search_path() {
         error(Some("sale"), "x"),
         "3F000: schema \"sale\" does not exist HINT: Perhaps you meant \"sales\"."
     );
-    assert_eq!(
-        error(Some("sales"), "zzz"),
-        "42P01: relation \"sales.zzz\" does not exist"
-    );
+    assert_eq!(error(Some("sales"), "zzz"), "42P01: relation \"sales.zzz\" does not exist");
 }
 
 #[test]
@@ -306,15 +223,8 @@ fn a_wrong_kind_is_named_with_the_right_one() {
         error(Kind::Table, "p"),
         "42809: \"p\" is a pipeline, not a table HINT: The rows of a pipeline follow from its query; change the tables that it reads."
     );
-    assert_eq!(
-        error(Kind::View, "p"),
-        "42809: \"p\" is a pipeline, not a view HINT: Use PIPELINE instead."
-    );
-    assert!(
-        catalog
-            .resolve_kind(Kind::Pipeline, None, "p", &path())
-            .is_ok()
-    );
+    assert_eq!(error(Kind::View, "p"), "42809: \"p\" is a pipeline, not a view HINT: Use PIPELINE instead.");
+    assert!(catalog.resolve_kind(Kind::Pipeline, None, "p", &path()).is_ok());
 }
 
 #[test]
@@ -332,14 +242,8 @@ fn renaming_breaks_no_reference() {
          DETAIL: pipeline p depends on source s; view v depends on source s \
          HINT: Their queries have the old name in their text: drop them first, or keep the name."
     );
-    assert_eq!(
-        catalog.rename(q, "v").unwrap_err().sqlstate(),
-        SqlState::DUPLICATE_TABLE
-    );
-    assert_eq!(
-        catalog.rename(q, "").unwrap_err().sqlstate(),
-        SqlState("42602")
-    );
+    assert_eq!(catalog.rename(q, "v").unwrap_err().sqlstate(), SqlState::DUPLICATE_TABLE);
+    assert_eq!(catalog.rename(q, "").unwrap_err().sqlstate(), SqlState("42602"));
 }
 
 #[test]
@@ -351,10 +255,7 @@ fn comments_come_and_go() {
         .unwrap();
     let object = catalog.get(t).unwrap();
     assert_eq!(
-        (
-            object.comment.as_deref(),
-            object.columns[1].comment.as_deref()
-        ),
+        (object.comment.as_deref(), object.columns[1].comment.as_deref()),
         (Some("orders"), Some("in euro"))
     );
     assert!(catalog.comment(t, None).get(t).unwrap().comment.is_none());
@@ -363,37 +264,17 @@ fn comments_come_and_go() {
         told(error),
         "42703: column \"amuont\" of relation \"t\" does not exist HINT: Perhaps you meant \"amount\"."
     );
-    let catalog = catalog
-        .comment_schema("public", Some("all".into()))
-        .unwrap();
-    assert_eq!(
-        catalog.schema("public").unwrap().comment.as_deref(),
-        Some("all")
-    );
+    let catalog = catalog.comment_schema("public", Some("all".into())).unwrap();
+    assert_eq!(catalog.schema("public").unwrap().comment.as_deref(), Some("all"));
 }
 
 #[test]
 fn schemas_are_created_and_dropped() {
-    let catalog = Catalog::new()
-        .create_schema("s", "tidemill", false)
-        .unwrap();
+    let catalog = Catalog::new().create_schema("s", "tidemill", false).unwrap();
     assert_eq!(catalog.create_schema("s", "x", true).unwrap(), catalog);
-    assert_eq!(
-        catalog
-            .create_schema("s", "x", false)
-            .unwrap_err()
-            .sqlstate(),
-        SqlState::DUPLICATE_SCHEMA
-    );
-    let (catalog, created) = catalog
-        .create(
-            NewObject {
-                schema: "s".into(),
-                ..new("t", table(), &[])
-            },
-            OnConflict::Fail,
-        )
-        .unwrap();
+    assert_eq!(catalog.create_schema("s", "x", false).unwrap_err().sqlstate(), SqlState::DUPLICATE_SCHEMA);
+    let (catalog, created) =
+        catalog.create(NewObject { schema: "s".into(), ..new("t", table(), &[]) }, OnConflict::Fail).unwrap();
     let (catalog, _) = create(&catalog, "p", pipeline(), &[created.object().oid]);
     assert_eq!(
         told(catalog.drop_schema("s", false).unwrap_err()),
@@ -403,62 +284,24 @@ fn schemas_are_created_and_dropped() {
     assert_eq!(names(&dropped), ["p", "t"]);
     assert!(catalog.schema("s").is_err());
     for name in ["public", "pg_catalog", "information_schema"] {
-        assert_eq!(
-            catalog.drop_schema(name, true).unwrap_err().sqlstate(),
-            SqlState("42501")
-        );
+        assert_eq!(catalog.drop_schema(name, true).unwrap_err().sqlstate(), SqlState("42501"));
     }
-    assert_eq!(
-        catalog
-            .create_schema("pg_x", "x", false)
-            .unwrap_err()
-            .sqlstate(),
-        SqlState("42501")
-    );
-    let in_system = NewObject {
-        schema: "pg_catalog".into(),
-        ..new("t", table(), &[])
-    };
-    assert_eq!(
-        catalog
-            .create(in_system, OnConflict::Fail)
-            .unwrap_err()
-            .sqlstate(),
-        SqlState("42501")
-    );
-    assert_eq!(
-        catalog
-            .creation_schema(&["pg_catalog".into(), "public".into()])
-            .unwrap()
-            .name,
-        "public"
-    );
-    assert_eq!(
-        catalog
-            .creation_schema(&["gone".into()])
-            .unwrap_err()
-            .sqlstate(),
-        SqlState::UNDEFINED_SCHEMA
-    );
+    assert_eq!(catalog.create_schema("pg_x", "x", false).unwrap_err().sqlstate(), SqlState("42501"));
+    let in_system = NewObject { schema: "pg_catalog".into(), ..new("t", table(), &[]) };
+    assert_eq!(catalog.create(in_system, OnConflict::Fail).unwrap_err().sqlstate(), SqlState("42501"));
+    assert_eq!(catalog.creation_schema(&["pg_catalog".into(), "public".into()]).unwrap().name, "public");
+    assert_eq!(catalog.creation_schema(&["gone".into()]).unwrap_err().sqlstate(), SqlState::UNDEFINED_SCHEMA);
 }
 
 #[test]
 fn columns_and_keys_are_checked() {
-    let twice = NewObject {
-        columns: vec![Column::new("a", DataType::Int64, true); 2],
-        ..new("t", table(), &[])
-    };
+    let twice =
+        NewObject { columns: vec![Column::new("a", DataType::Int64, true); 2], ..new("t", table(), &[]) };
     assert_eq!(
-        Catalog::new()
-            .create(twice, OnConflict::Fail)
-            .unwrap_err()
-            .sqlstate(),
+        Catalog::new().create(twice, OnConflict::Fail).unwrap_err().sqlstate(),
         SqlState::DUPLICATE_COLUMN
     );
-    let no_key = NewObject {
-        primary_key: vec!["ids".into()],
-        ..new("t", table(), &[])
-    };
+    let no_key = NewObject { primary_key: vec!["ids".into()], ..new("t", table(), &[]) };
     assert_eq!(
         told(Catalog::new().create(no_key, OnConflict::Fail).unwrap_err()),
         "42703: column \"ids\" named in key does not exist HINT: Perhaps you meant \"id\"."
@@ -466,25 +309,16 @@ fn columns_and_keys_are_checked() {
     let (catalog, t) = create(&Catalog::new(), "t", table(), &[]);
     let object = catalog.get(t).unwrap();
     assert_eq!(object.primary_key, [0]);
-    assert_eq!(
-        object.arrow_schema().field(1).data_type(),
-        &DataType::Decimal128(12, 2)
-    );
+    assert_eq!(object.arrow_schema().field(1).data_type(), &DataType::Decimal128(12, 2));
 }
 
 #[test]
 fn the_catalog_survives_as_bytes() {
     let (catalog, [s, ..]) = chain();
     let mut column = Column::new("j", DataType::Utf8, true);
-    column
-        .metadata
-        .insert("tidemill.pg_type".into(), "jsonb".into());
+    column.metadata.insert("tidemill.pg_type".into(), "jsonb".into());
     column.default = Some("'{}'".into());
-    let with_json = NewObject {
-        columns: vec![column],
-        primary_key: vec![],
-        ..new("j", table(), &[])
-    };
+    let with_json = NewObject { columns: vec![column], primary_key: vec![], ..new("j", table(), &[]) };
     let (catalog, _) = catalog.create(with_json, OnConflict::Fail).unwrap();
     let catalog = catalog.comment(s, Some("é \"quoted\"".into()));
     let bytes = catalog.to_bytes();
@@ -499,10 +333,7 @@ fn no_damaged_document_reads_as_a_catalog() {
     let text = String::from_utf8(catalog.to_bytes()).unwrap();
     let error = |text: &str| told(Catalog::from_bytes(text.as_bytes()).unwrap_err());
     for damaged in ["", "{}", "null", "[]", &text[..text.len() / 2]] {
-        assert!(
-            error(damaged).starts_with("XX001: catalog cannot be read: "),
-            "{damaged}"
-        );
+        assert!(error(damaged).starts_with("XX001: catalog cannot be read: "), "{damaged}");
     }
     assert_eq!(
         error(r#"{"format": 2, "anything": []}"#),

@@ -22,9 +22,7 @@ impl BlackholeSink {
         let mut options = Options::new(spec.owner(), spec.options);
         options.know("connector");
         options.finish()?;
-        Ok(BlackholeSink {
-            n_rows: Arc::default(),
-        })
+        Ok(BlackholeSink { n_rows: Arc::default() })
     }
 
     /// How many changed rows all writers together have taken.
@@ -40,9 +38,7 @@ impl Sink for BlackholeSink {
     }
 
     async fn open(&self) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-        Ok(Box::new(BlackholeWriter {
-            n_rows: self.n_rows.clone(),
-        }))
+        Ok(Box::new(BlackholeWriter { n_rows: self.n_rows.clone() }))
     }
 }
 
@@ -55,8 +51,7 @@ struct BlackholeWriter {
 #[async_trait]
 impl SinkWriter for BlackholeWriter {
     async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError> {
-        self.n_rows
-            .fetch_add(batch.delta.len() as u64, Ordering::Relaxed);
+        self.n_rows.fetch_add(batch.delta.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 

@@ -100,11 +100,7 @@ impl LinesCursor {
     fn fill(&mut self) -> Result<bool, ConnectorError> {
         self.buffer.drain(..self.begin);
         self.begin = 0;
-        let n_bytes = self
-            .input
-            .by_ref()
-            .take(FILL_BYTES)
-            .read_to_end(&mut self.buffer);
+        let n_bytes = self.input.by_ref().take(FILL_BYTES).read_to_end(&mut self.buffer);
         Ok(n_bytes.map_err(|error| io_error("read", &self.path, &error))? > 0)
     }
 
@@ -143,33 +139,24 @@ impl LinesCursor {
     fn record_end(&self, text: &[u8], is_last: bool) -> Option<(usize, usize, Option<Fault>)> {
         let end = match self.config.splitter {
             Splitter::Lines => match memchr::memchr(b'\n', text) {
-                Some(at) => RecordEnd::At {
-                    len: at,
-                    next: at + 1,
-                },
+                Some(at) => RecordEnd::At { len: at, next: at + 1 },
                 None => RecordEnd::Incomplete { quoted: false },
             },
             Splitter::Csv { dialect, .. } => dialect.record_end(text),
         };
         let too_long = text.len() > self.config.record_bytes_max;
         match end {
-            RecordEnd::At { len, next } if len <= self.config.record_bytes_max => {
-                Some((len, next, None))
-            }
+            RecordEnd::At { len, next } if len <= self.config.record_bytes_max => Some((len, next, None)),
             RecordEnd::Incomplete { quoted: false } if is_last && !too_long => {
                 (!text.is_empty()).then_some((text.len(), text.len(), None))
             }
             RecordEnd::Incomplete { quoted: true } if is_last && !too_long => {
-                Some(self.first_line(
-                    text,
-                    Fault::new(SqlState::BAD_COPY_FORMAT, "a quote is not closed"),
-                ))
+                Some(self.first_line(text, Fault::new(SqlState::BAD_COPY_FORMAT, "a quote is not closed")))
             }
             RecordEnd::Incomplete { .. } if !too_long => None,
             _ => {
                 let max = self.config.record_bytes_max;
-                let reason =
-                    format!("the record is longer than {max} bytes (option \"max_record_bytes\")");
+                let reason = format!("the record is longer than {max} bytes (option \"max_record_bytes\")");
                 Some(self.first_line(text, Fault::new(SqlState::BAD_COPY_FORMAT, reason)))
             }
         }
@@ -182,27 +169,13 @@ impl LinesCursor {
     }
 
     /// Decodes a batch of records that stand at `begin`.
-    fn batch(
-        &mut self,
-        records: &[Record],
-        torn: Vec<(i64, Vec<u8>, Fault)>,
-        n_bytes: usize,
-    ) -> SourceBatch {
-        let records = Records {
-            bytes: &self.buffer,
-            records,
-            headers: &[],
-            partition: None,
-            file: Some(&self.path),
-        };
+    fn batch(&mut self, records: &[Record], torn: Vec<(i64, Vec<u8>, Fault)>, n_bytes: usize) -> SourceBatch {
+        let records =
+            Records { bytes: &self.buffer, records, headers: &[], partition: None, file: Some(&self.path) };
         let (changes, faults) = self.config.decoder.decode(&records);
         let mut bad: Vec<(i64, Vec<u8>, Fault)> = torn;
         for (idx, fault) in faults {
-            bad.push((
-                records.records[idx].offset,
-                records.raw(idx).to_vec(),
-                fault,
-            ));
+            bad.push((records.records[idx].offset, records.raw(idx).to_vec(), fault));
         }
         bad.sort_by_key(|(offset, _, _)| *offset);
         let bad = bad.into_iter().map(|(offset, raw, fault)| BadRecord {
@@ -213,19 +186,12 @@ impl LinesCursor {
         });
         self.begin += n_bytes;
         self.position += n_bytes as u64;
-        SourceBatch {
-            changes,
-            next: Offset::from(self.position),
-            bad: bad.collect(),
-            n_bytes,
-        }
+        SourceBatch { changes, next: Offset::from(self.position), bad: bad.collect(), n_bytes }
     }
 
     fn shrunk(&self, from: u64) -> ConnectorError {
-        let message = format!(
-            "file \"{}\" is shorter than what has been read of it, {from} bytes",
-            self.path
-        );
+        let message =
+            format!("file \"{}\" is shorter than what has been read of it, {from} bytes", self.path);
         ConnectorError::fatal(SqlState::DATA_CORRUPTED, message)
             .with_hint("Files of a source may grow, but not change. Give new content a new name.")
     }
@@ -245,11 +211,7 @@ impl Cursor for LinesCursor {
             return Ok(ReadOut::End);
         }
         if !self.header_done && !self.read_header()? {
-            return Ok(if self.config.follow {
-                ReadOut::Idle
-            } else {
-                ReadOut::End
-            });
+            return Ok(if self.config.follow { ReadOut::Idle } else { ReadOut::End });
         }
         let mut is_end = false;
         loop {
@@ -263,8 +225,7 @@ impl Cursor for LinesCursor {
             let mut torn = Vec::new();
             let mut at = self.begin;
             while records.len() + torn.len() < self.config.batch_rows {
-                let Some((len, next, fault)) = self.record_end(&self.buffer[at..end], is_last)
-                else {
+                let Some((len, next, fault)) = self.record_end(&self.buffer[at..end], is_last) else {
                     break;
                 };
                 let offset = (self.position + (at - self.begin) as u64) as i64;
@@ -307,8 +268,7 @@ impl LinesCursor {
     /// At the end of a file that may grow.
     fn wait(&self) -> Result<ReadOut, ConnectorError> {
         let known = self.position + (self.buffer.len() - self.begin) as u64;
-        let metadata =
-            std::fs::metadata(&self.path).map_err(|error| io_error("read", &self.path, &error))?;
+        let metadata = std::fs::metadata(&self.path).map_err(|error| io_error("read", &self.path, &error))?;
         if metadata.len() < known {
             return Err(self.shrunk(known));
         }
@@ -320,15 +280,11 @@ impl LinesCursor {
 fn open_at(path: &str, gzip: bool, offset: u64) -> Result<Box<dyn Read + Send>, ConnectorError> {
     let mut file = File::open(path).map_err(|error| io_error("open", path, &error))?;
     if !gzip {
-        let len = file
-            .metadata()
-            .map_err(|error| io_error("open", path, &error))?
-            .len();
+        let len = file.metadata().map_err(|error| io_error("open", path, &error))?.len();
         if len < offset {
             return Err(ends_before(path, offset));
         }
-        file.seek(SeekFrom::Start(offset))
-            .map_err(|error| io_error("read", path, &error))?;
+        file.seek(SeekFrom::Start(offset)).map_err(|error| io_error("read", path, &error))?;
         return Ok(Box::new(file));
     }
     let mut text = MultiGzDecoder::new(std::io::BufReader::with_capacity(1 << 17, file));
@@ -340,8 +296,7 @@ fn open_at(path: &str, gzip: bool, offset: u64) -> Result<Box<dyn Read + Send>, 
 }
 
 fn ends_before(path: &str, offset: u64) -> ConnectorError {
-    let message =
-        format!("file \"{path}\" ends before offset {offset}, up to which it has been read");
+    let message = format!("file \"{path}\" ends before offset {offset}, up to which it has been read");
     ConnectorError::fatal(SqlState::DATA_CORRUPTED, message)
         .with_hint("Files of a source may grow, but not change. Give new content a new name.")
 }
@@ -360,11 +315,7 @@ fn is_blank(line: &[u8], splitter: Splitter) -> bool {
 }
 
 /// The names in the first line of a file; `None` of an empty one.
-pub fn read_header(
-    path: &str,
-    gzip: bool,
-    dialect: Dialect,
-) -> Result<Option<Vec<String>>, ConnectorError> {
+pub fn read_header(path: &str, gzip: bool, dialect: Dialect) -> Result<Option<Vec<String>>, ConnectorError> {
     let mut input = open_at(path, gzip, 0)?;
     let mut text = Vec::new();
     loop {

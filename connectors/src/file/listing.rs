@@ -48,9 +48,7 @@ fn list_pattern(pattern: &str) -> Result<Vec<String>, ConnectorError> {
     let mut files = Vec::new();
     for path in paths {
         let path = path.map_err(|error| io_error("list", pattern, error.error()))?;
-        let visible = path
-            .file_name()
-            .is_some_and(|name| is_visible(&name.to_string_lossy()));
+        let visible = path.file_name().is_some_and(|name| is_visible(&name.to_string_lossy()));
         if visible && path.is_file() {
             files.push(text(&path)?);
         }

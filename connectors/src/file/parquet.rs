@@ -39,18 +39,13 @@ pub struct ParquetCursor {
 }
 
 impl ParquetCursor {
-    pub fn open(
-        config: ParquetConfig,
-        path: &str,
-        from: u64,
-    ) -> Result<ParquetCursor, ConnectorError> {
+    pub fn open(config: ParquetConfig, path: &str, from: u64) -> Result<ParquetCursor, ConnectorError> {
         let builder = open(path)?;
         let places = find_columns(&config.columns, builder.schema(), path)?;
         let mask = ProjectionMask::roots(builder.parquet_schema(), places.iter().copied());
         let n_rows = builder.metadata().file_metadata().num_rows() as u64;
         if from > n_rows {
-            let message =
-                format!("file \"{path}\" has {n_rows} rows, but {from} have been read of it");
+            let message = format!("file \"{path}\" has {n_rows} rows, but {from} have been read of it");
             return Err(ConnectorError::fatal(SqlState::DATA_CORRUPTED, message)
                 .with_hint("Files of a source must not change. Give new content a new name."));
         }
@@ -63,60 +58,32 @@ impl ParquetCursor {
         // A projection keeps the order of the file.
         let projected = |place: &usize| places.iter().filter(|other| *other < place).count();
         let places = places.iter().map(projected).collect();
-        Ok(ParquetCursor {
-            config,
-            path: path.to_string(),
-            reader,
-            places,
-            position: from,
-            rest: None,
-        })
+        Ok(ParquetCursor { config, path: path.to_string(), reader, places, position: from, rest: None })
     }
 
     fn decode(&self, batch: &RecordBatch) -> SourceBatch {
         let mut faults = Vec::new();
         let column = |(field, place): (&Field, &usize)| {
             let column = batch.column(*place);
-            let cast = cast_with_options(column, field.data_type(), &SAFE_CAST)
-                .expect("find_columns has asked");
+            let cast =
+                cast_with_options(column, field.data_type(), &SAFE_CAST).expect("find_columns has asked");
             if cast.null_count() > column.null_count() {
-                for row_idx in
-                    (0..cast.len()).filter(|idx| cast.is_null(*idx) && column.is_valid(*idx))
-                {
-                    let reason = format!(
-                        "column \"{}\": the value does not fit {}",
-                        field.name(),
-                        field.data_type()
-                    );
+                for row_idx in (0..cast.len()).filter(|idx| cast.is_null(*idx) && column.is_valid(*idx)) {
+                    let reason =
+                        format!("column \"{}\": the value does not fit {}", field.name(), field.data_type());
                     faults.push((row_idx, Fault::new(SqlState::NUMERIC_OUT_OF_RANGE, reason)));
                 }
             }
             cast
         };
-        let columns = self
-            .config
-            .columns
-            .iter()
-            .zip(&self.places)
-            .map(column)
-            .collect();
-        let mut decoded = Decoded {
-            columns,
-            rows: (0..batch.num_rows()).collect(),
-            bad: Vec::new(),
-        };
+        let columns = self.config.columns.iter().zip(&self.places).map(column).collect();
+        let mut decoded = Decoded { columns, rows: (0..batch.num_rows()).collect(), bad: Vec::new() };
         decoded.remove(faults);
 
-        let record = |row_idx: usize| Record {
-            offset: self.position as i64 + row_idx as i64,
-            ..Record::default()
-        };
+        let record =
+            |row_idx: usize| Record { offset: self.position as i64 + row_idx as i64, ..Record::default() };
         let records: Vec<Record> = (0..batch.num_rows()).map(record).collect();
-        let records = Records {
-            records: &records,
-            file: Some(&self.path),
-            ..Records::default()
-        };
+        let records = Records { records: &records, file: Some(&self.path), ..Records::default() };
         let (changes, bad) = self.config.decoder.finish(decoded, &records);
         let bad = bad.into_iter().map(|(row_idx, fault)| BadRecord {
             offset: Offset::from(self.position + row_idx as u64),
@@ -180,20 +147,12 @@ fn open(path: &str) -> Result<ParquetRecordBatchReaderBuilder<File>, ConnectorEr
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| corrupted(path, &error))
 }
 
-fn find_columns(
-    columns: &[Field],
-    schema: &SchemaRef,
-    path: &str,
-) -> Result<Vec<usize>, ConnectorError> {
+fn find_columns(columns: &[Field], schema: &SchemaRef, path: &str) -> Result<Vec<usize>, ConnectorError> {
     let place = |column: &Field| {
         let Ok(place) = schema.index_of(column.name()) else {
             let message = format!("file \"{path}\" has no column \"{}\"", column.name());
             let error = ConnectorError::fatal(SqlState::UNDEFINED_COLUMN, message);
-            let names: Vec<&str> = schema
-                .fields()
-                .iter()
-                .map(|field| field.name().as_str())
-                .collect();
+            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
             return Err(match did_you_mean(column.name(), names.iter().copied()) {
                 Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
                 None => error.with_hint(format!("Its columns are: {}.", names.join(", "))),
@@ -202,9 +161,8 @@ fn find_columns(
         let natural = schema.field(place).data_type();
         if !can_cast_types(natural, column.data_type()) {
             let (name, declared) = (column.name(), column.data_type());
-            let message = format!(
-                "column \"{name}\" of file \"{path}\" is {natural}, which cannot become {declared}"
-            );
+            let message =
+                format!("column \"{name}\" of file \"{path}\" is {natural}, which cannot become {declared}");
             return Err(ConnectorError::fatal(SqlState::DATATYPE_MISMATCH, message));
         }
         Ok(place)

@@ -51,11 +51,7 @@ impl FileSink {
         options.know("connector");
         let config = FileSinkConfig::take(&mut options)?;
         options.finish()?;
-        let encode = if spec.encode == Encode::Native {
-            Encode::Json
-        } else {
-            spec.encode
-        };
+        let encode = if spec.encode == Encode::Native { Encode::Json } else { spec.encode };
         let refuse = |message: String, hint: &str| {
             Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(hint))
         };
@@ -98,35 +94,20 @@ impl FileSink {
                 Encoding::Json | Encoding::Csv(_),
             ) => compression,
             (Some(other), _) => {
-                let message =
-                    format!("ENCODE {encode} with compression {other:?} is not supported");
-                return refuse(
-                    message,
-                    "JSON and CSV: gzip or none. Parquet: snappy, zstd or none.",
-                );
+                let message = format!("ENCODE {encode} with compression {other:?} is not supported");
+                return refuse(message, "JSON and CSV: gzip or none. Parquet: snappy, zstd or none.");
             }
         };
         let changelog = Changelog::new(spec, config.force_append_only, config.op_column)?;
         let schema = changelog.schema(&spec.schema);
-        if let (Encoding::Parquet, Err(error)) = (
-            &encoding,
-            ArrowWriter::try_new(Vec::new(), schema.clone(), None).map(drop),
-        ) {
-            let message = format!(
-                "sink \"{}\" cannot be written as Parquet: {error}",
-                spec.name
-            );
+        if let (Encoding::Parquet, Err(error)) =
+            (&encoding, ArrowWriter::try_new(Vec::new(), schema.clone(), None).map(drop))
+        {
+            let message = format!("sink \"{}\" cannot be written as Parquet: {error}", spec.name);
             return Err(ConnectorError::fatal(SqlState::DATATYPE_MISMATCH, message));
         }
         let directory = PathBuf::from(config.path);
-        Ok(FileSink {
-            directory,
-            name: file_stem(spec.name),
-            schema,
-            changelog,
-            encoding,
-            compression,
-        })
+        Ok(FileSink { directory, name: file_stem(spec.name), schema, changelog, encoding, compression })
     }
 
     /// The name of the file of a batch.
@@ -136,11 +117,7 @@ impl FileSink {
             Encoding::Csv(_) => "csv",
             Encoding::Parquet => "parquet",
         };
-        let gz = if self.compression == Compression::Gzip {
-            ".gz"
-        } else {
-            ""
-        };
+        let gz = if self.compression == Compression::Gzip { ".gz" } else { "" };
         format!("{}-{:020}.{ending}{gz}", self.name, batch.to.0)
     }
 
@@ -168,11 +145,9 @@ impl FileSink {
             Compression::Zstd => parquet::basic::Compression::ZSTD(ZstdLevel::default()),
             Compression::None | Compression::Gzip => parquet::basic::Compression::UNCOMPRESSED,
         };
-        let properties = WriterProperties::builder()
-            .set_compression(compression)
-            .build();
-        let written = ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(properties))
-            .and_then(|mut writer| {
+        let properties = WriterProperties::builder().set_compression(compression).build();
+        let written =
+            ArrowWriter::try_new(Vec::new(), self.schema.clone(), Some(properties)).and_then(|mut writer| {
                 writer.write(rows)?;
                 writer.into_inner()
             });
@@ -195,13 +170,7 @@ impl FileSink {
             fs::rename(&hidden, self.directory.join(&name))?;
             sync_directory(&self.directory)
         };
-        write().map_err(|error| {
-            io_error(
-                "write",
-                &self.directory.join(&name).to_string_lossy(),
-                &error,
-            )
-        })
+        write().map_err(|error| io_error("write", &self.directory.join(&name).to_string_lossy(), &error))
     }
 }
 
@@ -213,11 +182,7 @@ fn sync_directory(directory: &Path) -> std::io::Result<()> {
 /// The sink's name as the beginning of a file name that every system takes.
 fn file_stem(name: &str) -> String {
     let safe = |c: char| {
-        if c.is_alphanumeric() || matches!(c, '_' | '-') {
-            c
-        } else {
-            '_'
-        }
+        if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }
     };
     name.chars().map(safe).collect()
 }
@@ -237,8 +202,7 @@ impl Sink for FileSink {
 impl ConnectorSink for FileSink {
     async fn validate(&self) -> Result<(), ConnectorError> {
         let path = self.directory.to_string_lossy();
-        fs::create_dir_all(&self.directory)
-            .map_err(|error| io_error("create directory", &path, &error))?;
+        fs::create_dir_all(&self.directory).map_err(|error| io_error("create directory", &path, &error))?;
         let probe = self.directory.join(format!(".{}.probe", self.name));
         let probed = File::create(&probe).and_then(|_| fs::remove_file(&probe));
         probed.map_err(|error| io_error("write to directory", &path, &error))

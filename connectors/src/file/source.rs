@@ -10,9 +10,7 @@ use std::time::Duration;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use tidemill_core::SqlState;
-use tidemill_core::source::{
-    ConnectorError, Offset, Source, SourceBatch, Split, SplitId, SplitReader,
-};
+use tidemill_core::source::{ConnectorError, Offset, Source, SourceBatch, Split, SplitId, SplitReader};
 use tokio::task::JoinHandle;
 
 use crate::file::config::{Compression, FileSourceConfig};
@@ -67,16 +65,13 @@ impl FileSource {
         let encode = actual_encode(spec.encode, &config)?;
         if encode == Encode::Bytes {
             let message = "connector \"file\" cannot read ENCODE BYTES";
-            return Err(
-                ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
-                    .with_hint("Use ENCODE CSV, JSON or PARQUET."),
-            );
+            return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
+                .with_hint("Use ENCODE CSV, JSON or PARQUET."));
         }
         if encode == Encode::Parquet && spec.format == Format::Debezium {
             let message = "FORMAT DEBEZIUM with ENCODE PARQUET is not supported";
             return Err(
-                ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
-                    .with_hint("Use ENCODE JSON."),
+                ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint("Use ENCODE JSON.")
             );
         }
         let decoder = Decoder::new(spec, encode)?;
@@ -84,19 +79,12 @@ impl FileSource {
         let opener = if encode == Encode::Parquet {
             let column = |idx: usize| spec.schema.field(idx).clone();
             let columns: Vec<Field> = spec.value_columns().into_iter().map(column).collect();
-            Opener::Parquet(Box::new(ParquetConfig {
-                decoder,
-                columns,
-                batch_rows,
-            }))
+            Opener::Parquet(Box::new(ParquetConfig { decoder, columns, batch_rows }))
         } else {
             let splitter = match encode {
                 Encode::Csv => {
                     let options = csv_options(spec.encode_options)?;
-                    Splitter::Csv {
-                        dialect: options.dialect(),
-                        header: options.header,
-                    }
+                    Splitter::Csv { dialect: options.dialect(), header: options.header }
                 }
                 _ => Splitter::Lines,
             };
@@ -121,9 +109,8 @@ impl FileSource {
         };
         if files.is_empty() && !self.config.watch {
             let message = format!("path \"{}\" matches no file", self.config.path);
-            return Err(ConnectorError::fatal(UNDEFINED_FILE, message).with_hint(
-                "The path is seen from the server. With watch = 'true', files may come later.",
-            ));
+            return Err(ConnectorError::fatal(UNDEFINED_FILE, message)
+                .with_hint("The path is seen from the server. With watch = 'true', files may come later."));
         }
         Ok(files)
     }
@@ -139,13 +126,9 @@ fn read_config(options: &BTreeMap<String, String>) -> Result<FileSourceConfig, C
         return Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message));
     }
     if let Some(compression @ (Compression::Snappy | Compression::Zstd)) = config.compression {
-        let message =
-            format!("connector \"file\" cannot read files compressed with {compression:?}");
-        return Err(
-            ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(
-                "Parquet files say by themselves how they are compressed: leave the option out.",
-            ),
-        );
+        let message = format!("connector \"file\" cannot read files compressed with {compression:?}");
+        return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
+            .with_hint("Parquet files say by themselves how they are compressed: leave the option out."));
     }
     Ok(config)
 }
@@ -180,15 +163,8 @@ pub(super) fn columns(
 ) -> Result<Option<SchemaRef>, ConnectorError> {
     let config = read_config(options)?;
     let encode = actual_encode(encode, &config)?;
-    let csv = if encode == Encode::Csv {
-        Some(csv_options(encode_options)?)
-    } else {
-        None
-    };
-    if !matches!(
-        (encode, &csv),
-        (Encode::Parquet, _) | (_, Some(CsvOptions { header: true, .. }))
-    ) {
+    let csv = if encode == Encode::Csv { Some(csv_options(encode_options)?) } else { None };
+    if !matches!((encode, &csv), (Encode::Parquet, _) | (_, Some(CsvOptions { header: true, .. }))) {
         return Ok(None);
     }
     let Some(path) = listing::list(&config.path)?.into_iter().next() else {
@@ -201,9 +177,7 @@ pub(super) fn columns(
     match super::lines::read_header(&path, gzip, csv.dialect())? {
         Some(header) => {
             let field = |name: &String| Field::new(name, arrow::datatypes::DataType::Utf8, true);
-            Ok(Some(Arc::new(Schema::new(
-                header.iter().map(field).collect::<Vec<_>>(),
-            ))))
+            Ok(Some(Arc::new(Schema::new(header.iter().map(field).collect::<Vec<_>>()))))
         }
         None => Ok(None),
     }
@@ -222,10 +196,7 @@ impl Opener {
             Opener::Parquet(config) => Ok(Box::new(ParquetCursor::open(*config, path, from)?)),
             Opener::Lines(config, compression) => {
                 let gzip = is_gzip(path, compression);
-                let config = LinesConfig {
-                    follow: watch && !gzip,
-                    ..*config
-                };
+                let config = LinesConfig { follow: watch && !gzip, ..*config };
                 Ok(Box::new(LinesCursor::open(config, path, gzip, from)?))
             }
         }
@@ -236,11 +207,7 @@ impl Opener {
         match self {
             Opener::Parquet(config) => parquet::check(&config.columns, path),
             Opener::Lines(mut config, compression) => {
-                let Splitter::Csv {
-                    dialect,
-                    header: true,
-                } = config.splitter
-                else {
+                let Splitter::Csv { dialect, header: true } = config.splitter else {
                     return std::fs::File::open(path)
                         .map(drop)
                         .map_err(|error| io_error("open", path, &error));
@@ -257,10 +224,7 @@ impl Opener {
 #[async_trait]
 impl Source for FileSource {
     async fn splits(&self) -> Result<Vec<Split>, ConnectorError> {
-        let split = |path: String| Split {
-            id: SplitId(path.into()),
-            start: Offset::from(0),
-        };
+        let split = |path: String| Split { id: SplitId(path.into()), start: Offset::from(0) };
         Ok(self.files()?.into_iter().map(split).collect())
     }
 
@@ -268,17 +232,9 @@ impl Source for FileSource {
         !self.config.watch
     }
 
-    async fn open(
-        &self,
-        split: &SplitId,
-        from: &Offset,
-    ) -> Result<Box<dyn SplitReader>, ConnectorError> {
-        let (opener, path, from, watch) = (
-            self.opener.clone(),
-            split.0.clone(),
-            number(from)?,
-            self.config.watch,
-        );
+    async fn open(&self, split: &SplitId, from: &Offset) -> Result<Box<dyn SplitReader>, ConnectorError> {
+        let (opener, path, from, watch) =
+            (self.opener.clone(), split.0.clone(), number(from)?, self.config.watch);
         let cursor = tokio::task::spawn_blocking(move || opener.open(&path, from, watch));
         let cursor = cursor.await.map_err(|error| broken(&split.0, &error))??;
         Ok(Box::new(FileReader {
@@ -317,10 +273,7 @@ fn number(offset: &Offset) -> Result<u64, ConnectorError> {
 }
 
 fn broken(path: &str, error: &tokio::task::JoinError) -> ConnectorError {
-    ConnectorError::fatal(
-        SqlState::INTERNAL_ERROR,
-        format!("reading file \"{path}\" broke off: {error}"),
-    )
+    ConnectorError::fatal(SqlState::INTERNAL_ERROR, format!("reading file \"{path}\" broke off: {error}"))
 }
 
 /// Reads one file, a batch ahead.
@@ -337,11 +290,7 @@ enum Work {
     /// Here. `None` only while it is handed over, or when it was lost with a panic.
     Rest(Option<Cursors>),
     /// Reading up to `until`, from `from`.
-    Reading {
-        job: JoinHandle<(Cursors, Result<ReadOut, ConnectorError>)>,
-        from: u64,
-        until: Option<u64>,
-    },
+    Reading { job: JoinHandle<(Cursors, Result<ReadOut, ConnectorError>)>, from: u64, until: Option<u64> },
 }
 
 impl Work {
@@ -359,10 +308,7 @@ impl Work {
 
 #[async_trait]
 impl SplitReader for FileReader {
-    async fn next(
-        &mut self,
-        until: Option<&Offset>,
-    ) -> Result<Option<SourceBatch>, ConnectorError> {
+    async fn next(&mut self, until: Option<&Offset>) -> Result<Option<SourceBatch>, ConnectorError> {
         let until = until.map(number).transpose()?;
         loop {
             if let Work::Rest(cursor) = &mut self.work {
@@ -372,12 +318,7 @@ impl SplitReader for FileReader {
                 };
                 self.work = Work::start(cursor, until, None);
             }
-            let Work::Reading {
-                job,
-                from,
-                until: asked,
-            } = &mut self.work
-            else {
+            let Work::Reading { job, from, until: asked } = &mut self.work else {
                 unreachable!("started above")
             };
             let (from, asked) = (*from, *asked);
@@ -427,10 +368,7 @@ impl Patience {
     const MIN: Duration = Duration::from_millis(10);
 
     fn new(max: Duration) -> Patience {
-        Patience {
-            now: Patience::MIN,
-            max,
-        }
+        Patience { now: Patience::MIN, max }
     }
 
     fn reset(&mut self) {

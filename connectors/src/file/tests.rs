@@ -35,7 +35,8 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-const CSV: &str = "id,name,price\r\n1,a,1.5\r\n2,\"b\nc\",NA\r\n\r\nx,bad,1\r\n3,\"d\"\"e\",2\r\n4,torn\r\n5,last,9";
+const CSV: &str =
+    "id,name,price\r\n1,a,1.5\r\n2,\"b\nc\",NA\r\n\r\nx,bad,1\r\n3,\"d\"\"e\",2\r\n4,torn\r\n5,last,9";
 
 #[tokio::test]
 async fn csv_conforms() {
@@ -50,23 +51,13 @@ async fn csv_conforms() {
                 .include(IncludeKind::Offset, "at bigint")
                 .with("batch_rows", batch_rows);
             let transcript = check(&declared).await;
-            assert_eq!(
-                transcript.rows,
-                [
-                    "a | 1 | 15",
-                    "b\nc | 2 | 24",
-                    "d\"e | 3 | 47",
-                    "last | 5 | 67"
-                ]
-            );
+            assert_eq!(transcript.rows, ["a | 1 | 15", "b\nc | 2 | 24", "d\"e | 3 | 47", "last | 5 | 67"]);
             let at = path.display();
             assert_eq!(
                 transcript.bad,
                 [
                     format!("{at}@38: 22P02: column \"id\": \"x\" is not a valid Int64 <x,bad,1>"),
-                    format!(
-                        "{at}@59: 22P04: the record has 2 fields where 3 are expected <4,torn>"
-                    ),
+                    format!("{at}@59: 22P04: the record has 2 fields where 3 are expected <4,torn>"),
                 ]
             );
         }
@@ -77,36 +68,22 @@ async fn csv_conforms() {
 async fn json_conforms() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.jsonl");
-    fs::write(
-        &path,
-        "\u{feff}{\"a\":1}\n\n{\"a\":2}\r\nno\n  {\"a\":3}\n{\"a\":\"x\"}\n\n",
-    )
-    .unwrap();
+    fs::write(&path, "\u{feff}{\"a\":1}\n\n{\"a\":2}\r\nno\n  {\"a\":3}\n{\"a\":\"x\"}\n\n").unwrap();
     for batch_rows in [1, 100] {
-        let declared = file(&path, "a bigint")
-            .include(IncludeKind::File, "f text")
-            .with("batch_rows", batch_rows);
+        let declared =
+            file(&path, "a bigint").include(IncludeKind::File, "f text").with("batch_rows", batch_rows);
         let transcript = check(&declared).await;
-        assert_eq!(
-            transcript.rows,
-            [1, 2, 3].map(|n| format!("{n} | {}", path.display()))
-        );
+        assert_eq!(transcript.rows, [1, 2, 3].map(|n| format!("{n} | {}", path.display())));
         assert_eq!(transcript.bad.len(), 2);
     }
 }
 
 fn parquet(path: &Path, n_rows: i64) {
-    let ids: ArrayRef = Arc::new(Int64Array::from_iter(
-        (0..n_rows).map(|n| (n % 7 != 3).then_some(n * 1_000_000_000)),
-    ));
-    let names: ArrayRef = Arc::new(StringArray::from_iter_values(
-        (0..n_rows).map(|n| format!("n{n}")),
-    ));
-    let rows =
-        RecordBatch::try_from_iter([("id", ids), ("unused", names.clone()), ("name", names)])
-            .unwrap();
-    let mut writer =
-        ArrowWriter::try_new(fs::File::create(path).unwrap(), rows.schema(), None).unwrap();
+    let ids: ArrayRef =
+        Arc::new(Int64Array::from_iter((0..n_rows).map(|n| (n % 7 != 3).then_some(n * 1_000_000_000))));
+    let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..n_rows).map(|n| format!("n{n}"))));
+    let rows = RecordBatch::try_from_iter([("id", ids), ("unused", names.clone()), ("name", names)]).unwrap();
+    let mut writer = ArrowWriter::try_new(fs::File::create(path).unwrap(), rows.schema(), None).unwrap();
     writer.write(&rows).unwrap();
     writer.close().unwrap();
 }
@@ -117,9 +94,8 @@ async fn parquet_conforms() {
     let path = directory.path().join("a.parquet");
     parquet(&path, 20);
     // Ids from 3 on do not fit, and 3 and 10 are NULL.
-    let declared = file(&path, "name view, id int")
-        .include(IncludeKind::Offset, "at bigint")
-        .with("batch_rows", 6);
+    let declared =
+        file(&path, "name view, id int").include(IncludeKind::Offset, "at bigint").with("batch_rows", 6);
     let transcript = check(&declared).await;
     assert_eq!(
         transcript.rows,
@@ -134,49 +110,29 @@ async fn parquet_conforms() {
     );
     assert_eq!(transcript.bad.len(), 14);
     assert!(
-        transcript.bad[0].contains("@4: 22003: column \"id\"")
-            && transcript.bad[0].contains("4000000000")
+        transcript.bad[0].contains("@4: 22003: column \"id\"") && transcript.bad[0].contains("4000000000")
     );
-    let schema = source_columns(
-        declared.source().options,
-        Encode::Native,
-        &Default::default(),
-    )
-    .unwrap()
-    .unwrap();
+    let schema =
+        source_columns(declared.source().options, Encode::Native, &Default::default()).unwrap().unwrap();
     assert_eq!(schema.field(1).name(), "unused");
 
     let strict = file(&path, "id bigint!").with("batch_rows", 100);
     let transcript = check(&strict).await;
     assert_eq!((transcript.rows.len(), transcript.bad.len()), (17, 3));
-    assert!(
-        transcript.bad[0].contains("@3: 23502"),
-        "{:?}",
-        transcript.bad
-    );
+    assert!(transcript.bad[0].contains("@3: 23502"), "{:?}", transcript.bad);
 }
 
 #[tokio::test]
 async fn upserts_and_envelopes_of_files() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.json");
-    fs::write(
-        &path,
-        "{\"after\":{\"a\":1},\"op\":\"c\"}\n{\"before\":{\"a\":1},\"op\":\"d\"}\n",
-    )
-    .unwrap();
-    let declared = file(&path, "a bigint")
-        .format(Format::Debezium)
-        .with("batch_rows", 1);
+    fs::write(&path, "{\"after\":{\"a\":1},\"op\":\"c\"}\n{\"before\":{\"a\":1},\"op\":\"d\"}\n").unwrap();
+    let declared = file(&path, "a bigint").format(Format::Debezium).with("batch_rows", 1);
     assert_eq!(check(&declared).await.rows, ["1 | 1", "1 | -1"]);
     parquet(&directory.path().join("p.parquet"), 2);
-    let declared = file(&directory.path().join("p.parquet"), "name text!, id bigint")
-        .format(Format::Upsert)
-        .key(&[0]);
-    assert_eq!(
-        check(&declared).await.rows,
-        ["+ n0 | 0", "+ n1 | 1000000000"]
-    );
+    let declared =
+        file(&directory.path().join("p.parquet"), "name text!, id bigint").format(Format::Upsert).key(&[0]);
+    assert_eq!(check(&declared).await.rows, ["+ n0 | 0", "+ n1 | 1000000000"]);
 }
 
 #[tokio::test]
@@ -187,22 +143,12 @@ async fn open_quote_costs_its_line_only() {
     let declared = file(&path, "a bigint, b text").with("batch_rows", 1);
     let transcript = check(&declared).await;
     assert_eq!(transcript.rows, ["1 | a", "3 | c", "4 | d"]);
-    assert_eq!(
-        transcript.bad,
-        [format!(
-            "{}@4: 22P04: a quote is not closed <2,\"open>",
-            path.display()
-        )]
-    );
+    assert_eq!(transcript.bad, [format!("{}@4: 22P04: a quote is not closed <2,\"open>", path.display())]);
 
     fs::write(&path, format!("1,a\n2,{}\n3,c\n", "x".repeat(200))).unwrap();
     let transcript = check(&declared.with("max_record_bytes", 100)).await;
     assert_eq!(transcript.rows, ["1 | a", "3 | c"]);
-    assert!(
-        transcript.bad[0].contains("longer than 100 bytes"),
-        "{:?}",
-        transcript.bad
-    );
+    assert!(transcript.bad[0].contains("longer than 100 bytes"), "{:?}", transcript.bad);
 }
 
 #[tokio::test]
@@ -212,23 +158,11 @@ async fn directory_and_pattern_list_their_files() {
         fs::write(directory.path().join(name), "1\n").unwrap();
     }
     let names = async |declared: Declared| -> Vec<String> {
-        let splits = source(&declared.encode(Encode::Csv, &[]))
-            .splits()
-            .await
-            .unwrap();
-        splits
-            .iter()
-            .map(|split| split.id.0.rsplit('/').next().unwrap().to_string())
-            .collect()
+        let splits = source(&declared.encode(Encode::Csv, &[])).splits().await.unwrap();
+        splits.iter().map(|split| split.id.0.rsplit('/').next().unwrap().to_string()).collect()
     };
-    assert_eq!(
-        names(file(directory.path(), "a bigint")).await,
-        ["a.csv", "b.csv", "c.txt"]
-    );
-    assert_eq!(
-        names(file(&directory.path().join("*.csv"), "a bigint")).await,
-        ["a.csv", "b.csv"]
-    );
+    assert_eq!(names(file(directory.path(), "a bigint")).await, ["a.csv", "b.csv", "c.txt"]);
+    assert_eq!(names(file(&directory.path().join("*.csv"), "a bigint")).await, ["a.csv", "b.csv"]);
 }
 
 #[tokio::test]
@@ -244,11 +178,7 @@ async fn watching_follows_files_that_grow() {
     assert!(source.splits().await.unwrap().is_empty());
 
     let append = |text: &str| {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .unwrap();
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
         file.write_all(text.as_bytes()).unwrap();
     };
     append("a,");
@@ -256,25 +186,15 @@ async fn watching_follows_files_that_grow() {
     let mut reader = source.open(&splits[0].id, &splits[0].start).await.unwrap();
     let mut seen = Transcript::default();
     // Pieces that end within the header, within a record and behind one.
-    for (piece, n_rows) in [
-        ("b\n1,1\n2,", 1),
-        ("2", 1),
-        ("0\n", 2),
-        ("3,30\n4,", 3),
-        ("40\n", 4),
-    ] {
+    for (piece, n_rows) in [("b\n1,1\n2,", 1), ("2", 1), ("0\n", 2), ("3,30\n4,", 3), ("40\n", 4)] {
         append(piece);
         while seen.rows.len() < n_rows {
-            let batch = tokio::time::timeout(Duration::from_secs(20), reader.next(None))
-                .await
-                .unwrap()
-                .unwrap();
+            let batch =
+                tokio::time::timeout(Duration::from_secs(20), reader.next(None)).await.unwrap().unwrap();
             seen.add(&splits[0].id, &batch.expect("the file may grow"));
         }
         assert!(
-            tokio::time::timeout(Duration::from_millis(30), reader.next(None))
-                .await
-                .is_err(),
+            tokio::time::timeout(Duration::from_millis(30), reader.next(None)).await.is_err(),
             "no more yet"
         );
         assert_eq!(seen.rows.len(), n_rows);
@@ -288,12 +208,7 @@ async fn watching_follows_files_that_grow() {
             Err(error) => break error,
         }
     };
-    assert!(
-        error
-            .to_string()
-            .contains("is shorter than what has been read"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("is shorter than what has been read"), "{error}");
 }
 
 #[tokio::test]
@@ -302,52 +217,33 @@ async fn missing_files_and_columns_are_named() {
     let error = async |declared: &Declared| validate_source(&declared.source()).await.unwrap_err();
     let missing = error(&file(&directory.path().join("no.csv"), "a bigint")).await;
     assert_eq!(missing.sqlstate.0, "58P01");
-    assert!(
-        missing.to_string().contains("no.csv\": No such file"),
-        "{missing}"
-    );
+    assert!(missing.to_string().contains("no.csv\": No such file"), "{missing}");
     let missing = error(&file(&directory.path().join("*.csv"), "a bigint")).await;
-    assert!(
-        missing.to_string().ends_with("*.csv\" matches no file"),
-        "{missing}"
-    );
+    assert!(missing.to_string().ends_with("*.csv\" matches no file"), "{missing}");
 
     let path = directory.path().join("a.csv");
     fs::write(&path, "carrier,name\n").unwrap();
     let declared = file(&path, "carier text").encode(Encode::Csv, &[("header", "true")]);
     let missing = error(&declared).await;
     assert_eq!(missing.sqlstate.0, "42703");
-    assert_eq!(
-        missing.hint.as_deref(),
-        Some("Perhaps you meant \"carrier\".")
-    );
-    let schema = source_columns(
-        declared.source().options,
-        Encode::Csv,
-        declared.source().encode_options,
-    )
-    .unwrap()
-    .unwrap();
+    assert_eq!(missing.hint.as_deref(), Some("Perhaps you meant \"carrier\"."));
+    let schema = source_columns(declared.source().options, Encode::Csv, declared.source().encode_options)
+        .unwrap()
+        .unwrap();
     assert_eq!(schema.field(0).name(), "carrier");
 
     parquet(&directory.path().join("a.parquet"), 1);
     let missing = error(&file(&directory.path().join("a.parquet"), "nam text")).await;
     assert_eq!(missing.hint.as_deref(), Some("Perhaps you meant \"name\"."));
     let missing = error(&file(&path, "a bigint").encode(Encode::Parquet, &[])).await;
-    assert!(
-        missing.to_string().contains("not readable as Parquet"),
-        "{missing}"
-    );
+    assert!(missing.to_string().contains("not readable as Parquet"), "{missing}");
 }
 
 #[test]
 fn wrong_declarations_are_refused() {
     let path = Path::new("/nowhere/data");
     let error = |declared: &Declared| create_source(&declared.source()).unwrap_err().to_string();
-    assert_eq!(
-        error(&file(path, "a bigint")),
-        "path \"/nowhere/data\" does not tell what its files hold"
-    );
+    assert_eq!(error(&file(path, "a bigint")), "path \"/nowhere/data\" does not tell what its files hold");
     assert_eq!(
         error(&file(path, "a bigint").encode(Encode::Csv, &[("heder", "true")])),
         "ENCODE CSV has no option \"heder\""
@@ -360,10 +256,7 @@ fn wrong_declarations_are_refused() {
         error(&file(path, "a bigint").encode(Encode::Csv, &[("delimiter", ",,")])),
         "option \"delimiter\" of ENCODE CSV cannot be \",,\""
     );
-    assert!(
-        error(&file(path, "a bigint").encode(Encode::Bytes, &[]))
-            .contains("cannot read ENCODE BYTES")
-    );
+    assert!(error(&file(path, "a bigint").encode(Encode::Bytes, &[])).contains("cannot read ENCODE BYTES"));
 }
 
 fn batch(to: u64, rows: &[(i64, &str, i64)]) -> SinkBatch {
@@ -372,11 +265,7 @@ fn batch(to: u64, rows: &[(i64, &str, i64)]) -> SinkBatch {
     let weights: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2)));
     let schema = Declared::new("file", "id bigint, name text").schema;
     let rows = RecordBatch::try_new(schema, vec![ids, names]).unwrap();
-    SinkBatch {
-        from: Epoch(to - 1),
-        to: Epoch(to),
-        delta: Delta::weighted(&rows, weights),
-    }
+    SinkBatch { from: Epoch(to - 1), to: Epoch(to), delta: Delta::weighted(&rows, weights) }
 }
 
 fn sink(path: &Path) -> Declared {
@@ -385,25 +274,17 @@ fn sink(path: &Path) -> Declared {
 
 #[tokio::test]
 async fn sink_writes_a_file_for_each_batch() {
-    for (encode, compression) in [
-        (Encode::Json, "none"),
-        (Encode::Json, "gzip"),
-        (Encode::Csv, "gzip"),
-        (Encode::Parquet, "zstd"),
-    ] {
+    for (encode, compression) in
+        [(Encode::Json, "none"), (Encode::Json, "gzip"), (Encode::Csv, "gzip"), (Encode::Parquet, "zstd")]
+    {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("deep/out");
-        let declared = sink(&out)
-            .encode(encode, &[])
-            .with("compression", compression);
+        let declared = sink(&out).encode(encode, &[]).with("compression", compression);
         validate_sink(&declared.sink()).await.unwrap();
         let made = create_sink(&declared.sink()).unwrap();
         assert_eq!(made.delivery(), Delivery::ExactlyOnce);
         let mut writer = made.open().await.unwrap();
-        writer
-            .write(&batch(2, &[(1, "a", 1), (2, "b,\"\n", 2)]))
-            .await
-            .unwrap();
+        writer.write(&batch(2, &[(1, "a", 1), (2, "b,\"\n", 2)])).await.unwrap();
         writer.write(&batch(10, &[(3, "c", 1)])).await.unwrap();
         writer.write(&batch(11, &[])).await.unwrap();
         writer.flush().await.unwrap();
@@ -419,27 +300,14 @@ async fn sink_writes_a_file_for_each_batch() {
         };
         let (before, content) = (names(), fs::read(out.join(&names()[1])).unwrap());
         writer.write(&batch(10, &[(3, "c", 1)])).await.unwrap();
-        assert_eq!(
-            (names(), fs::read(out.join(&names()[1])).unwrap()),
-            (before.clone(), content)
-        );
+        assert_eq!((names(), fs::read(out.join(&names()[1])).unwrap()), (before.clone(), content));
         assert_eq!(before.len(), 2, "{before:?}");
-        assert!(
-            before[0].starts_with("s-00000000000000000002."),
-            "{before:?}"
-        );
+        assert!(before[0].starts_with("s-00000000000000000002."), "{before:?}");
 
         // What the sink writes the source reads.
-        let options: &[(&str, &str)] = if encode == Encode::Csv {
-            &[("header", "true")]
-        } else {
-            &[]
-        };
+        let options: &[(&str, &str)] = if encode == Encode::Csv { &[("header", "true")] } else { &[] };
         let read = sink(&out).encode(encode, options);
-        assert_eq!(
-            check(&read).await.rows,
-            ["1 | a", "2 | b,\"\n", "2 | b,\"\n", "3 | c"]
-        );
+        assert_eq!(check(&read).await.rows, ["1 | a", "2 | b,\"\n", "2 | b,\"\n", "3 | c"]);
     }
 }
 
@@ -448,36 +316,20 @@ async fn sink_writes_changes_if_asked() {
     let directory = tempfile::tempdir().unwrap();
     let write = async |declared: Declared| -> Result<String, ConnectorError> {
         let mut writer = create_sink(&declared.sink())?.open().await?;
-        writer
-            .write(&batch(1, &[(1, "a", -1), (1, "b", 1)]))
-            .await?;
+        writer.write(&batch(1, &[(1, "a", -1), (1, "b", 1)])).await?;
         Ok(fs::read_to_string(directory.path().join("s-00000000000000000001.jsonl")).unwrap())
     };
     let declared = sink(directory.path()).retracting();
     let error = write(declared.clone()).await.unwrap_err();
     assert_eq!(error.sqlstate.0, "0A000");
-    let written = write(declared.clone().with("op_column", "op"))
-        .await
-        .unwrap();
-    assert_eq!(
-        written.lines().next(),
-        Some("{\"op\":\"delete\",\"id\":1,\"name\":\"a\"}")
-    );
-    let written = write(declared.clone().with("force_append_only", "true"))
-        .await
-        .unwrap();
+    let written = write(declared.clone().with("op_column", "op")).await.unwrap();
+    assert_eq!(written.lines().next(), Some("{\"op\":\"delete\",\"id\":1,\"name\":\"a\"}"));
+    let written = write(declared.clone().with("force_append_only", "true")).await.unwrap();
     assert_eq!(written, "{\"id\":1,\"name\":\"b\"}\n");
-    let written = write(declared.clone().format(Format::Debezium).key(&[0]))
-        .await
-        .unwrap();
+    let written = write(declared.clone().format(Format::Debezium).key(&[0])).await.unwrap();
     assert_eq!(written.lines().count(), 1);
-    let error = write(declared.format(Format::Upsert).key(&[0]))
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("cannot write FORMAT UPSERT"),
-        "{error}"
-    );
+    let error = write(declared.format(Format::Upsert).key(&[0])).await.unwrap_err();
+    assert!(error.to_string().contains("cannot write FORMAT UPSERT"), "{error}");
 }
 
 #[tokio::test]

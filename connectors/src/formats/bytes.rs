@@ -17,15 +17,9 @@ pub struct BytesDecoder {
 impl BytesDecoder {
     pub fn new(declared: &Fields) -> Result<BytesDecoder, ConnectorError> {
         let [column] = &declared[..] else {
-            let message = format!(
-                "ENCODE BYTES fills one column, but {} are declared",
-                declared.len()
-            );
-            return Err(
-                ConnectorError::fatal(SqlState::INVALID_TABLE_DEFINITION, message).with_hint(
-                    "Declare one column of type BYTEA or TEXT, beside those of INCLUDE.",
-                ),
-            );
+            let message = format!("ENCODE BYTES fills one column, but {} are declared", declared.len());
+            return Err(ConnectorError::fatal(SqlState::INVALID_TABLE_DEFINITION, message)
+                .with_hint("Declare one column of type BYTEA or TEXT, beside those of INCLUDE."));
         };
         match column.data_type() {
             DataType::Binary
@@ -33,14 +27,10 @@ impl BytesDecoder {
             | DataType::LargeBinary
             | DataType::Utf8
             | DataType::Utf8View
-            | DataType::LargeUtf8 => Ok(BytesDecoder {
-                column: column.clone(),
-            }),
+            | DataType::LargeUtf8 => Ok(BytesDecoder { column: column.clone() }),
             other => {
-                let message = format!(
-                    "column \"{}\" cannot be of type {other} in ENCODE BYTES",
-                    column.name()
-                );
+                let message =
+                    format!("column \"{}\" cannot be of type {other} in ENCODE BYTES", column.name());
                 Err(ConnectorError::fatal(SqlState::DATATYPE_MISMATCH, message)
                     .with_hint("Declare it as BYTEA or TEXT."))
             }
@@ -64,11 +54,8 @@ impl BytesDecoder {
                 &mut faults,
             ),
         };
-        let mut decoded = Decoded {
-            columns: vec![column],
-            rows: (0..values.len()).collect(),
-            bad: Vec::new(),
-        };
+        let mut decoded =
+            Decoded { columns: vec![column], rows: (0..values.len()).collect(), bad: Vec::new() };
         decoded.remove(faults);
         decoded
     }

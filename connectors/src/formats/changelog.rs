@@ -67,22 +67,14 @@ impl Changelog {
         force_append_only: bool,
         op_column: Option<String>,
     ) -> Result<Changelog, ConnectorError> {
-        if spec.format == Format::Plain
-            && !spec.append_only
-            && !force_append_only
-            && op_column.is_none()
-        {
+        if spec.format == Format::Plain && !spec.append_only && !force_append_only && op_column.is_none() {
             return Err(refuse_retractions(spec.name));
         }
         if spec.format == Format::Upsert && spec.primary_key.is_empty() {
-            let message = format!(
-                "sink \"{}\" is upsert but no key could be derived from the query",
-                spec.name
-            );
-            return Err(
-                ConnectorError::fatal(SqlState::INVALID_TABLE_DEFINITION, message)
-                    .with_hint("Name the key columns with primary_key = '…' in WITH."),
-            );
+            let message =
+                format!("sink \"{}\" is upsert but no key could be derived from the query", spec.name);
+            return Err(ConnectorError::fatal(SqlState::INVALID_TABLE_DEFINITION, message)
+                .with_hint("Name the key columns with primary_key = '…' in WITH."));
         }
         if let Some(name) = &op_column
             && spec.schema.field_with_name(name).is_ok()
@@ -104,28 +96,11 @@ impl Changelog {
     pub fn entries(&self, batch: &SinkBatch) -> Result<Vec<Entry>, ConnectorError> {
         let weights = batch.delta.weights().values();
         let repeated = |row_idx: u32, weight: i64| (0..weight.unsigned_abs()).map(move |_| row_idx);
-        let all = || {
-            weights
-                .iter()
-                .enumerate()
-                .map(|(row_idx, weight)| (row_idx as u32, *weight))
-        };
-        let removed: Vec<u32> = all()
-            .filter(|(_, w)| *w < 0)
-            .flat_map(|(idx, w)| repeated(idx, w))
-            .collect();
-        let added: Vec<u32> = all()
-            .filter(|(_, w)| *w > 0)
-            .flat_map(|(idx, w)| repeated(idx, w))
-            .collect();
-        let inserts = added.iter().map(|idx| Entry {
-            before: None,
-            after: Some(*idx),
-        });
-        let deletes = removed.iter().map(|idx| Entry {
-            before: Some(*idx),
-            after: None,
-        });
+        let all = || weights.iter().enumerate().map(|(row_idx, weight)| (row_idx as u32, *weight));
+        let removed: Vec<u32> = all().filter(|(_, w)| *w < 0).flat_map(|(idx, w)| repeated(idx, w)).collect();
+        let added: Vec<u32> = all().filter(|(_, w)| *w > 0).flat_map(|(idx, w)| repeated(idx, w)).collect();
+        let inserts = added.iter().map(|idx| Entry { before: None, after: Some(*idx) });
+        let deletes = removed.iter().map(|idx| Entry { before: Some(*idx), after: None });
         match self.format {
             Format::Plain if self.op_column.is_some() => Ok(deletes.chain(inserts).collect()),
             Format::Plain if removed.is_empty() || self.force_append_only => Ok(inserts.collect()),
@@ -136,49 +111,26 @@ impl Changelog {
     }
 
     /// Ties the removed and the added row of a key together as an update.
-    fn paired(
-        &self,
-        delta: &Delta,
-        removed: &[u32],
-        added: &[u32],
-    ) -> Result<Vec<Entry>, ConnectorError> {
-        let columns: Vec<ArrayRef> = self
-            .primary_key
-            .iter()
-            .map(|idx| delta.batch().column(*idx).clone())
-            .collect();
-        let fields = columns
-            .iter()
-            .map(|column| SortField::new(column.data_type().clone()))
-            .collect();
-        let keys =
-            RowConverter::new(fields).and_then(|converter| converter.convert_columns(&columns));
+    fn paired(&self, delta: &Delta, removed: &[u32], added: &[u32]) -> Result<Vec<Entry>, ConnectorError> {
+        let columns: Vec<ArrayRef> =
+            self.primary_key.iter().map(|idx| delta.batch().column(*idx).clone()).collect();
+        let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+        let keys = RowConverter::new(fields).and_then(|converter| converter.convert_columns(&columns));
         let keys = keys.map_err(|error| self.failed(&error))?;
         let key = |row_idx: u32| keys.row(row_idx as usize).data().to_vec();
         let mut removed_by_key: HashMap<Vec<u8>, Vec<u32>> = HashMap::new();
         for row_idx in removed {
-            removed_by_key
-                .entry(key(*row_idx))
-                .or_default()
-                .push(*row_idx);
+            removed_by_key.entry(key(*row_idx)).or_default().push(*row_idx);
         }
         let mut replaced = HashSet::new();
         let mut updates = Vec::with_capacity(added.len());
         for row_idx in added {
             let before = removed_by_key.get_mut(&key(*row_idx)).and_then(Vec::pop);
             replaced.extend(before);
-            updates.push(Entry {
-                before,
-                after: Some(*row_idx),
-            });
+            updates.push(Entry { before, after: Some(*row_idx) });
         }
-        let left = removed
-            .iter()
-            .filter(|row_idx| !replaced.contains(*row_idx));
-        let deletes = left.map(|idx| Entry {
-            before: Some(*idx),
-            after: None,
-        });
+        let left = removed.iter().filter(|row_idx| !replaced.contains(*row_idx));
+        let deletes = left.map(|idx| Entry { before: Some(*idx), after: None });
         Ok(deletes.chain(updates).collect())
     }
 
@@ -197,38 +149,22 @@ impl Changelog {
     }
 
     /// Entries as rows: of the relation, with the operation before them, or as envelopes.
-    pub fn rows(
-        &self,
-        batch: &SinkBatch,
-        entries: &[Entry],
-    ) -> Result<RecordBatch, ConnectorError> {
+    pub fn rows(&self, batch: &SinkBatch, entries: &[Entry]) -> Result<RecordBatch, ConnectorError> {
         let rows = batch.delta.rows();
         let made = match (self.format, &self.op_column) {
             (Format::Debezium, _) => self.envelopes(batch, &rows, entries),
             (_, Some(_)) => self.rows_with_op(&rows, entries),
-            (_, None) => take_record_batch(
-                &rows,
-                &UInt32Array::from_iter(entries.iter().map(|entry| entry.after)),
-            ),
+            (_, None) => {
+                take_record_batch(&rows, &UInt32Array::from_iter(entries.iter().map(|entry| entry.after)))
+            }
         };
         made.map_err(|error| self.failed(&error))
     }
 
-    fn rows_with_op(
-        &self,
-        rows: &RecordBatch,
-        entries: &[Entry],
-    ) -> Result<RecordBatch, ArrowError> {
-        let places =
-            UInt32Array::from_iter(entries.iter().map(|entry| entry.after.or(entry.before)));
+    fn rows_with_op(&self, rows: &RecordBatch, entries: &[Entry]) -> Result<RecordBatch, ArrowError> {
+        let places = UInt32Array::from_iter(entries.iter().map(|entry| entry.after.or(entry.before)));
         let taken = take_record_batch(rows, &places)?;
-        let ops = entries.iter().map(|entry| {
-            if entry.after.is_some() {
-                "insert"
-            } else {
-                "delete"
-            }
-        });
+        let ops = entries.iter().map(|entry| if entry.after.is_some() { "insert" } else { "delete" });
         let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from_iter_values(ops))];
         columns.extend(taken.columns().iter().cloned());
         RecordBatch::try_new(self.schema(rows.schema_ref()), columns)
@@ -244,11 +180,7 @@ impl Changelog {
         let nullable = nullable(rows.schema_ref().fields());
         let images = StructArray::try_new(nullable, rows.columns().to_vec(), None)?;
         let image = |place: fn(&Entry) -> Option<u32>| {
-            take(
-                &images,
-                &UInt32Array::from_iter(entries.iter().map(place)),
-                None,
-            )
+            take(&images, &UInt32Array::from_iter(entries.iter().map(place)), None)
         };
         let op = |entry: &Entry| match (entry.before, entry.after) {
             (None, _) => "c",
@@ -282,8 +214,7 @@ impl Changelog {
 }
 
 fn refuse_retractions(sink: &str) -> ConnectorError {
-    let message =
-        format!("query of sink \"{sink}\" produces updates, but FORMAT PLAIN is append-only");
+    let message = format!("query of sink \"{sink}\" produces updates, but FORMAT PLAIN is append-only");
     ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(
         "Use FORMAT UPSERT or FORMAT DEBEZIUM, add EMIT ON WINDOW CLOSE to the query, \
          or drop the retractions with force_append_only = 'true'.",
@@ -310,27 +241,19 @@ fn source_fields() -> Vec<Field> {
 
 /// The same fields with NULLs allowed: those of an image that is absent.
 fn nullable(fields: &Fields) -> Fields {
-    fields
-        .iter()
-        .map(|field| field.as_ref().clone().with_nullable(true))
-        .collect()
+    fields.iter().map(|field| field.as_ref().clone().with_nullable(true)).collect()
 }
 
 /// Rows as JSON objects, one a line; NULLs are written.
 pub fn json_lines(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
-    let mut writer = WriterBuilder::new()
-        .with_explicit_nulls(true)
-        .build::<_, LineDelimited>(Vec::new());
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
     writer.write(rows)?;
     writer.finish()?;
     Ok(writer.into_inner())
 }
 
 /// Rows as CSV records.
-pub fn csv_lines(
-    rows: &RecordBatch,
-    options: &arrow_csv::WriterBuilder,
-) -> Result<Vec<u8>, ArrowError> {
+pub fn csv_lines(rows: &RecordBatch, options: &arrow_csv::WriterBuilder) -> Result<Vec<u8>, ArrowError> {
     let mut writer = options.clone().build(Vec::new());
     writer.write(rows)?;
     Ok(writer.into_inner())

@@ -63,15 +63,8 @@ impl Dialect {
         while let Some(found) = memchr::memchr2(b'\n', self.quote, &text[at..]) {
             let here = at + found;
             if text[here] == b'\n' {
-                let len = if here > 0 && text[here - 1] == b'\r' {
-                    here - 1
-                } else {
-                    here
-                };
-                return RecordEnd::At {
-                    len,
-                    next: here + 1,
-                };
+                let len = if here > 0 && text[here - 1] == b'\r' { here - 1 } else { here };
+                return RecordEnd::At { len, next: here + 1 };
             }
             let begins_field = here == 0 || text[here - 1] == self.delimiter;
             if !begins_field {
@@ -110,9 +103,8 @@ impl Dialect {
                 let closing = self.closing_quote(record, at + 1).unwrap_or(record.len());
                 // What follows the closing quote, up to the delimiter, belongs to the field too.
                 let rest = (closing + 1).min(record.len());
-                let end = rest
-                    + memchr::memchr(self.delimiter, &record[rest..])
-                        .unwrap_or(record.len() - rest);
+                let end =
+                    rest + memchr::memchr(self.delimiter, &record[rest..]).unwrap_or(record.len() - rest);
                 let inside = at + 1..closing;
                 let is_plain = end == rest
                     && memchr::memchr2(
@@ -122,10 +114,7 @@ impl Dialect {
                     )
                     .is_none();
                 if is_plain {
-                    field(FieldText::Record {
-                        range: inside,
-                        quoted: true,
-                    });
+                    field(FieldText::Record { range: inside, quoted: true });
                 } else {
                     let from = scratch.len();
                     self.unescape(&record[inside], scratch);
@@ -134,12 +123,8 @@ impl Dialect {
                 }
                 end
             } else {
-                let end =
-                    at + memchr::memchr(self.delimiter, &record[at..]).unwrap_or(record.len() - at);
-                field(FieldText::Record {
-                    range: at..end,
-                    quoted: false,
-                });
+                let end = at + memchr::memchr(self.delimiter, &record[at..]).unwrap_or(record.len() - at);
+                field(FieldText::Record { range: at..end, quoted: false });
                 end
             };
             if end >= record.len() {
@@ -203,30 +188,17 @@ pub struct CsvDecoder {
 impl CsvOptions {
     pub fn dialect(&self) -> Dialect {
         let quote = self.quote.0;
-        let escape = self
-            .escape
-            .map(|escape| escape.0)
-            .filter(|escape| *escape != quote);
-        Dialect {
-            delimiter: self.delimiter.0,
-            quote,
-            escape,
-        }
+        let escape = self.escape.map(|escape| escape.0).filter(|escape| *escape != quote);
+        Dialect { delimiter: self.delimiter.0, quote, escape }
     }
 }
 
 impl CsvDecoder {
     /// A decoder of records whose fields are `columns` in their order.
     pub fn new(options: &CsvOptions, columns: Fields) -> Result<CsvDecoder, ConnectorError> {
-        if let Some(column) = columns
-            .iter()
-            .find(|column| !text::is_parsable(column.data_type()))
-        {
-            let message = format!(
-                "column \"{}\" cannot be of type {} in CSV",
-                column.name(),
-                column.data_type()
-            );
+        if let Some(column) = columns.iter().find(|column| !text::is_parsable(column.data_type())) {
+            let message =
+                format!("column \"{}\" cannot be of type {} in CSV", column.name(), column.data_type());
             return Err(ConnectorError::fatal(SqlState::DATATYPE_MISMATCH, message));
         }
         Ok(CsvDecoder {
@@ -241,19 +213,14 @@ impl CsvDecoder {
     /// Finds the columns by the names in the header of `file`.
     pub fn set_header(&mut self, header: &[String], file: &str) -> Result<(), ConnectorError> {
         let place = |column: &Arc<Field>| {
-            header
-                .iter()
-                .position(|name| name == column.name())
-                .ok_or_else(|| {
-                    let message = format!("file \"{file}\" has no column \"{}\"", column.name());
-                    let error = ConnectorError::fatal(SqlState::UNDEFINED_COLUMN, message);
-                    match did_you_mean(column.name(), header.iter().map(String::as_str)) {
-                        Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
-                        None => {
-                            error.with_hint(format!("Its header names: {}.", header.join(", ")))
-                        }
-                    }
-                })
+            header.iter().position(|name| name == column.name()).ok_or_else(|| {
+                let message = format!("file \"{file}\" has no column \"{}\"", column.name());
+                let error = ConnectorError::fatal(SqlState::UNDEFINED_COLUMN, message);
+                match did_you_mean(column.name(), header.iter().map(String::as_str)) {
+                    Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
+                    None => error.with_hint(format!("Its header names: {}.", header.join(", "))),
+                }
+            })
         };
         self.places = self.columns.iter().map(place).collect::<Result<_, _>>()?;
         self.n_fields = header.len();
@@ -276,13 +243,9 @@ impl CsvDecoder {
             fields.resize_with(begin + n_columns, || None);
             let mut n_fields = 0;
             self.dialect.fields(value, &mut scratch, |field| {
-                if let Some(column_idx) = column_of.get(n_fields).filter(|idx| **idx != usize::MAX)
-                {
+                if let Some(column_idx) = column_of.get(n_fields).filter(|idx| **idx != usize::MAX) {
                     let is_null = match &field {
-                        FieldText::Record {
-                            range,
-                            quoted: false,
-                        } => value[range.clone()] == self.null,
+                        FieldText::Record { range, quoted: false } => value[range.clone()] == self.null,
                         _ => false,
                     };
                     fields[begin + column_idx] = (!is_null).then_some(field);
@@ -302,12 +265,10 @@ impl CsvDecoder {
             .map(|column_idx| {
                 let column = &self.columns[column_idx];
                 let texts = rows.iter().enumerate().map(|(row_idx, value_idx)| {
-                    fields[row_idx * n_columns + column_idx]
-                        .as_ref()
-                        .map(|field| match field {
-                            FieldText::Record { range, .. } => &values[*value_idx][range.clone()],
-                            FieldText::Scratch(range) => &scratch[range.clone()],
-                        })
+                    fields[row_idx * n_columns + column_idx].as_ref().map(|field| match field {
+                        FieldText::Record { range, .. } => &values[*value_idx][range.clone()],
+                        FieldText::Scratch(range) => &scratch[range.clone()],
+                    })
                 });
                 text::parse_column(column.name(), column.data_type(), texts, &mut faults)
             })
@@ -318,12 +279,7 @@ impl CsvDecoder {
     }
 
     fn wrong_count(&self, n_fields: usize) -> Fault {
-        let reason = match self
-            .columns
-            .iter()
-            .zip(&self.places)
-            .find(|(_, place)| **place >= n_fields)
-        {
+        let reason = match self.columns.iter().zip(&self.places).find(|(_, place)| **place >= n_fields) {
             Some((column, _)) => {
                 let expected = self.n_fields;
                 format!(
@@ -331,10 +287,7 @@ impl CsvDecoder {
                     column.name()
                 )
             }
-            None => format!(
-                "the record has {n_fields} fields where {} are expected",
-                self.n_fields
-            ),
+            None => format!("the record has {n_fields} fields where {} are expected", self.n_fields),
         };
         Fault::new(SqlState::BAD_COPY_FORMAT, reason)
     }

@@ -46,30 +46,16 @@ impl DebeziumDecoder {
     ) -> Result<DebeziumDecoder, ConnectorError> {
         let columns = JsonColumns::new(declared, options)?;
         let image = |name: &str| Field::new_struct(name, columns.raw(), true);
-        let envelope = vec![
-            image("before"),
-            image("after"),
-            Field::new("op", DataType::Utf8, true),
-        ];
+        let envelope = vec![image("before"), image("after"), Field::new("op", DataType::Utf8, true)];
         let mut fields = envelope.clone();
         fields.push(Field::new_struct("payload", envelope, true));
-        Ok(DebeziumDecoder {
-            reader: JsonReader::new(Fields::from(fields)),
-            columns,
-            keyed,
-        })
+        Ok(DebeziumDecoder { reader: JsonReader::new(Fields::from(fields)), columns, keyed })
     }
 
     pub fn decode(&self, values: &[&[u8]]) -> Images {
         let raw = self.reader.read(values);
-        let Decoded {
-            columns,
-            rows,
-            mut bad,
-        } = raw;
-        let [before, after, op, payload] = &columns[..] else {
-            unreachable!("the envelope has four fields")
-        };
+        let Decoded { columns, rows, mut bad } = raw;
+        let [before, after, op, payload] = &columns[..] else { unreachable!("the envelope has four fields") };
         let payload = payload.as_struct();
         let inner = |idx: usize, outer: &ArrayRef| choose(payload, idx, outer);
         let (before, after, op) = (inner(0, before), inner(1, after), inner(2, op));
@@ -78,38 +64,35 @@ impl DebeziumDecoder {
         let mut images: Vec<(Image, usize)> = Vec::new();
         for (row_idx, value_idx) in rows.iter().enumerate() {
             let begin = images.len();
-            let fault = match op
-                .as_string::<i32>()
-                .is_valid(row_idx)
-                .then(|| op.as_string::<i32>().value(row_idx))
-            {
-                Some("c" | "r") => {
-                    images.push((Image::After, row_idx));
-                    None
-                }
-                Some("u") if self.keyed => {
-                    images.push((Image::After, row_idx));
-                    None
-                }
-                Some("u") => {
-                    images.extend([(Image::Before, row_idx), (Image::After, row_idx)]);
-                    None
-                }
-                Some("d") => {
-                    images.push((Image::Before, row_idx));
-                    None
-                }
-                Some("m") => None,
-                Some(other) => {
-                    let reason =
-                        format!("operation \"{other}\" of the Debezium envelope is not supported");
-                    Some(Fault::new(SqlState::FEATURE_NOT_SUPPORTED, reason))
-                }
-                None => Some(Fault::new(
-                    SqlState::INVALID_TEXT,
-                    "the record is no Debezium envelope: it has no \"op\"",
-                )),
-            };
+            let fault =
+                match op.as_string::<i32>().is_valid(row_idx).then(|| op.as_string::<i32>().value(row_idx)) {
+                    Some("c" | "r") => {
+                        images.push((Image::After, row_idx));
+                        None
+                    }
+                    Some("u") if self.keyed => {
+                        images.push((Image::After, row_idx));
+                        None
+                    }
+                    Some("u") => {
+                        images.extend([(Image::Before, row_idx), (Image::After, row_idx)]);
+                        None
+                    }
+                    Some("d") => {
+                        images.push((Image::Before, row_idx));
+                        None
+                    }
+                    Some("m") => None,
+                    Some(other) => {
+                        let reason =
+                            format!("operation \"{other}\" of the Debezium envelope is not supported");
+                        Some(Fault::new(SqlState::FEATURE_NOT_SUPPORTED, reason))
+                    }
+                    None => Some(Fault::new(
+                        SqlState::INVALID_TEXT,
+                        "the record is no Debezium envelope: it has no \"op\"",
+                    )),
+                };
             let missing = images[begin..].iter().find_map(|(image, row_idx)| match image {
                 Image::Before if before.is_null(*row_idx) => Some(
                     "the Debezium envelope has no \"before\": its table needs REPLICA IDENTITY FULL, \
@@ -131,22 +114,16 @@ impl DebeziumDecoder {
             Image::After => (1, *row_idx),
         };
         let places: Vec<(usize, usize)> = images.iter().map(place).collect();
-        let chosen =
-            interleave(&[&before, &after], &places).expect("both images have the same type");
+        let chosen = interleave(&[&before, &after], &places).expect("both images have the same type");
         let weight = |(image, _): &(Image, usize)| match image {
             Image::Before => -1,
             Image::After => 1,
         };
         let weights = Int64Array::from_iter_values(images.iter().map(weight));
         let mut faults = Vec::new();
-        let columns = self
-            .columns
-            .finish(chosen.as_struct().columns(), &mut faults);
+        let columns = self.columns.finish(chosen.as_struct().columns(), &mut faults);
         let rows = images.iter().map(|(_, row_idx)| rows[*row_idx]).collect();
-        let mut images = Images {
-            decoded: Decoded { columns, rows, bad },
-            weights,
-        };
+        let mut images = Images { decoded: Decoded { columns, rows, bad }, weights };
         images.remove(faults);
         images
     }
@@ -167,15 +144,11 @@ impl Images {
                 .filter(|idx| rows[*idx] == value_idx);
             all.extend(siblings.map(|idx| (idx, fault.clone())));
         }
-        self.decoded
-            .columns
-            .push(std::sync::Arc::new(self.weights.clone()));
+        self.decoded.columns.push(std::sync::Arc::new(self.weights.clone()));
         self.decoded.remove(all);
         self.decoded.bad.dedup_by_key(|(value_idx, _)| *value_idx);
         let weights = self.decoded.columns.pop().expect("pushed above");
-        self.weights = weights
-            .as_primitive::<arrow::datatypes::Int64Type>()
-            .clone();
+        self.weights = weights.as_primitive::<arrow::datatypes::Int64Type>().clone();
     }
 }
 

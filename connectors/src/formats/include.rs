@@ -47,12 +47,7 @@ pub fn column(
             return bytes(
                 field,
                 rows,
-                |idx| {
-                    records.records[idx]
-                        .key
-                        .as_ref()
-                        .map(|key| records.get(key))
-                },
+                |idx| records.records[idx].key.as_ref().map(|key| records.get(key)),
                 faults,
             );
         }
@@ -60,20 +55,17 @@ pub fn column(
             return bytes(field, rows, |idx| last_header(records, idx, name), faults);
         }
         IncludeKind::Header(None) => all_headers(records, of_rows()),
-        IncludeKind::Offset => Arc::new(Int64Array::from_iter_values(
-            of_rows().map(|record| record.offset),
-        )),
-        IncludeKind::Timestamp => Arc::new(TimestampMillisecondArray::from_iter(
-            of_rows().map(|record| record.timestamp_millis),
-        )),
+        IncludeKind::Offset => Arc::new(Int64Array::from_iter_values(of_rows().map(|record| record.offset))),
+        IncludeKind::Timestamp => {
+            Arc::new(TimestampMillisecondArray::from_iter(of_rows().map(|record| record.timestamp_millis)))
+        }
         IncludeKind::Partition => match records.partition {
             Some(partition) => Arc::new(Int32Array::from_value(partition, rows.len())),
             None => new_null_array(&DataType::Int32, rows.len()),
         },
         IncludeKind::File => {
             let mut builder = StringBuilder::new();
-            rows.iter()
-                .for_each(|_| builder.append_option(records.file));
+            rows.iter().for_each(|_| builder.append_option(records.file));
             Arc::new(builder.finish())
         }
     };
@@ -88,12 +80,7 @@ fn bytes<'a>(
     faults: &mut Vec<(usize, Fault)>,
 ) -> ArrayRef {
     if !is_bytes(field.data_type()) {
-        return text::parse_column(
-            field.name(),
-            field.data_type(),
-            rows.iter().map(|idx| get(*idx)),
-            faults,
-        );
+        return text::parse_column(field.name(), field.data_type(), rows.iter().map(|idx| get(*idx)), faults);
     }
     let mut builder = BinaryBuilder::new();
     rows.iter().for_each(|idx| builder.append_option(get(*idx)));
@@ -101,36 +88,26 @@ fn bytes<'a>(
 }
 
 fn is_bytes(data_type: &DataType) -> bool {
-    matches!(
-        data_type,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView
-    )
+    matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
 }
 
 fn last_header<'a>(records: &Records<'a>, idx: usize, name: &str) -> Option<&'a [u8]> {
     let headers = &records.headers[records.records[idx].headers.clone()];
-    let last = headers
-        .iter()
-        .rev()
-        .find(|header| records.get(&header.name) == name.as_bytes())?;
+    let last = headers.iter().rev().find(|header| records.get(&header.name) == name.as_bytes())?;
     last.value.as_ref().map(|value| records.get(value))
 }
 
 fn all_headers<'a>(records: &Records<'_>, of_rows: impl Iterator<Item = &'a Record>) -> ArrayRef {
     let item = Field::new_struct("item", header_fields(), false);
-    let mut builder =
-        ListBuilder::new(StructBuilder::from_fields(header_fields(), 0)).with_field(item);
+    let mut builder = ListBuilder::new(StructBuilder::from_fields(header_fields(), 0)).with_field(item);
     for record in of_rows {
         for header in &records.headers[record.headers.clone()] {
             let header_builder = builder.values();
             let name = String::from_utf8_lossy(records.get(&header.name));
-            let names: &mut StringBuilder = header_builder
-                .field_builder(0)
-                .expect("the first field is text");
+            let names: &mut StringBuilder = header_builder.field_builder(0).expect("the first field is text");
             names.append_value(name);
-            let values: &mut BinaryBuilder = header_builder
-                .field_builder(1)
-                .expect("the second field is bytes");
+            let values: &mut BinaryBuilder =
+                header_builder.field_builder(1).expect("the second field is bytes");
             values.append_option(header.value.as_ref().map(|value| records.get(value)));
             header_builder.append(true);
         }

@@ -58,19 +58,10 @@ pub struct JsonColumns {
 
 impl JsonColumns {
     pub fn new(declared: Fields, options: &JsonOptions) -> Result<JsonColumns, ConnectorError> {
-        let columns = JsonColumns {
-            declared,
-            epoch_unit: options.timestamp_unit.time_unit(),
-        };
+        let columns = JsonColumns { declared, epoch_unit: options.timestamp_unit.time_unit() };
         // Both kinds of columns must be possible: asked now rather than at the first record.
-        let as_text = columns
-            .declared
-            .iter()
-            .filter(|field| is_text(field.data_type()));
-        if let Some(field) = as_text
-            .into_iter()
-            .find(|field| !text::is_parsable(field.data_type()))
-        {
+        let as_text = columns.declared.iter().filter(|field| is_text(field.data_type()));
+        if let Some(field) = as_text.into_iter().find(|field| !text::is_parsable(field.data_type())) {
             return Err(impossible(field, ""));
         }
         for field in &columns.raw() {
@@ -85,11 +76,8 @@ impl JsonColumns {
     /// The fields to decode. All may be NULL: what must not is found later, by column.
     pub fn raw(&self) -> Fields {
         let raw = |field: &FieldRef| {
-            let data_type = if is_text(field.data_type()) {
-                DataType::Utf8
-            } else {
-                nullable(field.data_type())
-            };
+            let data_type =
+                if is_text(field.data_type()) { DataType::Utf8 } else { nullable(field.data_type()) };
             Field::new(field.name(), data_type, true)
         };
         self.declared.iter().map(raw).collect()
@@ -103,16 +91,11 @@ impl JsonColumns {
                 return restore(raw, data_type);
             }
             let texts = raw.as_string::<i32>();
-            let texts = (0..texts.len())
-                .map(|idx| texts.is_valid(idx).then(|| texts.value(idx).as_bytes()));
+            let texts = (0..texts.len()).map(|idx| texts.is_valid(idx).then(|| texts.value(idx).as_bytes()));
             match data_type {
-                DataType::Timestamp(_, _) => text::parse_timestamps(
-                    field.name(),
-                    data_type,
-                    Some(self.epoch_unit),
-                    texts,
-                    faults,
-                ),
+                DataType::Timestamp(_, _) => {
+                    text::parse_timestamps(field.name(), data_type, Some(self.epoch_unit), texts, faults)
+                }
                 _ => text::parse_column(field.name(), data_type, texts, faults),
             }
         };
@@ -137,8 +120,7 @@ fn is_text(data_type: &DataType) -> bool {
 fn nullable(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Struct(fields) => {
-            let field =
-                |field: &FieldRef| Field::new(field.name(), nullable(field.data_type()), true);
+            let field = |field: &FieldRef| Field::new(field.name(), nullable(field.data_type()), true);
             DataType::Struct(fields.iter().map(field).collect())
         }
         other => other.clone(),
@@ -154,11 +136,7 @@ fn restore(raw: &ArrayRef, data_type: &DataType) -> ArrayRef {
 }
 
 fn impossible(field: &Field, why: &str) -> ConnectorError {
-    let message = format!(
-        "column \"{}\" cannot be of type {} in JSON{why}",
-        field.name(),
-        field.data_type()
-    );
+    let message = format!("column \"{}\" cannot be of type {} in JSON{why}", field.name(), field.data_type());
     ConnectorError::fatal(SqlState::DATATYPE_MISMATCH, message)
 }
 
@@ -178,9 +156,7 @@ enum Failure {
 
 impl JsonReader {
     pub fn new(raw: Fields) -> JsonReader {
-        JsonReader {
-            schema: Arc::new(Schema::new(raw)),
-        }
+        JsonReader { schema: Arc::new(Schema::new(raw)) }
     }
 
     pub fn read(&self, values: &[&[u8]]) -> Decoded {
@@ -189,19 +165,12 @@ impl JsonReader {
         self.read_range(values, 0..values.len(), &mut batches, &mut bad);
         bad.sort_by_key(|(idx, _)| *idx);
         let mut bad_idxs = bad.iter().map(|(idx, _)| *idx).peekable();
-        let rows = (0..values.len())
-            .filter(|idx| bad_idxs.next_if_eq(idx).is_none())
-            .collect();
+        let rows = (0..values.len()).filter(|idx| bad_idxs.next_if_eq(idx).is_none()).collect();
         let batch = match &batches[..] {
             [only] => only.clone(),
-            _ => arrow::compute::concat_batches(&self.schema, &batches)
-                .expect("the batches have one schema"),
+            _ => arrow::compute::concat_batches(&self.schema, &batches).expect("the batches have one schema"),
         };
-        Decoded {
-            columns: batch.columns().to_vec(),
-            rows,
-            bad,
-        }
+        Decoded { columns: batch.columns().to_vec(), rows, bad }
     }
 
     fn read_range(
@@ -238,10 +207,7 @@ impl JsonReader {
     fn try_read(&self, values: &[&[u8]], range: Range<usize>) -> Result<RecordBatch, Failure> {
         let fault = |error: ArrowError| {
             let text = error.to_string();
-            let reason = text
-                .strip_prefix("Json error: ")
-                .unwrap_or(&text)
-                .to_string();
+            let reason = text.strip_prefix("Json error: ").unwrap_or(&text).to_string();
             Fault::new(SqlState::INVALID_TEXT, reason)
         };
         let mut decoder = ReaderBuilder::new(self.schema.clone())
@@ -251,9 +217,7 @@ impl JsonReader {
             .map_err(|error| Failure::Somewhere(fault(error)))?;
         for idx in range.clone() {
             let n_before = decoder.len();
-            let n_bytes = decoder
-                .decode(values[idx])
-                .map_err(|error| Failure::At(idx, fault(error)))?;
+            let n_bytes = decoder.decode(values[idx]).map_err(|error| Failure::At(idx, fault(error)))?;
             let is_one = decoder.len() == n_before + 1 && !decoder.has_partial_record();
             // The decoder stops at the batch size, which the last value reaches.
             let is_all = values[idx][n_bytes..].trim_ascii().is_empty();
@@ -288,10 +252,7 @@ pub struct JsonDecoder {
 impl JsonDecoder {
     pub fn new(options: &JsonOptions, declared: Fields) -> Result<JsonDecoder, ConnectorError> {
         let columns = JsonColumns::new(declared, options)?;
-        Ok(JsonDecoder {
-            reader: JsonReader::new(columns.raw()),
-            columns,
-        })
+        Ok(JsonDecoder { reader: JsonReader::new(columns.raw()), columns })
     }
 
     pub fn decode(&self, values: &[&[u8]]) -> Decoded {

@@ -71,28 +71,18 @@ impl Decoder {
     /// A decoder of what `spec` declares, where `encode` is already known.
     pub fn new(spec: &SourceSpec<'_>, encode: Encode) -> Result<Decoder, ConnectorError> {
         let value_columns = spec.value_columns();
-        let declared: Fields = value_columns
-            .iter()
-            .map(|idx| spec.schema.fields()[*idx].clone())
-            .collect();
+        let declared: Fields = value_columns.iter().map(|idx| spec.schema.fields()[*idx].clone()).collect();
         let keyed = !spec.primary_key.is_empty();
         if spec.format == Format::Upsert && !keyed {
             let message = format!("source \"{}\" is upsert but has no primary key", spec.name);
-            return Err(
-                ConnectorError::fatal(SqlState::INVALID_TABLE_DEFINITION, message)
-                    .with_hint("Add PRIMARY KEY (…) to its columns."),
-            );
+            return Err(ConnectorError::fatal(SqlState::INVALID_TABLE_DEFINITION, message)
+                .with_hint("Add PRIMARY KEY (…) to its columns."));
         }
         if spec.format == Format::Debezium && !keyed && !spec.include.is_empty() {
             // A retraction must be equal to the row it takes back, but has another offset.
-            let message = format!(
-                "source \"{}\" cannot INCLUDE columns without a primary key",
-                spec.name
-            );
-            return Err(
-                ConnectorError::fatal(SqlState::INVALID_TABLE_DEFINITION, message)
-                    .with_hint("Add PRIMARY KEY (…) to its columns, or leave out INCLUDE."),
-            );
+            let message = format!("source \"{}\" cannot INCLUDE columns without a primary key", spec.name);
+            return Err(ConnectorError::fatal(SqlState::INVALID_TABLE_DEFINITION, message)
+                .with_hint("Add PRIMARY KEY (…) to its columns, or leave out INCLUDE."));
         }
         let owner = match encode {
             Encode::Json => "ENCODE JSON",
@@ -107,26 +97,18 @@ impl Decoder {
         let values = match (spec.format, encode) {
             (Format::Debezium, Encode::Json) => {
                 key_options = JsonOptions::take(&mut options)?;
-                Values::Debezium(Box::new(DebeziumDecoder::new(
-                    &key_options,
-                    declared,
-                    keyed,
-                )?))
+                Values::Debezium(Box::new(DebeziumDecoder::new(&key_options, declared, keyed)?))
             }
             (Format::Debezium, _) => {
                 let message = format!("FORMAT DEBEZIUM with {owner} is not supported");
-                return Err(
-                    ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
-                        .with_hint("Use ENCODE JSON."),
-                );
+                return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
+                    .with_hint("Use ENCODE JSON."));
             }
             (_, Encode::Json) => {
                 key_options = JsonOptions::take(&mut options)?;
                 Values::Json(JsonDecoder::new(&key_options, declared)?)
             }
-            (_, Encode::Csv) => {
-                Values::Csv(CsvDecoder::new(&CsvOptions::take(&mut options)?, declared)?)
-            }
+            (_, Encode::Csv) => Values::Csv(CsvDecoder::new(&CsvOptions::take(&mut options)?, declared)?),
             (_, Encode::Parquet) => Values::Columns,
             (_, _) => Values::Bytes(BytesDecoder::new(&declared)?),
         };
@@ -179,10 +161,9 @@ impl Decoder {
                     idxs.push(idx);
                     values.push(records.get(range));
                 }
-                None => missing.push((
-                    idx,
-                    Fault::new(SqlState::NULL_NOT_ALLOWED, "the record has no value"),
-                )),
+                None => {
+                    missing.push((idx, Fault::new(SqlState::NULL_NOT_ALLOWED, "the record has no value")))
+                }
             }
         }
         let mut decoded = self.decode_values(&values).at(&idxs);
@@ -191,11 +172,7 @@ impl Decoder {
     }
 
     /// The changes of columns that the connector has decoded by itself; none of them deletes.
-    pub fn finish(
-        &self,
-        mut decoded: Decoded,
-        records: &Records<'_>,
-    ) -> (Changes, Vec<(usize, Fault)>) {
+    pub fn finish(&self, mut decoded: Decoded, records: &Records<'_>) -> (Changes, Vec<(usize, Fault)>) {
         self.add_includes(&mut decoded, records);
         if self.format == Format::Upsert {
             let deleted = BooleanArray::from(vec![false; decoded.rows.len()]);
@@ -204,10 +181,7 @@ impl Decoder {
         let faults = self.null_faults(&decoded.columns, None);
         decoded.remove(faults);
         decoded.bad.sort_by_key(|(idx, _)| *idx);
-        (
-            Changes::Append(self.batch(decoded.columns, decoded.rows.len())),
-            decoded.bad,
-        )
+        (Changes::Append(self.batch(decoded.columns, decoded.rows.len())), decoded.bad)
     }
 
     fn decode_upsert(&self, records: &Records<'_>) -> (Changes, Vec<(usize, Fault)>) {
@@ -224,10 +198,7 @@ impl Decoder {
                 (_, Some(_)) => deletes.push(idx),
                 (_, None) => missing.push((
                     idx,
-                    Fault::new(
-                        SqlState::NULL_NOT_ALLOWED,
-                        "the record has neither key nor value",
-                    ),
+                    Fault::new(SqlState::NULL_NOT_ALLOWED, "the record has neither key nor value"),
                 )),
             }
         }
@@ -259,60 +230,35 @@ impl Decoder {
                 .expect("a key column in the value");
             let column = &upserts.columns[place];
             if column.null_count() > 0 {
-                (0..column.len())
-                    .for_each(|row_idx| without_key[row_idx] |= column.is_null(row_idx));
+                (0..column.len()).for_each(|row_idx| without_key[row_idx] |= column.is_null(row_idx));
             }
         }
         let has_key = |idx: usize| records.records[idx].key.is_some();
-        let lacking = upserts
-            .rows
-            .iter()
-            .zip(&without_key)
-            .filter(|(idx, without)| **without && has_key(**idx));
-        let mut idxs: Vec<usize> = lacking
-            .map(|(idx, _)| *idx)
-            .chain(deletes.iter().copied())
-            .collect();
+        let lacking =
+            upserts.rows.iter().zip(&without_key).filter(|(idx, without)| **without && has_key(**idx));
+        let mut idxs: Vec<usize> = lacking.map(|(idx, _)| *idx).chain(deletes.iter().copied()).collect();
         idxs.sort_unstable();
         if idxs.is_empty() {
             return self.merge_with_keys(upserts, deletes, None);
         }
         let texts: Vec<&[u8]> = idxs
             .iter()
-            .map(|idx| {
-                records.records[*idx]
-                    .key
-                    .as_ref()
-                    .map_or(&[][..], |key| records.get(key))
-            })
+            .map(|idx| records.records[*idx].key.as_ref().map_or(&[][..], |key| records.get(key)))
             .collect();
         let mut decoded_keys = keys.decode(&texts).at(&idxs);
         let bad = std::mem::take(&mut decoded_keys.bad);
         let is_bad = |idx: usize| bad.iter().any(|(bad_idx, _)| *bad_idx == idx);
-        let deletes: Vec<usize> = deletes
-            .iter()
-            .copied()
-            .filter(|idx| !is_bad(*idx))
-            .collect();
-        let faults = upserts
-            .rows
-            .iter()
-            .enumerate()
-            .filter(|(_, idx)| is_bad(**idx));
+        let deletes: Vec<usize> = deletes.iter().copied().filter(|idx| !is_bad(*idx)).collect();
+        let faults = upserts.rows.iter().enumerate().filter(|(_, idx)| is_bad(**idx));
         let faults: Vec<(usize, Fault)> = faults
             .map(|(row_idx, idx)| {
-                let (_, fault) = bad
-                    .iter()
-                    .find(|(bad_idx, _)| bad_idx == idx)
-                    .expect("filtered by it");
+                let (_, fault) = bad.iter().find(|(bad_idx, _)| bad_idx == idx).expect("filtered by it");
                 (row_idx, fault.clone())
             })
             .collect();
         upserts.remove(faults);
         let seen: Vec<usize> = upserts.bad.iter().map(|(idx, _)| *idx).collect();
-        upserts
-            .bad
-            .extend(bad.into_iter().filter(|(idx, _)| !seen.contains(idx)));
+        upserts.bad.extend(bad.into_iter().filter(|(idx, _)| !seen.contains(idx)));
         self.merge_with_keys(upserts, &deletes, Some((keys, decoded_keys)))
     }
 
@@ -327,12 +273,8 @@ impl Decoder {
             return (upserts, deleted);
         }
         // (record, its row among the upserts), in the order of the records.
-        let mut merged: Vec<(usize, Option<usize>)> = upserts
-            .rows
-            .iter()
-            .enumerate()
-            .map(|(row_idx, idx)| (*idx, Some(row_idx)))
-            .collect();
+        let mut merged: Vec<(usize, Option<usize>)> =
+            upserts.rows.iter().enumerate().map(|(row_idx, idx)| (*idx, Some(row_idx))).collect();
         merged.extend(deletes.iter().map(|idx| (*idx, None)));
         merged.sort_unstable_by_key(|(idx, _)| *idx);
 
@@ -352,21 +294,12 @@ impl Decoder {
             };
             let sources: Vec<(usize, usize)> = merged.iter().map(source).collect();
             let key_column = key.map_or(&nothing, |(column, _)| column);
-            interleave(&[values, &nothing, key_column], &sources)
-                .expect("all three have the column's type")
+            interleave(&[values, &nothing, key_column], &sources).expect("all three have the column's type")
         };
         let columns = self.value_columns.iter().enumerate().map(column).collect();
         let rows = merged.iter().map(|(idx, _)| *idx).collect();
-        let deleted =
-            BooleanArray::from_iter(merged.iter().map(|(_, row_idx)| Some(row_idx.is_none())));
-        (
-            Decoded {
-                columns,
-                rows,
-                bad: upserts.bad,
-            },
-            deleted,
-        )
+        let deleted = BooleanArray::from_iter(merged.iter().map(|(_, row_idx)| Some(row_idx.is_none())));
+        (Decoded { columns, rows, bad: upserts.bad }, deleted)
     }
 
     fn decode_debezium(
@@ -389,38 +322,24 @@ impl Decoder {
             let faults = self.null_faults(&images.decoded.columns, None);
             images.remove(faults);
             let rows = self.batch(images.decoded.columns, images.decoded.rows.len());
-            return (
-                Changes::Delta(Delta::weighted(&rows, Arc::new(images.weights))),
-                images.decoded.bad,
-            );
+            return (Changes::Delta(Delta::weighted(&rows, Arc::new(images.weights))), images.decoded.bad);
         }
-        let mut deleted = BooleanArray::from_iter(
-            images
-                .weights
-                .values()
-                .iter()
-                .map(|weight| Some(*weight < 0)),
-        );
+        let mut deleted =
+            BooleanArray::from_iter(images.weights.values().iter().map(|weight| Some(*weight < 0)));
         let mut decoded = images.decoded;
         self.add_includes_with(&mut decoded, &mut deleted, records);
         self.finish_upsert(decoded, deleted)
     }
 
     /// Checks and fills the columns of upserts.
-    fn finish_upsert(
-        &self,
-        mut decoded: Decoded,
-        deleted: BooleanArray,
-    ) -> (Changes, Vec<(usize, Fault)>) {
+    fn finish_upsert(&self, mut decoded: Decoded, deleted: BooleanArray) -> (Changes, Vec<(usize, Fault)>) {
         for (idx, field) in self.schema.fields().iter().enumerate() {
             let column = &decoded.columns[idx];
             if !field.is_nullable() && column.null_count() > 0 && !self.primary_key.contains(&idx) {
                 // A deleted row has its key only, but the schema wants a value: any will do.
-                let missing = arrow::compute::and(
-                    &deleted,
-                    &is_null(column).expect("a column has NULLs or not"),
-                )
-                .expect("both are as long as the rows");
+                let missing =
+                    arrow::compute::and(&deleted, &is_null(column).expect("a column has NULLs or not"))
+                        .expect("both are as long as the rows");
                 let filler = Scalar::new(filler(column));
                 decoded.columns[idx] =
                     zip(&missing, &filler, column).expect("the filler has the column's type");
@@ -432,23 +351,14 @@ impl Decoder {
         decoded.bad.sort_by_key(|(idx, _)| *idx);
         let deleted = decoded.columns.pop().expect("pushed above");
         let deleted = arrow::array::as_boolean_array(&deleted).clone();
-        (
-            Changes::Upsert {
-                rows: self.batch(decoded.columns, decoded.rows.len()),
-                deleted,
-            },
-            decoded.bad,
-        )
+        (Changes::Upsert { rows: self.batch(decoded.columns, decoded.rows.len()), deleted }, decoded.bad)
     }
 
     /// Brings the columns into the order of the schema, with those of `INCLUDE`.
     fn add_includes(&self, decoded: &mut Decoded, records: &Records<'_>) {
         let mut columns: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
         let mut faults = Vec::new();
-        for (column, idx) in std::mem::take(&mut decoded.columns)
-            .into_iter()
-            .zip(&self.value_columns)
-        {
+        for (column, idx) in std::mem::take(&mut decoded.columns).into_iter().zip(&self.value_columns) {
             columns[*idx] = Some(column);
         }
         for include in &self.include {
@@ -456,40 +366,26 @@ impl Decoder {
             let column = include::column(&include.kind, field, records, &decoded.rows, &mut faults);
             columns[include.column_idx] = Some(column);
         }
-        let filled = columns
-            .into_iter()
-            .map(|column| column.expect("a column is in the value or included"));
+        let filled = columns.into_iter().map(|column| column.expect("a column is in the value or included"));
         decoded.columns = filled.collect();
         decoded.remove(faults);
     }
 
     /// [`add_includes`](Decoder::add_includes) for rows that go with a mask.
-    fn add_includes_with(
-        &self,
-        decoded: &mut Decoded,
-        deleted: &mut BooleanArray,
-        records: &Records<'_>,
-    ) {
+    fn add_includes_with(&self, decoded: &mut Decoded, deleted: &mut BooleanArray, records: &Records<'_>) {
         let before = decoded.rows.clone();
         self.add_includes(decoded, records);
         if decoded.rows.len() < before.len() {
             let mut kept = decoded.rows.iter().peekable();
-            let keep = before
-                .iter()
-                .map(|idx| Some(kept.next_if_eq(&idx).is_some()));
+            let keep = before.iter().map(|idx| Some(kept.next_if_eq(&idx).is_some()));
             let keep = BooleanArray::from_iter(keep);
-            let filtered =
-                arrow::compute::filter(deleted, &keep).expect("the mask is as long as the rows");
+            let filtered = arrow::compute::filter(deleted, &keep).expect("the mask is as long as the rows");
             *deleted = arrow::array::as_boolean_array(&filtered).clone();
         }
     }
 
     /// What is NULL but must not be. Of deleted rows only the key counts.
-    fn null_faults(
-        &self,
-        columns: &[ArrayRef],
-        deleted: Option<&BooleanArray>,
-    ) -> Vec<(usize, Fault)> {
+    fn null_faults(&self, columns: &[ArrayRef], deleted: Option<&BooleanArray>) -> Vec<(usize, Fault)> {
         let mut faults = Vec::new();
         for (idx, (column, field)) in columns.iter().zip(self.schema.fields()).enumerate() {
             let is_key = deleted.is_some() && self.primary_key.contains(&idx);
@@ -517,28 +413,17 @@ impl KeyDecoder {
         value_columns: &[usize],
         options: &JsonOptions,
     ) -> Result<Option<KeyDecoder>, ConnectorError> {
-        let columns: Vec<usize> = spec
-            .primary_key
-            .iter()
-            .copied()
-            .filter(|idx| value_columns.contains(idx))
-            .collect();
+        let columns: Vec<usize> =
+            spec.primary_key.iter().copied().filter(|idx| value_columns.contains(idx)).collect();
         if columns.is_empty() || spec.format != Format::Upsert {
             return Ok(None);
         }
-        let fields: Fields = columns
-            .iter()
-            .map(|idx| spec.schema.fields()[*idx].clone())
-            .collect();
+        let fields: Fields = columns.iter().map(|idx| spec.schema.fields()[*idx].clone()).collect();
         let plain = match &fields[..] {
             [only] if text::is_parsable(only.data_type()) => Some(only.as_ref().clone()),
             _ => None,
         };
-        Ok(Some(KeyDecoder {
-            columns,
-            json: JsonDecoder::new(options, fields)?,
-            plain,
-        }))
+        Ok(Some(KeyDecoder { columns, json: JsonDecoder::new(options, fields)?, plain }))
     }
 
     /// A key is a JSON object with the key's columns; where there is one column, it may also be a
@@ -569,11 +454,7 @@ impl KeyDecoder {
         let mut faults = Vec::new();
         let fields = texts.iter().map(|text| text.as_deref());
         let column = text::parse_column(field.name(), field.data_type(), fields, &mut faults);
-        let mut decoded = Decoded {
-            columns: vec![column],
-            rows: (0..keys.len()).collect(),
-            bad: Vec::new(),
-        };
+        let mut decoded = Decoded { columns: vec![column], rows: (0..keys.len()).collect(), bad: Vec::new() };
         decoded.remove(faults);
         decoded
     }
@@ -592,9 +473,5 @@ impl Decoded {
 fn filler(column: &ArrayRef) -> ArrayRef {
     let nothing = arrow::array::new_null_array(column.data_type(), 1).to_data();
     let builder = nothing.into_builder().nulls(None);
-    arrow::array::make_array(
-        builder
-            .build()
-            .expect("an array of zeros is valid without its NULLs"),
-    )
+    arrow::array::make_array(builder.build().expect("an array of zeros is valid without its NULLs"))
 }

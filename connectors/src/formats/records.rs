@@ -45,11 +45,7 @@ impl<'a> Records<'a> {
     /// The value of a record, or its key where it has no value: what a dead letter shows.
     pub fn raw(&self, idx: usize) -> &'a [u8] {
         let record = &self.records[idx];
-        record
-            .value
-            .as_ref()
-            .or(record.key.as_ref())
-            .map_or(&[], |range| self.get(range))
+        record.value.as_ref().or(record.key.as_ref()).map_or(&[], |range| self.get(range))
     }
 }
 
@@ -63,10 +59,7 @@ pub struct Fault {
 
 impl Fault {
     pub fn new(sqlstate: SqlState, reason: impl Into<String>) -> Fault {
-        Fault {
-            sqlstate,
-            reason: reason.into(),
-        }
+        Fault { sqlstate, reason: reason.into() }
     }
 }
 
@@ -97,12 +90,10 @@ impl Decoded {
         }
         self.bad.sort_by_key(|(value_idx, _)| *value_idx);
         let mut kept = keep.iter();
-        self.rows
-            .retain(|_| *kept.next().expect("one flag per row"));
+        self.rows.retain(|_| *kept.next().expect("one flag per row"));
         let keep = arrow::array::BooleanArray::from(keep);
         for column in &mut self.columns {
-            *column =
-                arrow::compute::filter(column, &keep).expect("the mask is as long as the column");
+            *column = arrow::compute::filter(column, &keep).expect("the mask is as long as the column");
         }
     }
 }

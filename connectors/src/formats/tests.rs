@@ -35,29 +35,13 @@ fn decode_with(decoder: &Decoder, records: &[(Option<&str>, Option<&str>)]) -> V
         headers: 0..0,
     };
     let list: Vec<Record> = records.iter().enumerate().map(record).collect();
-    let records = Records {
-        bytes: &bytes,
-        records: &list,
-        headers: &[],
-        partition: Some(3),
-        file: None,
-    };
+    let records = Records { bytes: &bytes, records: &list, headers: &[], partition: Some(3), file: None };
     let (changes, bad) = decoder.decode(&records);
-    assert!(
-        bad.is_sorted_by_key(|(idx, _)| *idx),
-        "bad records come in order: {bad:?}"
-    );
+    assert!(bad.is_sorted_by_key(|(idx, _)| *idx), "bad records come in order: {bad:?}");
     let mut transcript = Transcript::default();
-    let batch = SourceBatch {
-        changes,
-        next: Offset::from(0),
-        bad: Vec::new(),
-        n_bytes: 0,
-    };
+    let batch = SourceBatch { changes, next: Offset::from(0), bad: Vec::new(), n_bytes: 0 };
     transcript.add(&SplitId::from("0"), &batch);
-    let bad = bad
-        .into_iter()
-        .map(|(idx, fault)| format!("bad {idx}: {} {}", fault.sqlstate, fault.reason));
+    let bad = bad.into_iter().map(|(idx, fault)| format!("bad {idx}: {} {}", fault.sqlstate, fault.reason));
     transcript.rows.into_iter().chain(bad).collect()
 }
 
@@ -85,10 +69,7 @@ fn json_objects_become_rows() {
     let declared = json("id bigint!, name text, price double, ok bool");
     let rows = values(
         &declared,
-        &[
-            r#"{"id": 1, "name": "a", "price": 1.5, "ok": true, "other": [1]}"#,
-            r#" {"name": 7, "id": "2"} "#,
-        ],
+        &[r#"{"id": 1, "name": "a", "price": 1.5, "ok": true, "other": [1]}"#, r#" {"name": 7, "id": "2"} "#],
     );
     assert_eq!(rows, ["1 | a | 1.5 | true", "2 | 7 | NULL | NULL"]);
 }
@@ -116,22 +97,10 @@ fn bad_json_costs_itself_only() {
     let reasons: Vec<&str> = rows[3..].iter().map(String::as_str).collect();
     assert_eq!(reasons.len(), 8, "{reasons:#?}");
     assert!(reasons[0].starts_with("bad 1: 22P02"), "{reasons:#?}");
-    assert!(
-        reasons[1].starts_with("bad 2: 22P02") && reasons[1].contains("'id'"),
-        "{reasons:#?}"
-    );
-    assert_eq!(
-        reasons[2],
-        "bad 4: 22P02 the record ends within a JSON value"
-    );
-    assert_eq!(
-        reasons[3],
-        "bad 5: 23502 column \"id\" is NULL but must not be"
-    );
-    assert_eq!(
-        reasons[4],
-        "bad 6: 22P02 the record is more than one JSON value"
-    );
+    assert!(reasons[1].starts_with("bad 2: 22P02") && reasons[1].contains("'id'"), "{reasons:#?}");
+    assert_eq!(reasons[2], "bad 4: 22P02 the record ends within a JSON value");
+    assert_eq!(reasons[3], "bad 5: 23502 column \"id\" is NULL but must not be");
+    assert_eq!(reasons[4], "bad 6: 22P02 the record is more than one JSON value");
     assert_eq!(reasons[5], "bad 7: 22P02 the record is empty");
     assert!(reasons[6].starts_with("bad 8"), "{reasons:#?}");
     assert!(reasons[7].starts_with("bad 10"), "{reasons:#?}");
@@ -165,18 +134,12 @@ fn json_timestamps_in_every_form() {
         ]
     );
     let declared = json("at timestamp").encode(Encode::Json, &[("timestamp_unit", "us")]);
-    assert_eq!(
-        values(&declared, &[r#"{"at": 1357034400000001}"#]),
-        ["2013-01-01T10:00:00.000001"]
-    );
+    assert_eq!(values(&declared, &[r#"{"at": 1357034400000001}"#]), ["2013-01-01T10:00:00.000001"]);
 }
 
 #[test]
 fn csv_fields_become_columns() {
-    let declared = csv(
-        "id bigint!, name text, price decimal, at timestamp",
-        &[("null", "NA")],
-    );
+    let declared = csv("id bigint!, name text, price decimal, at timestamp", &[("null", "NA")]);
     let rows = values(
         &declared,
         &[
@@ -213,16 +176,10 @@ fn csv_fields_become_columns() {
 fn csv_empty_text_is_null_unless_quoted() {
     assert_eq!(values(&csv("a text, b text", &[]), &[",\"\""]), ["NULL | "]);
     assert_eq!(
-        values(
-            &csv("a text, b text", &[("delimiter", "\\t"), ("quote", "'")]),
-            &["x\t'y\tz'"]
-        ),
+        values(&csv("a text, b text", &[("delimiter", "\\t"), ("quote", "'")]), &["x\t'y\tz'"]),
         ["x | y\tz"]
     );
-    assert_eq!(
-        values(&csv("a text", &[("escape", "\\")]), &[r#""a\"b""#]),
-        ["a\"b"]
-    );
+    assert_eq!(values(&csv("a text", &[("escape", "\\")]), &[r#""a\"b""#]), ["a\"b"]);
 }
 
 #[test]
@@ -232,9 +189,7 @@ fn csv_header_finds_columns_by_name() {
     let header = ["a".to_string(), "x".to_string(), "b".to_string()];
     decoder.set_csv_header(&header, "f.csv").unwrap();
     assert_eq!(decode_with(&decoder, &[(None, Some("1,2,3"))]), ["3 | 1"]);
-    let error = decoder
-        .set_csv_header(&["name".to_string(), "bb".to_string()], "f.csv")
-        .unwrap_err();
+    let error = decoder.set_csv_header(&["name".to_string(), "bb".to_string()], "f.csv").unwrap_err();
     assert_eq!(error.to_string(), "file \"f.csv\" has no column \"b\"");
     assert_eq!(error.hint.as_deref(), Some("Perhaps you meant \"bb\"."));
 }
@@ -244,15 +199,9 @@ fn bytes_are_taken_as_they_are() {
     let declared = Declared::new("kafka", "line text")
         .encode(Encode::Bytes, &[])
         .include(IncludeKind::Offset, "at bigint");
-    assert_eq!(
-        values(&declared, &["{not json", ""]),
-        ["{not json | 10", " | 11"]
-    );
+    assert_eq!(values(&declared, &["{not json", ""]), ["{not json | 10", " | 11"]);
     let error = refused(&Declared::new("kafka", "a text, b text").encode(Encode::Bytes, &[]));
-    assert_eq!(
-        error.to_string(),
-        "ENCODE BYTES fills one column, but 2 are declared"
-    );
+    assert_eq!(error.to_string(), "ENCODE BYTES fills one column, but 2 are declared");
 }
 
 #[test]
@@ -263,36 +212,21 @@ fn included_columns_stand_beside_the_value() {
         .include(IncludeKind::Offset, "o bigint")
         .include(IncludeKind::Timestamp, "t timestamp")
         .include(IncludeKind::Header(Some("h".to_string())), "h bytes");
-    let rows = decode(
-        &declared,
-        &[
-            (Some("x"), Some(r#"{"a":1}"#)),
-            (None, Some("bad")),
-            (None, Some("{}")),
-        ],
-    );
+    let rows = decode(&declared, &[(Some("x"), Some(r#"{"a":1}"#)), (None, Some("bad")), (None, Some("{}"))]);
     assert_eq!(
         rows[..2],
-        [
-            "1 | x | 3 | 10 | 1970-01-01T00:00:01 | NULL",
-            "NULL | NULL | 3 | 12 | 1970-01-01T00:00:01 | NULL",
-        ]
+        ["1 | x | 3 | 10 | 1970-01-01T00:00:01 | NULL", "NULL | NULL | 3 | 12 | 1970-01-01T00:00:01 | NULL",]
     );
 }
 
 #[test]
 fn plain_record_without_value_is_bad() {
-    assert_eq!(
-        decode(&json("a bigint"), &[(Some("k"), None)]),
-        ["bad 0: 22004 the record has no value"]
-    );
+    assert_eq!(decode(&json("a bigint"), &[(Some("k"), None)]), ["bad 0: 22004 the record has no value"]);
 }
 
 #[test]
 fn upsert_replaces_and_deletes_in_order() {
-    let declared = json("id bigint!, name text!")
-        .format(Format::Upsert)
-        .key(&[0]);
+    let declared = json("id bigint!, name text!").format(Format::Upsert).key(&[0]);
     let rows = decode(
         &declared,
         &[
@@ -307,56 +241,26 @@ fn upsert_replaces_and_deletes_in_order() {
             (Some("6"), Some(r#"{"name":"c"}"#)),
         ],
     );
-    assert_eq!(
-        rows[..5],
-        ["+ 1 | a", "- 1 | ", "+ 2 | b", "- 3 | ", "+ 6 | c"]
-    );
+    assert_eq!(rows[..5], ["+ 1 | a", "- 1 | ", "+ 2 | b", "- 3 | ", "+ 6 | c"]);
     let reasons = &rows[5..];
     assert_eq!(reasons.len(), 4, "{reasons:#?}");
-    assert_eq!(
-        reasons[0],
-        "bad 4: 22P02 column \"id\": \"x\" is not a valid Int64"
-    );
-    assert_eq!(
-        reasons[1],
-        "bad 5: 22004 the record has neither key nor value"
-    );
-    assert_eq!(
-        reasons[2],
-        "bad 6: 23502 column \"name\" is NULL but must not be"
-    );
+    assert_eq!(reasons[0], "bad 4: 22P02 column \"id\": \"x\" is not a valid Int64");
+    assert_eq!(reasons[1], "bad 5: 22004 the record has neither key nor value");
+    assert_eq!(reasons[2], "bad 6: 23502 column \"name\" is NULL but must not be");
     assert!(reasons[3].starts_with("bad 7: 22P02"), "{reasons:#?}");
 }
 
 #[test]
 fn upsert_by_included_key() {
-    let declared = json("name text")
-        .include(IncludeKind::Key, "k text!")
-        .format(Format::Upsert)
-        .key(&[1]);
-    let rows = decode(
-        &declared,
-        &[
-            (Some("x"), Some(r#"{"name":"a"}"#)),
-            (Some("x"), None),
-            (None, Some("{}")),
-        ],
-    );
-    assert_eq!(
-        rows,
-        [
-            "+ a | x",
-            "- NULL | x",
-            "bad 2: 23502 column \"k\" is NULL but must not be"
-        ]
-    );
+    let declared = json("name text").include(IncludeKind::Key, "k text!").format(Format::Upsert).key(&[1]);
+    let rows =
+        decode(&declared, &[(Some("x"), Some(r#"{"name":"a"}"#)), (Some("x"), None), (None, Some("{}"))]);
+    assert_eq!(rows, ["+ a | x", "- NULL | x", "bad 2: 23502 column \"k\" is NULL but must not be"]);
 }
 
 #[test]
 fn upsert_with_a_key_of_two_columns() {
-    let declared = json("a bigint!, b text!, c bigint")
-        .format(Format::Upsert)
-        .key(&[0, 1]);
+    let declared = json("a bigint!, b text!, c bigint").format(Format::Upsert).key(&[0, 1]);
     let rows = decode(
         &declared,
         &[
@@ -365,45 +269,20 @@ fn upsert_with_a_key_of_two_columns() {
             (Some(r#"{"a":1}"#), None),
         ],
     );
-    assert_eq!(
-        rows,
-        [
-            "+ 1 | x | 5",
-            "- 1 | x | NULL",
-            "bad 2: 23502 column \"b\" is NULL but must not be",
-        ]
-    );
+    assert_eq!(rows, ["+ 1 | x | 5", "- 1 | x | NULL", "bad 2: 23502 column \"b\" is NULL but must not be",]);
     let error = refused(&json("a bigint").format(Format::Upsert));
-    assert_eq!(
-        error.to_string(),
-        "source \"s\" is upsert but has no primary key"
-    );
+    assert_eq!(error.to_string(), "source \"s\" is upsert but has no primary key");
 }
 
 #[test]
 fn debezium_with_key_upserts() {
-    let declared = json("id bigint!, name text!")
-        .format(Format::Debezium)
-        .key(&[0]);
+    let declared = json("id bigint!, name text!").format(Format::Debezium).key(&[0]);
     let rows = decode(
         &declared,
         &[
-            (
-                None,
-                Some(r#"{"before":null,"after":{"id":1,"name":"a"},"op":"r"}"#),
-            ),
-            (
-                None,
-                Some(
-                    r#"{"schema":{},"payload":{"before":null,"after":{"id":2,"name":"b"},"op":"c"}}"#,
-                ),
-            ),
-            (
-                None,
-                Some(
-                    r#"{"before":{"id":1,"name":"a"},"after":{"id":1,"name":"z"},"op":"u","ts_ms":1}"#,
-                ),
-            ),
+            (None, Some(r#"{"before":null,"after":{"id":1,"name":"a"},"op":"r"}"#)),
+            (None, Some(r#"{"schema":{},"payload":{"before":null,"after":{"id":2,"name":"b"},"op":"c"}}"#)),
+            (None, Some(r#"{"before":{"id":1,"name":"a"},"after":{"id":1,"name":"z"},"op":"u","ts_ms":1}"#)),
             (None, Some(r#"{"before":{"id":2},"after":null,"op":"d"}"#)),
             (Some("2"), None),
             (None, Some(r#"{"id":2}"#)),
@@ -414,10 +293,7 @@ fn debezium_with_key_upserts() {
     );
     assert_eq!(rows[..4], ["+ 1 | a", "+ 2 | b", "+ 1 | z", "- 2 | "]);
     assert_eq!(rows.len(), 7, "{rows:#?}");
-    assert_eq!(
-        rows[4],
-        "bad 5: 22P02 the record is no Debezium envelope: it has no \"op\""
-    );
+    assert_eq!(rows[4], "bad 5: 22P02 the record is no Debezium envelope: it has no \"op\"");
     assert!(rows[5].starts_with("bad 6: 22004"), "{rows:#?}");
     assert!(rows[6].starts_with("bad 7: 0A000"), "{rows:#?}");
 }
@@ -428,26 +304,13 @@ fn debezium_without_key_has_weights() {
     let rows = decode(
         &declared,
         &[
+            (None, Some(r#"{"after":{"id":1,"at":"2013-01-01"},"op":"c"}"#)),
+            (None, Some(r#"{"before":{"id":1,"at":"2013-01-01"},"after":{"id":1,"at":"soon"},"op":"u"}"#)),
             (
                 None,
-                Some(r#"{"after":{"id":1,"at":"2013-01-01"},"op":"c"}"#),
+                Some(r#"{"before":{"id":1,"at":"2013-01-01"},"after":{"id":1,"at":"2014-01-01"},"op":"u"}"#),
             ),
-            (
-                None,
-                Some(
-                    r#"{"before":{"id":1,"at":"2013-01-01"},"after":{"id":1,"at":"soon"},"op":"u"}"#,
-                ),
-            ),
-            (
-                None,
-                Some(
-                    r#"{"before":{"id":1,"at":"2013-01-01"},"after":{"id":1,"at":"2014-01-01"},"op":"u"}"#,
-                ),
-            ),
-            (
-                None,
-                Some(r#"{"before":{"id":1,"at":"2014-01-01"},"op":"d"}"#),
-            ),
+            (None, Some(r#"{"before":{"id":1,"at":"2014-01-01"},"op":"d"}"#)),
             (None, Some(r#"{"before":null,"after":{"id":1},"op":"u"}"#)),
         ],
     );
@@ -460,36 +323,26 @@ fn debezium_without_key_has_weights() {
             "1 | 2014-01-01T00:00:00 | -1",
         ]
     );
-    assert!(
-        rows[4].starts_with("bad 1: 22007 column \"at\""),
-        "{rows:#?}"
-    );
+    assert!(rows[4].starts_with("bad 1: 22007 column \"at\""), "{rows:#?}");
     assert!(rows[5].starts_with("bad 4: 22004"), "{rows:#?}");
     assert_eq!(rows.len(), 6);
     let error = refused(&declared.include(IncludeKind::Offset, "o bigint"));
-    assert_eq!(
-        error.to_string(),
-        "source \"s\" cannot INCLUDE columns without a primary key"
-    );
+    assert_eq!(error.to_string(), "source \"s\" cannot INCLUDE columns without a primary key");
 }
 
 #[test]
 fn impossible_types_are_refused_at_once() {
     let mut declared = json("a bigint");
-    declared.schema = Arc::new(arrow::datatypes::Schema::new(vec![
-        arrow::datatypes::Field::new(
-            "a",
-            arrow::datatypes::DataType::Union(
-                arrow::datatypes::UnionFields::empty(),
-                arrow::datatypes::UnionMode::Sparse,
-            ),
-            true,
+    declared.schema = Arc::new(arrow::datatypes::Schema::new(vec![arrow::datatypes::Field::new(
+        "a",
+        arrow::datatypes::DataType::Union(
+            arrow::datatypes::UnionFields::empty(),
+            arrow::datatypes::UnionMode::Sparse,
         ),
-    ]));
+        true,
+    )]));
     assert!(
-        refused(&declared)
-            .to_string()
-            .starts_with("column \"a\" cannot be of type"),
+        refused(&declared).to_string().starts_with("column \"a\" cannot be of type"),
         "{}",
         refused(&declared)
     );
@@ -503,11 +356,7 @@ fn batch(rows: &[(i64, &str, i64)]) -> SinkBatch {
     let weights: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2)));
     let schema = Declared::new("kafka", "id bigint!, name text").schema;
     let rows = RecordBatch::try_new(schema, vec![ids, names]).unwrap();
-    SinkBatch {
-        from: Epoch(1),
-        to: Epoch(7),
-        delta: Delta::weighted(&rows, weights),
-    }
+    SinkBatch { from: Epoch(1), to: Epoch(7), delta: Delta::weighted(&rows, weights) }
 }
 
 fn changelog(
@@ -525,10 +374,7 @@ fn changelog(
 fn plain_changelog_repeats_rows_and_refuses_retractions() {
     let declared = json("id bigint!, name text");
     let written = changelog(&declared, None, &[(1, "a", 2), (2, "b", 1)]).unwrap();
-    assert_eq!(
-        written,
-        "{\"id\":1,\"name\":\"a\"}\n{\"id\":1,\"name\":\"a\"}\n{\"id\":2,\"name\":\"b\"}\n"
-    );
+    assert_eq!(written, "{\"id\":1,\"name\":\"a\"}\n{\"id\":1,\"name\":\"a\"}\n{\"id\":2,\"name\":\"b\"}\n");
     for error in [
         changelog(&declared, None, &[(1, "a", -1)]).unwrap_err(),
         changelog(&declared.clone().retracting(), None, &[]).unwrap_err(),
@@ -539,12 +385,7 @@ fn plain_changelog_repeats_rows_and_refuses_retractions() {
             "query of sink \"s\" produces updates, but FORMAT PLAIN is append-only"
         );
     }
-    let written = changelog(
-        &declared.retracting(),
-        Some("op"),
-        &[(1, "a", -1), (1, "b", 1)],
-    )
-    .unwrap();
+    let written = changelog(&declared.retracting(), Some("op"), &[(1, "a", -1), (1, "b", 1)]).unwrap();
     assert_eq!(
         written,
         "{\"op\":\"delete\",\"id\":1,\"name\":\"a\"}\n{\"op\":\"insert\",\"id\":1,\"name\":\"b\"}\n"
@@ -554,18 +395,14 @@ fn plain_changelog_repeats_rows_and_refuses_retractions() {
 #[test]
 fn debezium_changelog_pairs_rows_of_a_key() {
     let rows = [(1, "a", -1), (2, "x", -1), (1, "b", 1), (3, "c", 1)];
-    let declared = json("id bigint!, name text")
-        .retracting()
-        .format(Format::Debezium);
+    let declared = json("id bigint!, name text").retracting().format(Format::Debezium);
     let written = changelog(&declared.clone().key(&[0]), None, &rows).unwrap();
     let source = r#""source":{"connector":"tidemill","name":"s","epoch":7}"#;
     assert_eq!(
         written.lines().collect::<Vec<_>>(),
         [
             format!(r#"{{"before":{{"id":2,"name":"x"}},"after":null,"op":"d",{source}}}"#),
-            format!(
-                r#"{{"before":{{"id":1,"name":"a"}},"after":{{"id":1,"name":"b"}},"op":"u",{source}}}"#
-            ),
+            format!(r#"{{"before":{{"id":1,"name":"a"}},"after":{{"id":1,"name":"b"}},"op":"u",{source}}}"#),
             format!(r#"{{"before":null,"after":{{"id":3,"name":"c"}},"op":"c",{source}}}"#),
         ]
     );
@@ -573,10 +410,7 @@ fn debezium_changelog_pairs_rows_of_a_key() {
         .unwrap()
         .lines()
         .map(|line| {
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["op"]
-                .as_str()
-                .unwrap()
-                .to_string()
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["op"].as_str().unwrap().to_string()
         })
         .collect();
     assert_eq!(ops, ["d", "d", "c", "c"]);
@@ -584,9 +418,7 @@ fn debezium_changelog_pairs_rows_of_a_key() {
 
 #[test]
 fn what_debezium_writes_it_reads() {
-    let written = json("id bigint!, name text")
-        .retracting()
-        .format(Format::Debezium);
+    let written = json("id bigint!, name text").retracting().format(Format::Debezium);
     let lines = changelog(&written, None, &[(1, "a", -1), (1, "b", 1)]).unwrap();
     let lines: Vec<&str> = lines.lines().collect();
     assert_eq!(values(&written, &lines), ["1 | a | -1", "1 | b | 1"]);
@@ -594,9 +426,7 @@ fn what_debezium_writes_it_reads() {
 
 #[test]
 fn upsert_changelog_needs_a_key() {
-    let declared = json("id bigint!, name text")
-        .retracting()
-        .format(Format::Upsert);
+    let declared = json("id bigint!, name text").retracting().format(Format::Upsert);
     let error = changelog(&declared, None, &[]).unwrap_err();
     assert_eq!(error.sqlstate.0, "42P16");
 }

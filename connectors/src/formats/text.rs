@@ -10,8 +10,8 @@ use arrow::array::{Array, ArrayRef, PrimitiveBuilder, StringBuilder};
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, TimeUnit,
+    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimeUnit,
 };
 use arrow::util::display::FormatOptions;
 use tidemill_core::SqlState;
@@ -19,10 +19,7 @@ use tidemill_core::SqlState;
 use crate::formats::records::Fault;
 
 /// Casts that give NULL instead of an error; times of day and dates in ISO forms.
-pub const SAFE_CAST: CastOptions<'static> = CastOptions {
-    safe: true,
-    format_options: FormatOptions::new(),
-};
+pub const SAFE_CAST: CastOptions<'static> = CastOptions { safe: true, format_options: FormatOptions::new() };
 
 /// Whether text can become this type.
 pub fn is_parsable(data_type: &DataType) -> bool {
@@ -57,9 +54,7 @@ pub fn parse_timestamps<'a>(
     fields: impl ExactSizeIterator<Item = Option<&'a [u8]>>,
     faults: &mut Vec<(usize, Fault)>,
 ) -> ArrayRef {
-    let DataType::Timestamp(unit, zone) = data_type else {
-        unreachable!("called for timestamps only")
-    };
+    let DataType::Timestamp(unit, zone) = data_type else { unreachable!("called for timestamps only") };
     let zone: Result<Tz, _> = zone.as_deref().unwrap_or("+00:00").parse();
     let Ok(zone) = zone else {
         return parse_by_cast(name, data_type, fields, faults);
@@ -73,8 +68,8 @@ pub fn parse_timestamps<'a>(
             }
             Some(text) => text,
         };
-        let number = epoch_unit
-            .and_then(|from| Some((from, Int64Type::parse(std::str::from_utf8(text).ok()?)?)));
+        let number =
+            epoch_unit.and_then(|from| Some((from, Int64Type::parse(std::str::from_utf8(text).ok()?)?)));
         let value = match number {
             Some((from, number)) => convert(number, from, unit),
             None => parse_iso(&zone, text, unit),
@@ -88,8 +83,7 @@ pub fn parse_timestamps<'a>(
         }
     }
     let column = builder.finish();
-    cast_with_options(&column, data_type, &SAFE_CAST)
-        .expect("integers are the values of timestamps")
+    cast_with_options(&column, data_type, &SAFE_CAST).expect("integers are the values of timestamps")
 }
 
 fn parse_iso(zone: &Tz, text: &[u8], unit: &TimeUnit) -> Option<i64> {
@@ -154,13 +148,8 @@ fn parse_by_cast<'a>(
     );
     let mut builder = StringBuilder::with_capacity(fields.len(), fields.len() * 16);
     for (row_idx, field) in fields.enumerate() {
-        let field = if is_text {
-            field
-        } else {
-            field
-                .map(<[u8]>::trim_ascii)
-                .filter(|text| !text.is_empty())
-        };
+        let field =
+            if is_text { field } else { field.map(<[u8]>::trim_ascii).filter(|text| !text.is_empty()) };
         match field.map(std::str::from_utf8) {
             None => builder.append_null(),
             Some(Ok(text)) => builder.append_value(text),
@@ -175,15 +164,11 @@ fn parse_by_cast<'a>(
     if data_type == &DataType::Utf8 {
         return Arc::new(texts);
     }
-    let column =
-        cast_with_options(&texts, data_type, &SAFE_CAST).expect("is_parsable has been asked");
+    let column = cast_with_options(&texts, data_type, &SAFE_CAST).expect("is_parsable has been asked");
     if column.null_count() > texts.null_count() {
         for row_idx in 0..texts.len() {
             if column.is_null(row_idx) && texts.is_valid(row_idx) {
-                faults.push((
-                    row_idx,
-                    invalid(name, data_type, texts.value(row_idx).as_bytes()),
-                ));
+                faults.push((row_idx, invalid(name, data_type, texts.value(row_idx).as_bytes())));
             }
         }
     }
@@ -197,8 +182,5 @@ fn invalid(name: &str, data_type: &DataType, text: &[u8]) -> Fault {
         _ => SqlState::INVALID_TEXT,
     };
     let text = String::from_utf8_lossy(&text[..text.len().min(100)]);
-    Fault::new(
-        sqlstate,
-        format!("column \"{name}\": \"{text}\" is not a valid {data_type}"),
-    )
+    Fault::new(sqlstate, format!("column \"{name}\": \"{text}\" is not a valid {data_type}"))
 }

@@ -82,13 +82,11 @@ impl GeneratorConfig {
             }
         }
         if self.batch_rows > 1 << 16 {
-            let message =
-                "option \"batch_rows\" of connector \"generator\" cannot be more than 65536";
+            let message = "option \"batch_rows\" of connector \"generator\" cannot be more than 65536";
             return Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message));
         }
         if self.data == Data::Sequence && self.table.is_some() {
-            let message =
-                "option \"table\" of connector \"generator\" is for data = 'nexmark' only";
+            let message = "option \"table\" of connector \"generator\" is for data = 'nexmark' only";
             return Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message));
         }
         Ok(())

@@ -43,12 +43,10 @@ const PERSON_BYTES: usize = 200;
 const AUCTION_BYTES: usize = 500;
 const BID_BYTES: usize = 100;
 
-const FIRST_NAMES: [&str; 11] = [
-    "Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter",
-];
-const LAST_NAMES: [&str; 9] = [
-    "Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones", "Noris",
-];
+const FIRST_NAMES: [&str; 11] =
+    ["Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter"];
+const LAST_NAMES: [&str; 9] =
+    ["Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones", "Noris"];
 const CITIES: [(&str, &str); 10] = [
     ("Phoenix", "AZ"),
     ("Los Angeles", "CA"),
@@ -130,10 +128,7 @@ pub fn columns(table: Table) -> &'static [(&'static str, Column)] {
 
 /// The fields of a kind, all of them never NULL.
 pub fn fields(table: Table) -> Fields {
-    columns(table)
-        .iter()
-        .map(|(name, column)| Field::new(*name, column.data_type(), false))
-        .collect()
+    columns(table).iter().map(|(name, column)| Field::new(*name, column.data_type(), false)).collect()
 }
 
 impl Column {
@@ -141,10 +136,11 @@ impl Column {
         use Column::*;
         match self {
             DateTime | Expires => DataType::Timestamp(TimeUnit::Microsecond, None),
-            PersonId | AuctionId | InitialBid | Reserve | Seller | Category | BidAuction
-            | Bidder | Price => DataType::Int64,
-            PersonName | EmailAddress | CreditCard | City | State | PersonExtra | ItemName
-            | Description | AuctionExtra | Channel | Url | BidExtra => DataType::Utf8,
+            PersonId | AuctionId | InitialBid | Reserve | Seller | Category | BidAuction | Bidder | Price => {
+                DataType::Int64
+            }
+            PersonName | EmailAddress | CreditCard | City | State | PersonExtra | ItemName | Description
+            | AuctionExtra | Channel | Url | BidExtra => DataType::Utf8,
         }
     }
 }
@@ -195,11 +191,7 @@ impl Strings {
     }
 
     fn get(&self, idx: usize) -> &[u8] {
-        let start = if idx == 0 {
-            0
-        } else {
-            self.ends[idx - 1] as usize
-        };
+        let start = if idx == 0 { 0 } else { self.ends[idx - 1] as usize };
         &self.bytes[start..self.ends[idx] as usize]
     }
 }
@@ -215,11 +207,7 @@ impl Nexmark {
         let pool = |field: u64, space: bool| {
             let letter = |idx: usize| {
                 let mut draw = Draws::of(0, idx as u64).field(field);
-                if space && draw.take(13) == 0 {
-                    b' '
-                } else {
-                    b'a' + draw.take(26) as u8
-                }
+                if space && draw.take(13) == 0 { b' ' } else { b'a' + draw.take(26) as u8 }
             };
             (0..POOL + POOL_OVERHANG).map(letter).collect::<Vec<u8>>()
         };
@@ -234,9 +222,7 @@ impl Nexmark {
             hot_seller_ratio: config.hot_seller_ratio,
             letters: pool(0, false),
             text: pool(1, true),
-            prices: (0..=N_PRICE_STEPS)
-                .map(|idx| step(idx).round() as u32)
-                .collect(),
+            prices: (0..=N_PRICE_STEPS).map(|idx| step(idx).round() as u32).collect(),
             channels,
             urls,
         }
@@ -244,72 +230,37 @@ impl Nexmark {
 
     pub fn events(&self, numbers: impl Iterator<Item = u64>) -> Events {
         let numbers: Vec<u64> = numbers.collect();
-        let draws = numbers
-            .iter()
-            .map(|number| Draws::of(self.seed, *number))
-            .collect();
+        let draws = numbers.iter().map(|number| Draws::of(self.seed, *number)).collect();
         Events { numbers, draws }
     }
 
     /// One column of `events`, which are all of the column's kind.
     pub fn column(&self, column: Column, events: &Events) -> ArrayRef {
         match column {
-            Column::DateTime => {
-                timestamps(events.numbers.iter().map(|number| self.date_time(*number)))
-            }
-            Column::Expires => timestamps(
-                events
-                    .iter()
-                    .map(|(number, draws)| self.expires(number, draws)),
-            ),
+            Column::DateTime => timestamps(events.numbers.iter().map(|number| self.date_time(*number))),
+            Column::Expires => timestamps(events.iter().map(|(number, draws)| self.expires(number, draws))),
 
-            Column::PersonId => ints(
-                events
-                    .iter()
-                    .map(|(number, _)| FIRST_PERSON_ID + last_person(number)),
-            ),
-            Column::AuctionId => ints(
-                events
-                    .iter()
-                    .map(|(number, _)| FIRST_AUCTION_ID + last_auction(number)),
-            ),
+            Column::PersonId => ints(events.iter().map(|(number, _)| FIRST_PERSON_ID + last_person(number))),
+            Column::AuctionId => {
+                ints(events.iter().map(|(number, _)| FIRST_AUCTION_ID + last_auction(number)))
+            }
             Column::InitialBid => ints(events.iter().map(|(_, draws)| self.price(draws.field(0)))),
-            Column::Reserve => ints(
-                events
-                    .iter()
-                    .map(|(_, draws)| self.price(draws.field(0)) + self.price(draws.field(1))),
-            ),
-            Column::Seller => ints(
-                events
-                    .iter()
-                    .map(|(number, draws)| self.seller(number, draws)),
-            ),
-            Column::Category => ints(
-                events
-                    .iter()
-                    .map(|(_, draws)| FIRST_CATEGORY_ID + draws.field(3).below(N_CATEGORIES)),
-            ),
-            Column::BidAuction => ints(
-                events
-                    .iter()
-                    .map(|(number, draws)| self.bid_auction(number, draws)),
-            ),
-            Column::Bidder => ints(
-                events
-                    .iter()
-                    .map(|(number, draws)| self.bidder(number, draws)),
-            ),
+            Column::Reserve => {
+                ints(events.iter().map(|(_, draws)| self.price(draws.field(0)) + self.price(draws.field(1))))
+            }
+            Column::Seller => ints(events.iter().map(|(number, draws)| self.seller(number, draws))),
+            Column::Category => {
+                ints(events.iter().map(|(_, draws)| FIRST_CATEGORY_ID + draws.field(3).below(N_CATEGORIES)))
+            }
+            Column::BidAuction => ints(events.iter().map(|(number, draws)| self.bid_auction(number, draws))),
+            Column::Bidder => ints(events.iter().map(|(number, draws)| self.bidder(number, draws))),
             Column::Price => ints(events.iter().map(|(_, draws)| self.price(draws.field(2)))),
 
             Column::PersonName => texts(events, 16, |out, _, draws| {
                 let mut draw = draws.field(0);
-                out.extend_from_slice(
-                    FIRST_NAMES[draw.take(FIRST_NAMES.len() as u64) as usize].as_bytes(),
-                );
+                out.extend_from_slice(FIRST_NAMES[draw.take(FIRST_NAMES.len() as u64) as usize].as_bytes());
                 out.push(b' ');
-                out.extend_from_slice(
-                    LAST_NAMES[draw.take(LAST_NAMES.len() as u64) as usize].as_bytes(),
-                );
+                out.extend_from_slice(LAST_NAMES[draw.take(LAST_NAMES.len() as u64) as usize].as_bytes());
             }),
             Column::EmailAddress => texts(events, 16, |out, _, draws| {
                 let mut draw = draws.field(1);
@@ -340,9 +291,7 @@ impl Nexmark {
             }),
             Column::PersonExtra => {
                 // What the other columns take up, about: the row is to have its size as a whole.
-                texts(events, PERSON_BYTES, |out, _, draws| {
-                    self.extra(out, draws.field(4), 84, PERSON_BYTES)
-                })
+                texts(events, PERSON_BYTES, |out, _, draws| self.extra(out, draws.field(4), 84, PERSON_BYTES))
             }
             Column::ItemName => texts(events, 20, |out, _, draws| {
                 let mut draw = draws.field(4);
@@ -363,9 +312,9 @@ impl Nexmark {
             Column::Url => texts(events, 80, |out, _, draws| {
                 out.extend_from_slice(self.urls.get(channel(draws)));
             }),
-            Column::BidExtra => texts(events, BID_BYTES, |out, _, draws| {
-                self.extra(out, draws.field(4), 32, BID_BYTES)
-            }),
+            Column::BidExtra => {
+                texts(events, BID_BYTES, |out, _, draws| self.extra(out, draws.field(4), 32, BID_BYTES))
+            }
         }
     }
 
@@ -419,10 +368,7 @@ impl Nexmark {
 
     fn price(&self, mut draw: Draw) -> u64 {
         let step = draw.take(N_PRICE_STEPS) as usize;
-        let (low, high) = (
-            u64::from(self.prices[step]),
-            u64::from(self.prices[step + 1]),
-        );
+        let (low, high) = (u64::from(self.prices[step]), u64::from(self.prices[step + 1]));
         low + draw.take((high - low).max(1))
     }
 
@@ -482,11 +428,8 @@ fn channel(draws: Draws) -> usize {
 /// The names and addresses of all channels, the same for every seed.
 fn channels() -> (Strings, Strings) {
     let (mut names, mut urls) = (Strings::default(), Strings::default());
-    let part = |draw: &mut Draw| -> String {
-        (0..4)
-            .map(|_| char::from(b'a' + draw.take(26) as u8))
-            .collect()
-    };
+    let part =
+        |draw: &mut Draw| -> String { (0..4).map(|_| char::from(b'a' + draw.take(26) as u8)).collect() };
     let base_url = |idx: u64| {
         let mut draw = Draws::of(0, idx).field(2);
         let (a, b) = (part(&mut draw), part(&mut draw));
@@ -503,10 +446,7 @@ fn channels() -> (Strings, Strings) {
         match Draws::of(0, idx).field(4).below(10) {
             // One in ten has no id, so that extracting it is sometimes in vain (query 21).
             0 => urls.push(&url),
-            _ => urls.push(&format!(
-                "{url}&channel_id={}",
-                (idx as u32).reverse_bits() as i32 & i32::MAX
-            )),
+            _ => urls.push(&format!("{url}&channel_id={}", (idx as u32).reverse_bits() as i32 & i32::MAX)),
         }
     }
     (names, urls)
@@ -519,9 +459,7 @@ fn cut<'a>(pool: &'a [u8], draw: &mut Draw, len: usize) -> &'a [u8] {
 }
 
 fn ints(values: impl Iterator<Item = u64>) -> ArrayRef {
-    Arc::new(Int64Array::from_iter_values(
-        values.map(|value| value as i64),
-    ))
+    Arc::new(Int64Array::from_iter_values(values.map(|value| value as i64)))
 }
 
 fn timestamps(values: impl Iterator<Item = i64>) -> ArrayRef {
@@ -539,7 +477,6 @@ fn texts(events: &Events, len: usize, write: impl Fn(&mut Vec<u8>, u64, Draws)) 
     }
     let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
     Arc::new(
-        StringArray::try_new(offsets, Buffer::from_vec(bytes), None)
-            .expect("the generator writes ASCII"),
+        StringArray::try_new(offsets, Buffer::from_vec(bytes), None).expect("the generator writes ASCII"),
     )
 }

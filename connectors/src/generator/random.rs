@@ -13,17 +13,13 @@ pub struct Draws(u64);
 impl Draws {
     /// Those of event number `event` of the stream with `seed`.
     pub fn of(seed: u64, event: u64) -> Draws {
-        Draws(mix(
-            mix(seed.wrapping_add(GAMMA)).wrapping_add(event.wrapping_mul(GAMMA))
-        ))
+        Draws(mix(mix(seed.wrapping_add(GAMMA)).wrapping_add(event.wrapping_mul(GAMMA))))
     }
 
     /// The number for one field.
     pub fn field(self, field: u64) -> Draw {
         // Another odd constant than GAMMA: otherwise field 1 of an event were field 0 of the next.
-        Draw(mix(self
-            .0
-            .wrapping_add(field.wrapping_mul(0xd134_2543_de82_ef95))))
+        Draw(mix(self.0.wrapping_add(field.wrapping_mul(0xd134_2543_de82_ef95))))
     }
 }
 

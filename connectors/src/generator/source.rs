@@ -53,51 +53,32 @@ enum Made {
 /// The columns that there are.
 fn available(config: &GeneratorConfig) -> Vec<(Field, Made)> {
     let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
-    let kind = |name: &str, table| {
-        (
-            Field::new_struct(name, nexmark::fields(table), true),
-            Made::Struct(table),
-        )
-    };
+    let kind =
+        |name: &str, table| (Field::new_struct(name, nexmark::fields(table), true), Made::Struct(table));
     match (config.data, config.table) {
         (Data::Sequence, _) => vec![
             (Field::new("n", DataType::Int64, false), Made::Number),
-            (
-                Field::new("date_time", timestamp, false),
-                Made::Column(Column::DateTime),
-            ),
+            (Field::new("date_time", timestamp, false), Made::Column(Column::DateTime)),
         ],
         (Data::Nexmark, Some(table)) => {
             let column = |(name, column): &(&str, Column)| {
-                (
-                    Field::new(*name, column.data_type(), false),
-                    Made::Column(*column),
-                )
+                (Field::new(*name, column.data_type(), false), Made::Column(*column))
             };
             nexmark::columns(table).iter().map(column).collect()
         }
         (Data::Nexmark, None) => vec![
-            (
-                Field::new("event_type", DataType::Int64, false),
-                Made::EventType,
-            ),
+            (Field::new("event_type", DataType::Int64, false), Made::EventType),
             kind("person", Table::Person),
             kind("auction", Table::Auction),
             kind("bid", Table::Bid),
-            (
-                Field::new("date_time", timestamp, false),
-                Made::Column(Column::DateTime),
-            ),
+            (Field::new("date_time", timestamp, false), Made::Column(Column::DateTime)),
         ],
     }
 }
 
 /// The schema of a source that declares no columns.
 pub fn schema(config: &GeneratorConfig) -> SchemaRef {
-    let fields: Vec<Field> = available(config)
-        .into_iter()
-        .map(|(field, _)| field)
-        .collect();
+    let fields: Vec<Field> = available(config).into_iter().map(|(field, _)| field).collect();
     Arc::new(Schema::new(fields))
 }
 
@@ -110,23 +91,14 @@ impl GeneratorSource {
         config.check()?;
         if spec.format != Format::Plain || spec.encode != Encode::Native {
             let message = "connector \"generator\" makes rows without FORMAT and ENCODE";
-            return Err(
-                ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
-                    .with_hint("Leave out the FORMAT and ENCODE clauses."),
-            );
+            return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
+                .with_hint("Leave out the FORMAT and ENCODE clauses."));
         }
         spec.check_include(&["offset"])?;
         let columns = (0..spec.schema.fields().len()).map(|idx| made(spec, &config, idx));
         let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        let rows = Rows {
-            schema: spec.schema.clone(),
-            nexmark: Nexmark::new(&config),
-            columns,
-        };
-        Ok(GeneratorSource {
-            config,
-            rows: Arc::new(rows),
-        })
+        let rows = Rows { schema: spec.schema.clone(), nexmark: Nexmark::new(&config), columns };
+        Ok(GeneratorSource { config, rows: Arc::new(rows) })
     }
 
     /// The walk of one split.
@@ -138,39 +110,21 @@ impl GeneratorSource {
             (Data::Nexmark, Some(Table::Auction)) => (ROUND, 1, 3),
             (Data::Nexmark, Some(Table::Bid)) => (ROUND, 4, 46),
         };
-        Walk {
-            round,
-            first,
-            n_own,
-            n_splits: self.config.splits,
-            split,
-        }
+        Walk { round, first, n_own, n_splits: self.config.splits, split }
     }
 }
 
 /// How to make the column that the schema declares at `idx`.
-fn made(
-    spec: &SourceSpec<'_>,
-    config: &GeneratorConfig,
-    idx: usize,
-) -> Result<Made, ConnectorError> {
+fn made(spec: &SourceSpec<'_>, config: &GeneratorConfig, idx: usize) -> Result<Made, ConnectorError> {
     let field = spec.schema.field(idx);
     let (natural, made) = if spec.include.iter().any(|include| include.column_idx == idx) {
         (DataType::Int64, Made::Number)
     } else {
         let available = available(config);
-        let found = available
-            .iter()
-            .find(|(natural, _)| natural.name() == field.name());
+        let found = available.iter().find(|(natural, _)| natural.name() == field.name());
         let Some((natural, made)) = found else {
-            let message = format!(
-                "connector \"generator\" makes no column \"{}\"",
-                field.name()
-            );
-            let names: Vec<&str> = available
-                .iter()
-                .map(|(field, _)| field.name().as_str())
-                .collect();
+            let message = format!("connector \"generator\" makes no column \"{}\"", field.name());
+            let names: Vec<&str> = available.iter().map(|(field, _)| field.name().as_str()).collect();
             let hint = match did_you_mean(field.name(), names.iter().copied()) {
                 Some(near) => format!("Perhaps you meant \"{near}\"."),
                 None => format!("Its columns are: {}.", names.join(", ")),
@@ -178,10 +132,7 @@ fn made(
             return Err(ConnectorError::fatal(SqlState::UNDEFINED_COLUMN, message).with_hint(hint));
         };
         if natural.is_nullable() && !field.is_nullable() {
-            let message = format!(
-                "column \"{}\" of connector \"generator\" can be NULL",
-                field.name()
-            );
+            let message = format!("column \"{}\" of connector \"generator\" can be NULL", field.name());
             return Err(ConnectorError::fatal(SqlState::DATATYPE_MISMATCH, message)
                 .with_hint("Declare it without NOT NULL."));
         }
@@ -209,18 +160,11 @@ impl Rows {
                 cast(&column, field.data_type())
             }
         };
-        let columns = self
-            .columns
-            .iter()
-            .zip(self.schema.fields())
-            .map(column)
-            .collect::<Result<Vec<_>, _>>();
-        let options =
-            arrow::array::RecordBatchOptions::new().with_row_count(Some(events.numbers().len()));
+        let columns =
+            self.columns.iter().zip(self.schema.fields()).map(column).collect::<Result<Vec<_>, _>>();
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(events.numbers().len()));
         columns
-            .and_then(|columns| {
-                RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
-            })
+            .and_then(|columns| RecordBatch::try_new_with_options(self.schema.clone(), columns, &options))
             .map_err(|error| {
                 ConnectorError::fatal(SqlState::DATA_EXCEPTION, format!("generated rows: {error}"))
             })
@@ -231,14 +175,12 @@ impl Rows {
         match made {
             Made::Column(column) => self.nexmark.column(*column, events),
             Made::EventType => Arc::new(Int64Array::from_iter_values(
-                numbers
-                    .iter()
-                    .map(|number| nexmark::table_of(*number) as i64),
+                numbers.iter().map(|number| nexmark::table_of(*number) as i64),
             )),
             Made::Struct(table) => self.struct_column(*table, numbers),
-            Made::Number => Arc::new(Int64Array::from_iter_values(
-                numbers.iter().map(|number| *number as i64),
-            )),
+            Made::Number => {
+                Arc::new(Int64Array::from_iter_values(numbers.iter().map(|number| *number as i64)))
+            }
         }
     }
 
@@ -246,9 +188,7 @@ impl Rows {
     fn struct_column(&self, table: Table, numbers: &[u64]) -> ArrayRef {
         let of_kind = |number: &u64| nexmark::table_of(*number) == table;
         let events = self.nexmark.events(numbers.iter().copied().filter(of_kind));
-        let columns = nexmark::columns(table)
-            .iter()
-            .map(|(_, column)| self.nexmark.column(*column, &events));
+        let columns = nexmark::columns(table).iter().map(|(_, column)| self.nexmark.column(*column, &events));
         let dense = StructArray::new(nexmark::fields(table), columns.collect(), None);
         let mut n_before = 0;
         let place = |number: &u64| {
@@ -310,11 +250,7 @@ impl Source for GeneratorSource {
         self.config.events.is_some()
     }
 
-    async fn open(
-        &self,
-        split: &SplitId,
-        from: &Offset,
-    ) -> Result<Box<dyn SplitReader>, ConnectorError> {
+    async fn open(&self, split: &SplitId, from: &Offset) -> Result<Box<dyn SplitReader>, ConnectorError> {
         let idx: Option<u64> = split.0.parse().ok().filter(|idx| *idx < self.config.splits);
         let Some(idx) = idx else {
             let message = format!("connector \"generator\" has no split \"{split}\"");
@@ -327,10 +263,7 @@ impl Source for GeneratorSource {
             rows: self.rows.clone(),
             walk,
             next,
-            end: self
-                .config
-                .events
-                .map_or(u64::MAX, |events| walk.idx(events)),
+            end: self.config.events.map_or(u64::MAX, |events| walk.idx(events)),
             n_rows_max: self.config.batch_rows,
             pace: (self.config.rate > 0).then(|| Pace::new(self.config.rate, walk.event(next))),
         }))
@@ -361,10 +294,7 @@ struct GeneratorReader {
 
 #[async_trait]
 impl SplitReader for GeneratorReader {
-    async fn next(
-        &mut self,
-        until: Option<&Offset>,
-    ) -> Result<Option<SourceBatch>, ConnectorError> {
+    async fn next(&mut self, until: Option<&Offset>) -> Result<Option<SourceBatch>, ConnectorError> {
         // Without a rate nothing here ever waits: give others a turn on this thread.
         tokio::task::consume_budget().await;
         let end = match until {
@@ -379,22 +309,11 @@ impl SplitReader for GeneratorReader {
             None => end,
         };
         let behind = due.min(end).min(self.next + self.n_rows_max);
-        let rows = self
-            .rows
-            .batch((self.next..behind).map(|idx| self.walk.event(idx)))?;
+        let rows = self.rows.batch((self.next..behind).map(|idx| self.walk.event(idx)))?;
         self.next = behind;
-        let n_bytes = rows
-            .columns()
-            .iter()
-            .map(|column| column.get_buffer_memory_size())
-            .sum();
+        let n_bytes = rows.columns().iter().map(|column| column.get_buffer_memory_size()).sum();
         let next = Offset::from(self.walk.event(self.next));
-        Ok(Some(SourceBatch {
-            changes: Changes::Append(rows),
-            next,
-            bad: Vec::new(),
-            n_bytes,
-        }))
+        Ok(Some(SourceBatch { changes: Changes::Append(rows), next, bad: Vec::new(), n_bytes }))
     }
 }
 
@@ -410,12 +329,7 @@ struct Pace {
 
 impl Pace {
     fn new(rate: u64, first: u64) -> Pace {
-        Pace {
-            rate,
-            first,
-            began: None,
-            last: None,
-        }
+        Pace { rate, first, began: None, last: None }
     }
 
     /// Waits until own event `next` is due and a while has passed since the last time; the own

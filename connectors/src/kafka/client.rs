@@ -22,10 +22,7 @@ pub struct Log {
 impl Log {
     /// What went wrong last, and why.
     fn trouble(&self) -> Option<(KafkaError, String)> {
-        self.trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -51,9 +48,7 @@ impl ClientContext for Log {
         if !is_summary || trouble.is_none() {
             // "localhost:9092/bootstrap: Connect to … failed: Connection refused (after 0ms …)"
             let reason = reason.split_once(": ").map_or(reason, |(_, reason)| reason);
-            let reason = reason
-                .split_once(" (after")
-                .map_or(reason, |(reason, _)| reason);
+            let reason = reason.split_once(" (after").map_or(reason, |(reason, _)| reason);
             *trouble = Some((error, reason.to_string()));
         }
     }
@@ -72,10 +67,7 @@ impl Topic {
     pub fn new(name: &str, client: &ClientConfig) -> Topic {
         Topic {
             name: name.to_string(),
-            brokers: client
-                .get("bootstrap.servers")
-                .unwrap_or_default()
-                .to_string(),
+            brokers: client.get("bootstrap.servers").unwrap_or_default().to_string(),
         }
     }
 
@@ -83,18 +75,21 @@ impl Topic {
     pub fn error(&self, what: &str, error: &KafkaError) -> ConnectorError {
         use RDKafkaErrorCode::*;
         let code = error.rdkafka_error_code();
-        let message = format!(
-            "cannot {what} topic \"{}\" at \"{}\": {error}",
-            self.name, self.brokers
-        );
+        let message = format!("cannot {what} topic \"{}\" at \"{}\": {error}", self.name, self.brokers);
         match code {
             Some(UnknownTopic | UnknownTopicOrPartition | UnknownPartition) => {
                 ConnectorError::transient(SqlState::UNDEFINED_TABLE, message)
                     .with_hint("Does the topic exist, and has it that many partitions?")
             }
-            Some(Authentication | SaslAuthenticationFailed | TopicAuthorizationFailed | GroupAuthorizationFailed
-                | ClusterAuthorizationFailed) => ConnectorError::fatal(SqlState::INVALID_AUTHORIZATION, message)
-                .with_hint("Look at properties.security.protocol, properties.sasl.* and the broker's access lists."),
+            Some(
+                Authentication
+                | SaslAuthenticationFailed
+                | TopicAuthorizationFailed
+                | GroupAuthorizationFailed
+                | ClusterAuthorizationFailed,
+            ) => ConnectorError::fatal(SqlState::INVALID_AUTHORIZATION, message).with_hint(
+                "Look at properties.security.protocol, properties.sasl.* and the broker's access lists.",
+            ),
             Some(MessageSizeTooLarge | InvalidMessage | InvalidRecord) => {
                 ConnectorError::fatal(SqlState::DATA_EXCEPTION, message)
             }
@@ -105,18 +100,10 @@ impl Topic {
     /// The error of brokers that do not answer.
     pub fn unreachable(&self, error: &KafkaError, log: &Log) -> ConnectorError {
         let (error, reason) = log.trouble().unwrap_or((error.clone(), error.to_string()));
-        let authentication = [
-            RDKafkaErrorCode::Authentication,
-            RDKafkaErrorCode::SaslAuthenticationFailed,
-        ];
-        let is_refused = error
-            .rdkafka_error_code()
-            .is_some_and(|code| authentication.contains(&code));
+        let authentication = [RDKafkaErrorCode::Authentication, RDKafkaErrorCode::SaslAuthenticationFailed];
+        let is_refused = error.rdkafka_error_code().is_some_and(|code| authentication.contains(&code));
         if is_refused {
-            let message = format!(
-                "the broker at \"{}\" refuses the login: {reason}",
-                self.brokers
-            );
+            let message = format!("the broker at \"{}\" refuses the login: {reason}", self.brokers);
             return ConnectorError::fatal(SqlState::INVALID_AUTHORIZATION, message)
                 .with_hint("Look at properties.security.protocol and properties.sasl.*.");
         }
@@ -142,32 +129,21 @@ impl Inquiry {
         let mut client = client.clone();
         // Without a group no coordinator is looked for.
         client.remove("group.id");
-        let consumer = client
-            .create_with_context(log.clone())
-            .map_err(|error| topic.error("look up", &error))?;
+        let consumer =
+            client.create_with_context(log.clone()).map_err(|error| topic.error("look up", &error))?;
         // Less than the limit by which the caller gives up.
         let deadline = Instant::now() + VALIDATION_TIMEOUT - Duration::from_millis(500);
-        Ok(Inquiry {
-            consumer,
-            topic: topic.clone(),
-            deadline,
-            log,
-        })
+        Ok(Inquiry { consumer, topic: topic.clone(), deadline, log })
     }
 
     pub fn time_left(&self) -> Duration {
-        self.deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_millis(1))
+        self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
     }
 
     /// The numbers of the topic's partitions.
     pub fn partitions(&self) -> Result<Vec<i32>, ConnectorError> {
         let metadata = self.metadata(Some(&self.topic.name))?;
-        let found = metadata
-            .topics()
-            .iter()
-            .find(|topic| topic.name() == self.topic.name);
+        let found = metadata.topics().iter().find(|topic| topic.name() == self.topic.name);
         let Some(found) = found else {
             return Err(self.missing());
         };
@@ -177,19 +153,13 @@ impl Inquiry {
                 return Err(self.missing());
             }
             Some(code) => {
-                return Err(self
-                    .topic
-                    .error("look up", &KafkaError::MetadataFetch(code)));
+                return Err(self.topic.error("look up", &KafkaError::MetadataFetch(code)));
             }
         }
         if found.partitions().is_empty() {
             return Err(self.missing());
         }
-        Ok(found
-            .partitions()
-            .iter()
-            .map(|partition| partition.id())
-            .collect())
+        Ok(found.partitions().iter().map(|partition| partition.id()).collect())
     }
 
     /// Asks in short intervals: where connections are refused, there is no use in waiting on.
@@ -216,17 +186,11 @@ impl Inquiry {
         let message = format!("topic \"{name}\" does not exist at \"{brokers}\"");
         let error = ConnectorError::fatal(SqlState::UNDEFINED_TABLE, message);
         let all = self.metadata(None);
-        let names: Vec<String> = all
-            .iter()
-            .flat_map(|all| all.topics())
-            .map(|topic| topic.name().to_string())
-            .collect();
-        let create =
-            format!("kafka-topics.sh --bootstrap-server {brokers} --create --topic {name}");
+        let names: Vec<String> =
+            all.iter().flat_map(|all| all.topics()).map(|topic| topic.name().to_string()).collect();
+        let create = format!("kafka-topics.sh --bootstrap-server {brokers} --create --topic {name}");
         match did_you_mean(name, names.iter().map(String::as_str)) {
-            Some(near) => error.with_hint(format!(
-                "Perhaps you meant \"{near}\". To create it: {create}"
-            )),
+            Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\". To create it: {create}")),
             None => error.with_hint(format!("To create it: {create}")),
         }
     }

@@ -93,8 +93,7 @@ pub fn client(
     for (name, value) in options.take_prefixed(PROPERTIES) {
         let ours = musts.iter().find(|(must, _)| *must == name);
         if let Some((_, must)) = ours.filter(|(_, must)| *must != value) {
-            let message =
-                format!("option \"{PROPERTIES}{name}\" of connector \"kafka\" cannot be changed");
+            let message = format!("option \"{PROPERTIES}{name}\" of connector \"kafka\" cannot be changed");
             return Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message)
                 .with_hint(format!("Tidemill needs it to be {must}.")));
         }
@@ -110,15 +109,12 @@ pub fn client(
     client.create_native_config().map_err(|error| {
         let reason = match &error {
             rdkafka::error::KafkaError::ClientConfig(_, reason, name, _) => {
-                format!(
-                    "option \"{PROPERTIES}{name}\" of connector \"kafka\" is not valid: {reason}"
-                )
+                format!("option \"{PROPERTIES}{name}\" of connector \"kafka\" is not valid: {reason}")
             }
             other => format!("the options of connector \"kafka\" are not valid: {other}"),
         };
-        ConnectorError::fatal(SqlState::INVALID_PARAMETER, reason).with_hint(
-            "The properties are those of librdkafka; this build has neither TLS nor Kerberos.",
-        )
+        ConnectorError::fatal(SqlState::INVALID_PARAMETER, reason)
+            .with_hint("The properties are those of librdkafka; this build has neither TLS nor Kerberos.")
     })?;
     Ok(client)
 }
@@ -130,13 +126,9 @@ pub fn parse_offsets(text: &str) -> Result<BTreeMap<i32, i64>, ConnectorError> {
         let offset: i64 = offset.trim().parse().ok()?;
         Some((partition.trim().parse().ok()?, offset)).filter(|(_, offset)| *offset >= 0)
     };
-    let pairs = text
-        .split(',')
-        .map(pair)
-        .collect::<Option<BTreeMap<i32, i64>>>();
+    let pairs = text.split(',').map(pair).collect::<Option<BTreeMap<i32, i64>>>();
     pairs.ok_or_else(|| {
-        let message =
-            format!("option \"scan.startup.offsets\" of connector \"kafka\" cannot be \"{text}\"");
+        let message = format!("option \"scan.startup.offsets\" of connector \"kafka\" cannot be \"{text}\"");
         ConnectorError::fatal(SqlState::INVALID_PARAMETER, message)
             .with_hint("Expected the first offset by partition, such as 0:42,1:17.")
     })

@@ -69,22 +69,14 @@ impl KafkaSink {
         let mut options = Options::new(spec.owner(), spec.options);
         options.know("connector");
         let config = KafkaSinkConfig::take(&mut options)?;
-        let bootstrap = [
-            &config.bootstrap_server,
-            &config.bootstrap_servers,
-            &config.brokers,
-        ]
-        .map(Option::as_ref);
+        let bootstrap =
+            [&config.bootstrap_server, &config.bootstrap_servers, &config.brokers].map(Option::as_ref);
         let client = config::client(&mut options, bootstrap, &DEFAULTS, &MUSTS)?;
         options.finish()?;
         let refuse = |message: String, hint: &str| {
             Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(hint))
         };
-        let encode = if spec.encode == Encode::Native {
-            Encode::Json
-        } else {
-            spec.encode
-        };
+        let encode = if spec.encode == Encode::Native { Encode::Json } else { spec.encode };
         if spec.format == Format::Debezium && encode != Encode::Json {
             return refuse(
                 format!("FORMAT DEBEZIUM with ENCODE {encode} is not supported"),
@@ -93,10 +85,7 @@ impl KafkaSink {
         }
         if config.key_encode == KeyEncode::Text && spec.primary_key.len() > 1 {
             return refuse(
-                format!(
-                    "key.encode = 'text' needs a key of one column, not of {}",
-                    spec.primary_key.len()
-                ),
+                format!("key.encode = 'text' needs a key of one column, not of {}", spec.primary_key.len()),
                 "Use key.encode = 'json'.",
             );
         }
@@ -113,26 +102,21 @@ impl KafkaSink {
                 }
                 csv.header = false;
                 // To tell records apart, they are read as they are written.
-                let mut reading =
-                    CsvOptions::take(&mut Options::new("ENCODE CSV", &Default::default()))?;
+                let mut reading = CsvOptions::take(&mut Options::new("ENCODE CSV", &Default::default()))?;
                 reading.delimiter = csv.delimiter;
                 ValueEncode::Csv(Box::new(csv.writer()), reading)
             }
             Encode::Bytes => {
-                let only = (spec.schema.fields().len() == 1)
-                    .then(|| spec.schema.field(0).data_type().clone());
+                let only =
+                    (spec.schema.fields().len() == 1).then(|| spec.schema.field(0).data_type().clone());
                 use DataType::*;
                 match only {
                     Some(Binary | BinaryView | LargeBinary | Utf8 | Utf8View | LargeUtf8) => {
                         ValueEncode::Bytes
                     }
                     _ => {
-                        let message =
-                            format!("sink \"{}\" has not one column of text or bytes", spec.name);
-                        return refuse(
-                            message,
-                            "ENCODE BYTES writes one column as it is; use ENCODE JSON.",
-                        );
+                        let message = format!("sink \"{}\" has not one column of text or bytes", spec.name);
+                        return refuse(message, "ENCODE BYTES writes one column as it is; use ENCODE JSON.");
                     }
                 }
             }
@@ -161,31 +145,16 @@ impl KafkaSink {
         let keys = self.keys(batch, &entries)?;
         // An upsert sink deletes with a key alone.
         let is_delete = |entry: &Entry| self.format == Format::Upsert && entry.after.is_none();
-        let valued: Vec<Entry> = entries
-            .iter()
-            .filter(|entry| !is_delete(entry))
-            .copied()
-            .collect();
+        let valued: Vec<Entry> = entries.iter().filter(|entry| !is_delete(entry)).copied().collect();
         let mut values = self.values(batch, &valued)?.into_iter();
         let mut keys = keys.into_iter();
         let mut messages = Vec::with_capacity(entries.len());
         for entry in &entries {
-            let key = if self.primary_key.is_empty() {
-                None
-            } else {
-                keys.next()
-            };
-            let value = if is_delete(entry) {
-                None
-            } else {
-                values.next().flatten()
-            };
+            let key = if self.primary_key.is_empty() { None } else { keys.next() };
+            let value = if is_delete(entry) { None } else { values.next().flatten() };
             messages.push(Outgoing { key, value });
         }
-        assert!(
-            keys.next().is_none() && values.next().is_none(),
-            "a message for each entry"
-        );
+        assert!(keys.next().is_none() && values.next().is_none(), "a message for each entry");
         Ok(messages)
     }
 
@@ -193,39 +162,27 @@ impl KafkaSink {
         if self.primary_key.is_empty() {
             return Ok(Vec::new());
         }
-        let places =
-            UInt32Array::from_iter(entries.iter().map(|entry| entry.after.or(entry.before)));
+        let places = UInt32Array::from_iter(entries.iter().map(|entry| entry.after.or(entry.before)));
         let failed = |error: arrow::error::ArrowError| self.changelog.failed(&error);
-        let columns = batch
-            .delta
-            .batch()
-            .project(&self.primary_key)
-            .map_err(failed)?;
+        let columns = batch.delta.batch().project(&self.primary_key).map_err(failed)?;
         let rows = take_record_batch(&columns, &places).map_err(failed)?;
         match self.key_encode {
             KeyEncode::Json => Ok(lines(&changelog::json_lines(&rows).map_err(failed)?)),
             KeyEncode::Text => {
                 let options = FormatOptions::default();
                 let texts = ArrayFormatter::try_new(rows.column(0), &options).map_err(failed)?;
-                Ok((0..rows.num_rows())
-                    .map(|idx| texts.value(idx).to_string().into_bytes())
-                    .collect())
+                Ok((0..rows.num_rows()).map(|idx| texts.value(idx).to_string().into_bytes()).collect())
             }
         }
     }
 
-    fn values(
-        &self,
-        batch: &SinkBatch,
-        entries: &[Entry],
-    ) -> Result<Vec<Option<Vec<u8>>>, ConnectorError> {
+    fn values(&self, batch: &SinkBatch, entries: &[Entry]) -> Result<Vec<Option<Vec<u8>>>, ConnectorError> {
         let rows = self.changelog.rows(batch, entries)?;
         let failed = |error: arrow::error::ArrowError| self.changelog.failed(&error);
         match &self.values {
-            ValueEncode::Json => Ok(lines(&changelog::json_lines(&rows).map_err(failed)?)
-                .into_iter()
-                .map(Some)
-                .collect()),
+            ValueEncode::Json => {
+                Ok(lines(&changelog::json_lines(&rows).map_err(failed)?).into_iter().map(Some).collect())
+            }
             ValueEncode::Csv(writer, reading) => {
                 let bytes = changelog::csv_lines(&rows, writer).map_err(failed)?;
                 let (mut rest, mut records) = (&bytes[..], Vec::new());
@@ -237,11 +194,7 @@ impl KafkaSink {
             }
             ValueEncode::Bytes => {
                 let column: ArrayRef = cast(rows.column(0), &DataType::Binary).map_err(failed)?;
-                Ok(column
-                    .as_binary::<i32>()
-                    .iter()
-                    .map(|value| value.map(<[u8]>::to_vec))
-                    .collect())
+                Ok(column.as_binary::<i32>().iter().map(|value| value.map(<[u8]>::to_vec)).collect())
             }
         }
     }
@@ -249,11 +202,7 @@ impl KafkaSink {
 
 /// A JSON value never holds a line end.
 fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
-    bytes
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect()
+    bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
 /// A message to be sent.
@@ -291,11 +240,7 @@ impl ProducerContext for Shared {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            let mut failure = self
-                .0
-                .failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner);
             failure.get_or_insert_with(|| error.clone());
         }
         if self.0.n_pending.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -314,11 +259,7 @@ impl Sink for KafkaSink {
         let deliveries = Shared::default();
         let producer = self.client.create_with_context(deliveries.clone());
         let producer = producer.map_err(|error| self.topic.error("write to", &error))?;
-        Ok(Box::new(KafkaWriter {
-            sink: self.clone(),
-            producer: Some(producer),
-            deliveries,
-        }))
+        Ok(Box::new(KafkaWriter { sink: self.clone(), producer: Some(producer), deliveries }))
     }
 }
 
@@ -328,35 +269,18 @@ impl ConnectorSink for KafkaSink {
         // A consumer asks, since a producer's question may create the topic.
         let mut client = ClientConfig::new();
         let is_common = |name: &str| {
-            [
-                "bootstrap.",
-                "client.id",
-                "security.",
-                "sasl.",
-                "ssl.",
-                "socket.",
-                "broker.",
-            ]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+            ["bootstrap.", "client.id", "security.", "sasl.", "ssl.", "socket.", "broker."]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
         };
-        for (name, value) in self
-            .client
-            .config_map()
-            .iter()
-            .filter(|(name, _)| is_common(name))
-        {
+        for (name, value) in self.client.config_map().iter().filter(|(name, _)| is_common(name)) {
             client.set(*name, *value);
         }
         let topic = self.topic.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            Inquiry::new(&client, &topic)?.partitions().map(drop)
-        });
+        let asked =
+            tokio::task::spawn_blocking(move || Inquiry::new(&client, &topic)?.partitions().map(drop));
         asked.await.map_err(|error| {
-            let message = format!(
-                "looking up topic \"{}\" broke off: {error}",
-                self.topic.name
-            );
+            let message = format!("looking up topic \"{}\" broke off: {error}", self.topic.name);
             ConnectorError::fatal(SqlState::INTERNAL_ERROR, message)
         })?
     }
@@ -371,12 +295,7 @@ struct KafkaWriter {
 
 impl KafkaWriter {
     fn check(&self) -> Result<(), ConnectorError> {
-        let mut failure = self
-            .deliveries
-            .0
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.deliveries.0.failure.lock().unwrap_or_else(PoisonError::into_inner);
         match failure.take() {
             Some(error) => Err(self.sink.topic.error("write to", &error)),
             None => Ok(()),
@@ -385,10 +304,7 @@ impl KafkaWriter {
 
     /// Hands a message to librdkafka; false if its queue is full.
     fn send(&self, message: &Outgoing) -> Result<bool, ConnectorError> {
-        let producer = self
-            .producer
-            .as_ref()
-            .expect("the writer is not being dropped");
+        let producer = self.producer.as_ref().expect("the writer is not being dropped");
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.sink.topic.name);
         if let Some(key) = &message.key {
             record = record.key(key);

@@ -76,45 +76,28 @@ impl KafkaSource {
         let group = format!("tidemill-{}", spec.name);
         let mut defaults = DEFAULTS.to_vec();
         defaults.push(("group.id", &group));
-        let bootstrap = [
-            &config.bootstrap_server,
-            &config.bootstrap_servers,
-            &config.brokers,
-        ]
-        .map(Option::as_ref);
+        let bootstrap =
+            [&config.bootstrap_server, &config.bootstrap_servers, &config.brokers].map(Option::as_ref);
         let client = config::client(&mut options, bootstrap, &defaults, &MUSTS)?;
         options.finish()?;
         let need = |given: bool, mode: Startup, name: &str| {
             if given == (config.startup == mode) {
                 return Ok(());
             }
-            let message = format!(
-                "option \"{name}\" of connector \"kafka\" goes with one scan.startup.mode only"
-            );
+            let message =
+                format!("option \"{name}\" of connector \"kafka\" goes with one scan.startup.mode only");
             let mode = format!("{mode:?}").to_lowercase();
-            Err(
-                ConnectorError::fatal(SqlState::INVALID_PARAMETER, message).with_hint(format!(
-                    "Use scan.startup.mode = '{mode}' together with {name}."
-                )),
-            )
+            Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message)
+                .with_hint(format!("Use scan.startup.mode = '{mode}' together with {name}.")))
         };
-        need(
-            config.startup_millis.is_some(),
-            Startup::Timestamp,
-            "scan.startup.timestamp.millis",
-        )?;
-        need(
-            config.startup_offsets.is_some(),
-            Startup::Offsets,
-            "scan.startup.offsets",
-        )?;
+        need(config.startup_millis.is_some(), Startup::Timestamp, "scan.startup.timestamp.millis")?;
+        need(config.startup_offsets.is_some(), Startup::Offsets, "scan.startup.offsets")?;
         let startup_offsets = match &config.startup_offsets {
             Some(offsets) => config::parse_offsets(offsets)?,
             None => BTreeMap::new(),
         };
         if config.batch_rows == 0 || config.batch_rows > 1 << 16 {
-            let message =
-                "option \"batch_rows\" of connector \"kafka\" must be between 1 and 65536";
+            let message = "option \"batch_rows\" of connector \"kafka\" must be between 1 and 65536";
             return Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message));
         }
         spec.check_include(&["key", "offset", "partition", "timestamp", "header"])?;
@@ -123,28 +106,20 @@ impl KafkaSource {
             Encode::Native => Encode::Json,
             Encode::Parquet => {
                 let message = "connector \"kafka\" cannot read ENCODE PARQUET";
-                return Err(
-                    ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
-                        .with_hint("Use ENCODE JSON, CSV or BYTES."),
-                );
+                return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
+                    .with_hint("Use ENCODE JSON, CSV or BYTES."));
             }
             encode => encode,
         };
         if encode == Encode::Csv && spec.encode_options.contains_key("header") {
-            let message = "ENCODE CSV of connector \"kafka\" has no option \"header\": a message is one record";
+            let message =
+                "ENCODE CSV of connector \"kafka\" has no option \"header\": a message is one record";
             return Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message)
                 .with_hint("Columns are matched by position."));
         }
         let topic = Topic::new(&config.topic, &client);
         let decoder = Decoder::new(spec, encode)?;
-        Ok(KafkaSource {
-            config,
-            startup_offsets,
-            client,
-            topic,
-            decoder,
-            starts: Arc::default(),
-        })
+        Ok(KafkaSource { config, startup_offsets, client, topic, decoder, starts: Arc::default() })
     }
 }
 
@@ -159,15 +134,10 @@ impl Source for KafkaSource {
             offsets: self.startup_offsets.clone(),
             starts: self.starts.clone(),
         };
-        let starts = tokio::task::spawn_blocking(move || search.run())
-            .await
-            .map_err(|error| {
-                let message = format!(
-                    "looking up topic \"{}\" broke off: {error}",
-                    self.topic.name
-                );
-                ConnectorError::fatal(SqlState::INTERNAL_ERROR, message)
-            })??;
+        let starts = tokio::task::spawn_blocking(move || search.run()).await.map_err(|error| {
+            let message = format!("looking up topic \"{}\" broke off: {error}", self.topic.name);
+            ConnectorError::fatal(SqlState::INTERNAL_ERROR, message)
+        })??;
         let split = |(partition, start): (i32, i64)| Split {
             id: SplitId(partition.to_string().into()),
             start: Offset::from(start as u64),
@@ -179,33 +149,21 @@ impl Source for KafkaSource {
         false
     }
 
-    async fn open(
-        &self,
-        split: &SplitId,
-        from: &Offset,
-    ) -> Result<Box<dyn SplitReader>, ConnectorError> {
+    async fn open(&self, split: &SplitId, from: &Offset) -> Result<Box<dyn SplitReader>, ConnectorError> {
         let partition: i32 = split.0.parse().map_err(|_| {
-            let message = format!(
-                "\"{split}\" is not a partition of topic \"{}\"",
-                self.topic.name
-            );
+            let message = format!("\"{split}\" is not a partition of topic \"{}\"", self.topic.name);
             ConnectorError::fatal(SqlState::DATA_CORRUPTED, message)
         })?;
         let position = number(from)?;
         let failed = |error: KafkaError| self.topic.error("read", &error);
         let log = Log::default();
-        let mut consumer: BaseConsumer<Log> = self
-            .client
-            .create_with_context(log.clone())
-            .map_err(failed)?;
+        let mut consumer: BaseConsumer<Log> = self.client.create_with_context(log.clone()).map_err(failed)?;
         let arrived = Arc::new(Notify::new());
         let announce = arrived.clone();
         consumer.set_nonempty_callback(move || announce.notify_one());
         let mut assignment = TopicPartitionList::new();
         let begin = KafkaOffset::Offset(position);
-        assignment
-            .add_partition_offset(&self.topic.name, partition, begin)
-            .map_err(failed)?;
+        assignment.add_partition_offset(&self.topic.name, partition, begin).map_err(failed)?;
         consumer.assign(&assignment).map_err(failed)?;
         Ok(Box::new(KafkaReader {
             consumer: Some(consumer),
@@ -247,23 +205,12 @@ impl Search {
     fn run(&self) -> Result<BTreeMap<i32, i64>, ConnectorError> {
         let inquiry = Inquiry::new(&self.client, &self.topic)?;
         let partitions = inquiry.partitions()?;
-        let known = self
-            .starts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let unknown_offset = self
-            .offsets
-            .keys()
-            .find(|partition| !partitions.contains(partition));
+        let known = self.starts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unknown_offset = self.offsets.keys().find(|partition| !partitions.contains(partition));
         if let Some(partition) = unknown_offset {
             let message = format!("topic \"{}\" has no partition {partition}", self.topic.name);
-            return Err(
-                ConnectorError::fatal(SqlState::INVALID_PARAMETER, message).with_hint(format!(
-                    "scan.startup.offsets may name 0 to {}.",
-                    partitions.len() - 1
-                )),
-            );
+            return Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message)
+                .with_hint(format!("scan.startup.offsets may name 0 to {}.", partitions.len() - 1)));
         }
         let mut starts = BTreeMap::new();
         for partition in partitions {
@@ -291,16 +238,9 @@ impl Search {
                 let failed = |error: KafkaError| self.topic.error("look up", &error);
                 let mut times = TopicPartitionList::new();
                 let time = KafkaOffset::Offset(self.millis);
-                times
-                    .add_partition_offset(&self.topic.name, partition, time)
-                    .map_err(failed)?;
-                let found = inquiry
-                    .consumer
-                    .offsets_for_times(times, inquiry.time_left())
-                    .map_err(failed)?;
-                let found = found
-                    .find_partition(&self.topic.name, partition)
-                    .map(|element| element.offset());
+                times.add_partition_offset(&self.topic.name, partition, time).map_err(failed)?;
+                let found = inquiry.consumer.offsets_for_times(times, inquiry.time_left()).map_err(failed)?;
+                let found = found.find_partition(&self.topic.name, partition).map(|element| element.offset());
                 match found {
                     Some(KafkaOffset::Offset(offset)) => Ok(offset),
                     // All records are older.
@@ -312,10 +252,7 @@ impl Search {
 
     /// The first offset and the one behind the last.
     fn bounds(&self, inquiry: &Inquiry, partition: i32) -> Result<(i64, i64), ConnectorError> {
-        let bounds =
-            inquiry
-                .consumer
-                .fetch_watermarks(&self.topic.name, partition, inquiry.time_left());
+        let bounds = inquiry.consumer.fetch_watermarks(&self.topic.name, partition, inquiry.time_left());
         bounds.map_err(|error| self.topic.error("look up", &error))
     }
 }
@@ -368,10 +305,7 @@ impl Messages {
         if let Some(headers) = message.headers() {
             for header in headers.iter() {
                 let name = copy(header.key.as_bytes());
-                self.headers.push(Header {
-                    name,
-                    value: header.value.map(&mut copy),
-                });
+                self.headers.push(Header { name, value: header.value.map(&mut copy) });
             }
         }
         self.records.push(Record {
@@ -397,13 +331,8 @@ impl KafkaReader {
             Some(message) => self.messages.push(&message),
             None => (),
         }
-        let consumer = self
-            .consumer
-            .as_ref()
-            .expect("the reader is not being dropped");
-        while self.messages.records.len() < self.n_rows_max
-            && self.messages.bytes.len() < BATCH_BYTES
-        {
+        let consumer = self.consumer.as_ref().expect("the reader is not being dropped");
+        while self.messages.records.len() < self.n_rows_max && self.messages.bytes.len() < BATCH_BYTES {
             match consumer.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) => {
@@ -437,10 +366,7 @@ impl KafkaReader {
                 );
                 let hint = "The topic's retention removed it before it was read, or the topic was created anew. \
                             To go on without it, create the source again.";
-                Some(
-                    ConnectorError::fatal(SqlState::NOT_IN_PREREQUISITE_STATE, message)
-                        .with_hint(hint),
-                )
+                Some(ConnectorError::fatal(SqlState::NOT_IN_PREREQUISITE_STATE, message).with_hint(hint))
             }
             Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::Authentication) => {
                 Some(self.topic.unreachable(error, &self.log))
@@ -487,10 +413,7 @@ impl KafkaReader {
 
 #[async_trait]
 impl SplitReader for KafkaReader {
-    async fn next(
-        &mut self,
-        until: Option<&Offset>,
-    ) -> Result<Option<SourceBatch>, ConnectorError> {
+    async fn next(&mut self, until: Option<&Offset>) -> Result<Option<SourceBatch>, ConnectorError> {
         let until = until.map(number).transpose()?;
         loop {
             if until.is_some_and(|until| self.position >= until) {

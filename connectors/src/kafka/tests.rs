@@ -34,9 +34,7 @@ fn mock() -> (Mock, String) {
 }
 
 fn kafka(brokers: &str, topic: &str, columns: &str) -> Declared {
-    Declared::new("kafka", columns)
-        .with("properties.bootstrap.server", brokers)
-        .with("topic", topic)
+    Declared::new("kafka", columns).with("properties.bootstrap.server", brokers).with("topic", topic)
 }
 
 fn source(declared: &Declared) -> Arc<dyn Source> {
@@ -48,9 +46,7 @@ type Sent<'a> = (i32, Option<&'a str>, Option<&'a str>);
 
 fn producer(brokers: &str, transaction: Option<&str>) -> ThreadedProducer<DefaultProducerContext> {
     let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", brokers)
-        .set("linger.ms", "0");
+    config.set("bootstrap.servers", brokers).set("linger.ms", "0");
     if let Some(id) = transaction {
         config.set("transactional.id", id);
     }
@@ -60,17 +56,9 @@ fn producer(brokers: &str, transaction: Option<&str>) -> ThreadedProducer<Defaul
 fn send(producer: &ThreadedProducer<DefaultProducerContext>, topic: &str, messages: &[Sent<'_>]) {
     for (idx, (partition, key, value)) in messages.iter().enumerate() {
         let headers = OwnedHeaders::new()
-            .insert(Header {
-                key: "n",
-                value: Some("first"),
-            })
-            .insert(Header {
-                key: "n",
-                value: Some(&idx.to_string()),
-            });
-        let mut record = BaseRecord::<str, str>::to(topic)
-            .partition(*partition)
-            .headers(headers);
+            .insert(Header { key: "n", value: Some("first") })
+            .insert(Header { key: "n", value: Some(&idx.to_string()) });
+        let mut record = BaseRecord::<str, str>::to(topic).partition(*partition).headers(headers);
         record = record.timestamp(1_000_000 + idx as i64);
         if let Some(key) = key {
             record = record.key(key);
@@ -88,27 +76,18 @@ fn produce(brokers: &str, topic: &str, messages: &[Sent<'_>]) {
 }
 
 fn ends(ends: &[(&str, u64)]) -> Offsets {
-    ends.iter()
-        .map(|(split, end)| (SplitId::from(*split), Offset::from(*end)))
-        .collect()
+    ends.iter().map(|(split, end)| (SplitId::from(*split), Offset::from(*end))).collect()
 }
 
 /// What is in the first `n` messages of a partition.
 async fn read(source: &dyn Source, split: &str, until: u64) -> Transcript {
     let (split, until) = (SplitId::from(split), Offset::from(until));
     let splits = source.splits().await.unwrap();
-    let start = splits
-        .iter()
-        .find(|found| found.id == split)
-        .expect("the partition exists")
-        .start
-        .clone();
+    let start = splits.iter().find(|found| found.id == split).expect("the partition exists").start.clone();
     let mut reader = source.open(&split, &start).await.unwrap();
     let mut transcript = Transcript::default();
-    while let Some(batch) = tokio::time::timeout(Duration::from_secs(30), reader.next(Some(&until)))
-        .await
-        .unwrap()
-        .unwrap()
+    while let Some(batch) =
+        tokio::time::timeout(Duration::from_secs(30), reader.next(Some(&until))).await.unwrap().unwrap()
     {
         transcript.add(&split, &batch);
     }
@@ -138,8 +117,7 @@ async fn source_conforms() {
             .include(IncludeKind::Timestamp, "t timestamp")
             .include(IncludeKind::Header(Some("n".to_string())), "h text")
             .with("batch_rows", batch_rows);
-        let transcript =
-            conformance::check(&*source(&declared), &ends(&[("0", 5), ("1", 1)])).await;
+        let transcript = conformance::check(&*source(&declared), &ends(&[("0", 5), ("1", 1)])).await;
         assert_eq!(
             transcript.rows,
             [
@@ -150,9 +128,7 @@ async fn source_conforms() {
             ]
         );
         assert_eq!(transcript.bad.len(), 2);
-        assert!(
-            transcript.bad[0].starts_with("0@1: 22P02: ") && transcript.bad[0].ends_with("<junk>")
-        );
+        assert!(transcript.bad[0].starts_with("0@1: 22P02: ") && transcript.bad[0].ends_with("<junk>"));
         assert_eq!(transcript.bad[1], "0@3: 22004: the record has no value <>");
     }
 }
@@ -169,49 +145,26 @@ async fn upserts_by_key() {
             (0, Some("1"), None),
         ],
     );
-    let declared = kafka(&brokers, "t", "id bigint!, name text")
-        .format(Format::Upsert)
-        .key(&[0]);
-    assert_eq!(
-        read(&*source(&declared), "0", 3).await.rows,
-        ["+ 1 | a", "+ 1 | b", "- 1 | NULL"]
-    );
+    let declared = kafka(&brokers, "t", "id bigint!, name text").format(Format::Upsert).key(&[0]);
+    assert_eq!(read(&*source(&declared), "0", 3).await.rows, ["+ 1 | a", "+ 1 | b", "- 1 | NULL"]);
 }
 
 #[tokio::test]
 async fn begins_where_it_is_told() {
     let (_cluster, brokers) = mock();
     let values: Vec<String> = (0..5).map(|n| n.to_string()).collect();
-    let messages: Vec<Sent<'_>> = values
-        .iter()
-        .map(|value| (0, None, Some(value.as_str())))
-        .collect();
+    let messages: Vec<Sent<'_>> = values.iter().map(|value| (0, None, Some(value.as_str()))).collect();
     produce(&brokers, "t", &messages);
     let declared = kafka(&brokers, "t", "a bigint").encode(Encode::Csv, &[]);
     let starts = async |declared: &Declared| -> Vec<String> {
-        source(declared)
-            .splits()
-            .await
-            .unwrap()
-            .iter()
-            .map(|split| split.start.to_string())
-            .collect()
+        source(declared).splits().await.unwrap().iter().map(|split| split.start.to_string()).collect()
     };
     assert_eq!(starts(&declared).await, ["0", "0"]);
-    assert_eq!(
-        starts(&declared.clone().with("scan.startup.mode", "latest")).await,
-        ["5", "0"]
-    );
-    let offsets = declared
-        .clone()
-        .with("scan.startup.mode", "offsets")
-        .with("scan.startup.offsets", "0:3");
+    assert_eq!(starts(&declared.clone().with("scan.startup.mode", "latest")).await, ["5", "0"]);
+    let offsets = declared.clone().with("scan.startup.mode", "offsets").with("scan.startup.offsets", "0:3");
     assert_eq!(starts(&offsets).await, ["3", "0"]);
     assert_eq!(read(&*source(&offsets), "0", 5).await.rows, ["3", "4"]);
-    let error = source(&offsets.with("scan.startup.offsets", "7:3"))
-        .splits()
-        .await
-        .unwrap_err();
+    let error = source(&offsets.with("scan.startup.offsets", "7:3")).splits().await.unwrap_err();
     assert_eq!(error.to_string(), "topic \"t\" has no partition 7");
 }
 
@@ -224,16 +177,9 @@ async fn waits_for_messages_without_losing_its_place() {
     let mut reader = source.open(&split.id, &split.start).await.unwrap();
     let mut seen = Transcript::default();
     for n in 0..5 {
-        assert!(
-            tokio::time::timeout(Duration::from_millis(50), reader.next(None))
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_millis(50), reader.next(None)).await.is_err());
         produce(&brokers, "t", &[(0, None, Some(&n.to_string()))]);
-        let batch = tokio::time::timeout(Duration::from_secs(20), reader.next(None))
-            .await
-            .unwrap()
-            .unwrap();
+        let batch = tokio::time::timeout(Duration::from_secs(20), reader.next(None)).await.unwrap().unwrap();
         seen.add(&split.id, &batch.expect("a topic never ends"));
     }
     assert_eq!(seen.rows, ["0", "1", "2", "3", "4"]);
@@ -244,31 +190,16 @@ async fn offset_that_is_gone_is_an_error() {
     let (_cluster, brokers) = mock();
     produce(&brokers, "t", &[(0, None, Some("1"))]);
     let declared = kafka(&brokers, "t", "a text").encode(Encode::Bytes, &[]);
-    let mut reader = source(&declared)
-        .open(&SplitId::from("0"), &Offset::from(100))
-        .await
-        .unwrap();
-    let error = tokio::time::timeout(Duration::from_secs(20), reader.next(None))
-        .await
-        .unwrap()
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("offset 100 of partition 0 of topic \"t\""),
-        "{error}"
-    );
+    let mut reader = source(&declared).open(&SplitId::from("0"), &Offset::from(100)).await.unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(20), reader.next(None)).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("offset 100 of partition 0 of topic \"t\""), "{error}");
     assert!(!error.transient);
 }
 
 #[tokio::test]
 async fn unreachable_brokers_and_missing_topics_are_named() {
     // A port that nobody listens on.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nobody = format!("127.0.0.1:{port}");
     let declared = kafka(&nobody, "t", "a bigint");
     let began = std::time::Instant::now();
@@ -277,89 +208,48 @@ async fn unreachable_brokers_and_missing_topics_are_named() {
         validate_sink(&declared.sink()).await.unwrap_err(),
     ] {
         assert_eq!(error.sqlstate.0, "08001");
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("no broker answers at \"{nobody}\"")),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("no broker answers at \"{nobody}\"")), "{error}");
         assert!(error.to_string().contains("Connection refused"), "{error}");
     }
-    assert!(
-        began.elapsed() < Duration::from_secs(20),
-        "ten seconds each at most"
-    );
+    assert!(began.elapsed() < Duration::from_secs(20), "ten seconds each at most");
 
     let (cluster, brokers) = mock();
-    cluster
-        .topic_error(
-            "topics",
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
-        )
-        .unwrap();
-    let error = validate_source(&kafka(&brokers, "topics", "a bigint").source())
-        .await
-        .unwrap_err();
+    cluster.topic_error("topics", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+    let error = validate_source(&kafka(&brokers, "topics", "a bigint").source()).await.unwrap_err();
     assert_eq!(error.sqlstate.0, "42P01");
-    assert_eq!(
-        error.to_string(),
-        format!("topic \"topics\" does not exist at \"{brokers}\"")
-    );
-    validate_source(&kafka(&brokers, "t", "a bigint").source())
-        .await
-        .unwrap();
-    validate_sink(&kafka(&brokers, "t", "a bigint").sink())
-        .await
-        .unwrap();
+    assert_eq!(error.to_string(), format!("topic \"topics\" does not exist at \"{brokers}\""));
+    validate_source(&kafka(&brokers, "t", "a bigint").source()).await.unwrap();
+    validate_sink(&kafka(&brokers, "t", "a bigint").sink()).await.unwrap();
 }
 
 #[test]
 fn wrong_declarations_are_refused() {
     let declared = kafka("b:9092", "t", "a bigint");
     let error = |declared: &Declared| create_source(&declared.source()).unwrap_err();
-    let show =
-        |error: ConnectorError| format!("{error} ({})", error.hint.as_deref().unwrap_or_default());
+    let show = |error: ConnectorError| format!("{error} ({})", error.hint.as_deref().unwrap_or_default());
     let no_broker = Declared::new("kafka", "a bigint").with("topic", "t");
     assert!(
         show(error(&no_broker))
             .starts_with("connector \"kafka\" needs the option \"properties.bootstrap.server\"")
     );
     assert!(
-        show(error(
-            &declared.clone().with("properties.fetch.mim.bytes", "1")
-        ))
-        .starts_with("option \"properties.fetch.mim.bytes\" of connector \"kafka\" is not valid")
+        show(error(&declared.clone().with("properties.fetch.mim.bytes", "1")))
+            .starts_with("option \"properties.fetch.mim.bytes\" of connector \"kafka\" is not valid")
     );
     assert!(
-        show(error(
-            &declared
-                .clone()
-                .with("properties.auto.offset.reset", "latest")
-        ))
-        .starts_with(
-            "option \"properties.auto.offset.reset\" of connector \"kafka\" cannot be changed"
-        )
+        show(error(&declared.clone().with("properties.auto.offset.reset", "latest")))
+            .starts_with("option \"properties.auto.offset.reset\" of connector \"kafka\" cannot be changed")
     );
     let tls = error(&declared.clone().with("properties.security.protocol", "ssl"));
     assert!(tls.hint.unwrap().contains("TLS"));
+    assert!(show(error(&declared.clone().with("topics", "x"))).ends_with("(Perhaps you meant \"topic\".)"));
     assert!(
-        show(error(&declared.clone().with("topics", "x")))
-            .ends_with("(Perhaps you meant \"topic\".)")
+        show(error(&declared.clone().with("scan.startup.mode", "timestamp")))
+            .contains("scan.startup.timestamp.millis")
     );
-    assert!(
-        show(error(
-            &declared.clone().with("scan.startup.mode", "timestamp")
-        ))
-        .contains("scan.startup.timestamp.millis")
-    );
-    let offsets = declared
-        .clone()
-        .with("scan.startup.mode", "offsets")
-        .with("scan.startup.offsets", "0=1");
+    let offsets = declared.clone().with("scan.startup.mode", "offsets").with("scan.startup.offsets", "0=1");
     assert!(show(error(&offsets)).ends_with("such as 0:42,1:17.)"));
-    assert!(
-        show(error(&declared.encode(Encode::Parquet, &[]))).contains("cannot read ENCODE PARQUET")
-    );
+    assert!(show(error(&declared.encode(Encode::Parquet, &[]))).contains("cannot read ENCODE PARQUET"));
 }
 
 const ROW: &str = "id bigint!, name text";
@@ -369,23 +259,15 @@ fn batch(to: u64, rows: &[(i64, &str, i64)]) -> SinkBatch {
     let names: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
     let weights: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.2)));
     let rows = RecordBatch::try_new(Declared::new("kafka", ROW).schema, vec![ids, names]).unwrap();
-    SinkBatch {
-        from: Epoch(to - 1),
-        to: Epoch(to),
-        delta: Delta::weighted(&rows, weights),
-    }
+    SinkBatch { from: Epoch(to - 1), to: Epoch(to), delta: Delta::weighted(&rows, weights) }
 }
 
 /// Writes two batches, the second an update and a deletion.
 async fn write(declared: &Declared) -> Result<(), ConnectorError> {
     let mut writer = create_sink(&declared.sink())?.open().await?;
-    writer
-        .write(&batch(1, &[(1, "a", 1), (2, "b, c", 1)]))
-        .await?;
+    writer.write(&batch(1, &[(1, "a", 1), (2, "b, c", 1)])).await?;
     if declared.source().format != Format::Plain {
-        writer
-            .write(&batch(2, &[(1, "a", -1), (2, "b, c", -1), (1, "z", 1)]))
-            .await?;
+        writer.write(&batch(2, &[(1, "a", -1), (2, "b, c", -1), (1, "z", 1)])).await?;
     }
     writer.flush().await
 }
@@ -394,10 +276,7 @@ async fn write(declared: &Declared) -> Result<(), ConnectorError> {
 async fn messages(brokers: &str, topic: &str, n: u64) -> Vec<String> {
     let raw = kafka(brokers, topic, "v text").encode(Encode::Bytes, &[]);
     // A key makes the values that are absent visible.
-    let raw = raw
-        .include(IncludeKind::Key, "k text")
-        .format(Format::Upsert)
-        .key(&[1]);
+    let raw = raw.include(IncludeKind::Key, "k text").format(Format::Upsert).key(&[1]);
     let seen = read(&*source(&raw), "0", n).await;
     assert_eq!(seen.bad, Vec::<String>::new());
     seen.rows
@@ -407,9 +286,7 @@ async fn sink_round_trips(brokers: &str, topic: impl Fn(&str) -> String) {
     let declare = |topic: &str| kafka(brokers, topic, ROW).retracting().key(&[0]);
 
     let upsert = topic("upsert");
-    write(&declare(&upsert).format(Format::Upsert))
-        .await
-        .unwrap();
+    write(&declare(&upsert).format(Format::Upsert)).await.unwrap();
     assert_eq!(
         messages(brokers, &upsert, 4).await,
         [
@@ -419,78 +296,29 @@ async fn sink_round_trips(brokers: &str, topic: impl Fn(&str) -> String) {
             r#"+ {"id":1,"name":"z"} | {"id":1}"#,
         ]
     );
-    let back = read(
-        &*source(
-            &kafka(brokers, &upsert, ROW)
-                .format(Format::Upsert)
-                .key(&[0]),
-        ),
-        "0",
-        4,
-    )
-    .await;
-    assert_eq!(
-        back.rows,
-        ["+ 1 | a", "+ 2 | b, c", "- 2 | NULL", "+ 1 | z"]
-    );
+    let back = read(&*source(&kafka(brokers, &upsert, ROW).format(Format::Upsert).key(&[0])), "0", 4).await;
+    assert_eq!(back.rows, ["+ 1 | a", "+ 2 | b, c", "- 2 | NULL", "+ 1 | z"]);
 
     let csv = topic("csv");
-    write(
-        &declare(&csv)
-            .format(Format::Upsert)
-            .encode(Encode::Csv, &[])
-            .with("key.encode", "text"),
-    )
-    .await
-    .unwrap();
+    write(&declare(&csv).format(Format::Upsert).encode(Encode::Csv, &[]).with("key.encode", "text"))
+        .await
+        .unwrap();
     assert_eq!(
         messages(brokers, &csv, 4).await,
         ["+ 1,a | 1", "+ 2,\"b, c\" | 2", "- NULL | 2", "+ 1,z | 1"]
     );
 
     let debezium = topic("debezium");
-    write(&declare(&debezium).format(Format::Debezium))
-        .await
-        .unwrap();
-    let back = read(
-        &*source(
-            &kafka(brokers, &debezium, ROW)
-                .format(Format::Debezium)
-                .key(&[0]),
-        ),
-        "0",
-        4,
-    )
-    .await;
-    assert_eq!(
-        back.rows,
-        ["+ 1 | a", "+ 2 | b, c", "- 2 | b, c", "+ 1 | z"]
-    );
-    let back = read(
-        &*source(&kafka(brokers, &debezium, ROW).format(Format::Debezium)),
-        "0",
-        4,
-    )
-    .await;
-    assert_eq!(
-        back.rows,
-        [
-            "1 | a | 1",
-            "2 | b, c | 1",
-            "2 | b, c | -1",
-            "1 | a | -1",
-            "1 | z | 1"
-        ]
-    );
+    write(&declare(&debezium).format(Format::Debezium)).await.unwrap();
+    let back =
+        read(&*source(&kafka(brokers, &debezium, ROW).format(Format::Debezium).key(&[0])), "0", 4).await;
+    assert_eq!(back.rows, ["+ 1 | a", "+ 2 | b, c", "- 2 | b, c", "+ 1 | z"]);
+    let back = read(&*source(&kafka(brokers, &debezium, ROW).format(Format::Debezium)), "0", 4).await;
+    assert_eq!(back.rows, ["1 | a | 1", "2 | b, c | 1", "2 | b, c | -1", "1 | a | -1", "1 | z | 1"]);
 
     let plain = topic("plain");
     write(&kafka(brokers, &plain, ROW)).await.unwrap();
-    assert_eq!(
-        read(&*source(&kafka(brokers, &plain, ROW)), "0", 2)
-            .await
-            .rows,
-        ["1 | a", "2 | b, c"]
-    );
+    assert_eq!(read(&*source(&kafka(brokers, &plain, ROW)), "0", 2).await.rows, ["1 | a", "2 | b, c"]);
 }
 
 #[tokio::test]
@@ -508,19 +336,11 @@ async fn sink_refuses_what_it_cannot_write() {
     let declared = kafka("b:9092", "t", ROW).retracting();
     let error = |declared: &Declared| create_sink(&declared.sink()).unwrap_err();
     assert_eq!(error(&declared).sqlstate.0, "0A000");
-    assert_eq!(
-        error(&declared.clone().format(Format::Upsert)).sqlstate.0,
-        "42P16"
-    );
+    assert_eq!(error(&declared.clone().format(Format::Upsert)).sqlstate.0, "42P16");
     assert!(
-        error(
-            &declared
-                .clone()
-                .format(Format::Debezium)
-                .encode(Encode::Csv, &[])
-        )
-        .to_string()
-        .contains("CSV")
+        error(&declared.clone().format(Format::Debezium).encode(Encode::Csv, &[]))
+            .to_string()
+            .contains("CSV")
     );
     create_sink(&declared.with("force_append_only", "true").sink()).unwrap();
 }
@@ -532,45 +352,29 @@ async fn sink_reports_what_was_not_delivered() {
     cluster.request_errors(rdkafka::types::RDKafkaApiKey::Produce, &[refused; 20]);
     let error = write(&kafka(&brokers, "t", ROW)).await.unwrap_err();
     assert_eq!(error.sqlstate.0, "28000");
-    assert!(
-        error.to_string().contains("cannot write to topic \"t\""),
-        "{error}"
-    );
+    assert!(error.to_string().contains("cannot write to topic \"t\""), "{error}");
 }
 
 /// The address of a real broker, if there is one for us.
 fn real() -> Option<String> {
-    std::env::var("TIDEMILL_KAFKA")
-        .ok()
-        .filter(|brokers| !brokers.is_empty())
+    std::env::var("TIDEMILL_KAFKA").ok().filter(|brokers| !brokers.is_empty())
 }
 
 /// A name that no other run has used.
 fn fresh(name: &str) -> String {
     static N: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_nanos();
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     format!("{name}-{nanos}-{}", N.fetch_add(1, Ordering::Relaxed))
 }
 
 fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .create()
-        .unwrap()
+    ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
 }
 
 async fn create_topic(brokers: &str, topic: &str, n_partitions: i32) {
     let topic = NewTopic::new(topic, n_partitions, TopicReplication::Fixed(1));
-    let created = admin(brokers)
-        .create_topics(&[topic], &AdminOptions::new())
-        .await
-        .unwrap();
-    created
-        .into_iter()
-        .for_each(|created| drop(created.unwrap()));
+    let created = admin(brokers).create_topics(&[topic], &AdminOptions::new()).await.unwrap();
+    created.into_iter().for_each(|created| drop(created.unwrap()));
 }
 
 #[tokio::test]
@@ -582,18 +386,11 @@ async fn real_broker_conforms() {
     let transactional = producer(&brokers, Some(&topic));
     let timeout = Duration::from_secs(20);
     transactional.init_transactions(timeout).unwrap();
-    for (value, commit) in [
-        ("{\"a\":1}", true),
-        ("{\"a\":666}", false),
-        ("{\"a\":2}", true),
-        ("{\"a\":667}", false),
-    ] {
+    for (value, commit) in
+        [("{\"a\":1}", true), ("{\"a\":666}", false), ("{\"a\":2}", true), ("{\"a\":667}", false)]
+    {
         transactional.begin_transaction().unwrap();
-        send(
-            &transactional,
-            &topic,
-            &[(0, Some("k"), Some(value)), (1, None, Some("junk"))],
-        );
+        send(&transactional, &topic, &[(0, Some("k"), Some(value)), (1, None, Some("junk"))]);
         if commit {
             transactional.commit_transaction(timeout).unwrap();
         } else {
@@ -601,9 +398,8 @@ async fn real_broker_conforms() {
         }
     }
     produce(&brokers, &topic, &[(1, None, Some("{\"a\":3}"))]);
-    let declared = kafka(&brokers, &topic, "a bigint")
-        .include(IncludeKind::Offset, "o bigint")
-        .with("batch_rows", 1);
+    let declared =
+        kafka(&brokers, &topic, "a bigint").include(IncludeKind::Offset, "o bigint").with("batch_rows", 1);
     validate_source(&declared.source()).await.unwrap();
     let transcript = conformance::check(&*source(&declared), &ends(&[("0", 8), ("1", 9)])).await;
     assert_eq!(transcript.rows, ["1 | 0", "2 | 4", "3 | 8"]);
@@ -615,40 +411,19 @@ async fn real_broker_begins_where_it_is_told() {
     let Some(brokers) = real() else { return };
     let topic = fresh("startup");
     create_topic(&brokers, &topic, 1).await;
-    produce(
-        &brokers,
-        &topic,
-        &[
-            (0, None, Some("a")),
-            (0, None, Some("b")),
-            (0, None, Some("c")),
-        ],
-    );
-    let declared = kafka(&brokers, &topic, "v text")
-        .encode(Encode::Bytes, &[])
-        .with("scan.startup.mode", "timestamp");
+    produce(&brokers, &topic, &[(0, None, Some("a")), (0, None, Some("b")), (0, None, Some("c"))]);
+    let declared =
+        kafka(&brokers, &topic, "v text").encode(Encode::Bytes, &[]).with("scan.startup.mode", "timestamp");
     // Messages are a millisecond apart, from 1,000,000 on.
-    for (millis, start) in [
-        (0, "0"),
-        (1_000_001, "1"),
-        (1_000_002, "2"),
-        (2_000_000, "3"),
-    ] {
-        let source = source(
-            &declared
-                .clone()
-                .with("scan.startup.timestamp.millis", millis),
-        );
+    for (millis, start) in [(0, "0"), (1_000_001, "1"), (1_000_002, "2"), (2_000_000, "3")] {
+        let source = source(&declared.clone().with("scan.startup.timestamp.millis", millis));
         assert_eq!(source.splits().await.unwrap()[0].start.to_string(), start);
     }
     let latest = source(&declared.with("scan.startup.mode", "latest"));
     assert_eq!(latest.splits().await.unwrap()[0].start.to_string(), "3");
 
     // New partitions are found, and read from their beginning.
-    admin(&brokers)
-        .create_partitions(&[NewPartitions::new(&topic, 2)], &AdminOptions::new())
-        .await
-        .unwrap();
+    admin(&brokers).create_partitions(&[NewPartitions::new(&topic, 2)], &AdminOptions::new()).await.unwrap();
     let mut starts = BTreeMap::new();
     for _ in 0..100 {
         starts = latest
@@ -665,28 +440,17 @@ async fn real_broker_begins_where_it_is_told() {
     }
     assert_eq!(
         starts,
-        BTreeMap::from([
-            ("0".to_string(), "3".to_string()),
-            ("1".to_string(), "0".to_string())
-        ])
+        BTreeMap::from([("0".to_string(), "3".to_string()), ("1".to_string(), "0".to_string())])
     );
     produce(&brokers, &topic, &[(1, None, Some("d"))]);
     assert_eq!(read(&*latest, "1", 1).await.rows, ["d"]);
 
-    let error = validate_source(
-        &kafka(&brokers, &topic[1..], "v text")
-            .encode(Encode::Bytes, &[])
-            .source(),
-    )
-    .await
-    .unwrap_err();
+    let error = validate_source(&kafka(&brokers, &topic[1..], "v text").encode(Encode::Bytes, &[]).source())
+        .await
+        .unwrap_err();
     assert_eq!(error.sqlstate.0, "42P01");
     assert!(
-        error
-            .hint
-            .as_deref()
-            .unwrap_or_default()
-            .contains(&format!("Perhaps you meant \"{topic}\"")),
+        error.hint.as_deref().unwrap_or_default().contains(&format!("Perhaps you meant \"{topic}\"")),
         "{error:?}"
     );
 }
@@ -694,10 +458,8 @@ async fn real_broker_begins_where_it_is_told() {
 #[tokio::test]
 async fn real_broker_takes_what_the_sink_writes() {
     let Some(brokers) = real() else { return };
-    let names: BTreeMap<String, String> = ["upsert", "csv", "debezium", "plain"]
-        .iter()
-        .map(|name| (name.to_string(), fresh(name)))
-        .collect();
+    let names: BTreeMap<String, String> =
+        ["upsert", "csv", "debezium", "plain"].iter().map(|name| (name.to_string(), fresh(name))).collect();
     for topic in names.values() {
         create_topic(&brokers, topic, 1).await;
     }
@@ -720,23 +482,14 @@ async fn real_broker_rate() {
         writer.write(&batch(epoch, &rows)).await.unwrap();
     }
     writer.flush().await.unwrap();
-    println!(
-        "wrote {:.0} rows/s",
-        N as f64 / began.elapsed().as_secs_f64()
-    );
+    println!("wrote {:.0} rows/s", N as f64 / began.elapsed().as_secs_f64());
     let began = std::time::Instant::now();
     let until = Offset::from(N as u64);
-    let mut reader = source(&declared)
-        .open(&SplitId::from("0"), &Offset::from(0))
-        .await
-        .unwrap();
+    let mut reader = source(&declared).open(&SplitId::from("0"), &Offset::from(0)).await.unwrap();
     let mut n_rows = 0;
     while let Some(batch) = reader.next(Some(&until)).await.unwrap() {
         n_rows += batch.changes.len();
     }
     assert_eq!(n_rows, N as usize);
-    println!(
-        "read {:.0} rows/s",
-        N as f64 / began.elapsed().as_secs_f64()
-    );
+    println!("read {:.0} rows/s", N as f64 / began.elapsed().as_secs_f64());
 }

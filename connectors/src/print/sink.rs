@@ -26,10 +26,7 @@ pub struct PrintSink {
 
 impl std::fmt::Debug for PrintSink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PrintSink")
-            .field("config", &self.config)
-            .field("as_json", &self.as_json)
-            .finish()
+        f.debug_struct("PrintSink").field("config", &self.config).field("as_json", &self.as_json).finish()
     }
 }
 
@@ -38,10 +35,7 @@ impl PrintSink {
         PrintSink::to(spec, Arc::new(Mutex::new(std::io::stdout())))
     }
 
-    fn to(
-        spec: &SinkSpec<'_>,
-        out: Arc<Mutex<dyn Write + Send>>,
-    ) -> Result<PrintSink, ConnectorError> {
+    fn to(spec: &SinkSpec<'_>, out: Arc<Mutex<dyn Write + Send>>) -> Result<PrintSink, ConnectorError> {
         let mut options = Options::new(spec.owner(), spec.options);
         options.know("connector");
         let config = PrintConfig::take(&mut options)?;
@@ -51,17 +45,11 @@ impl PrintSink {
             Encode::Json => true,
             other => {
                 let message = format!("connector \"print\" cannot encode {other}");
-                return Err(
-                    ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
-                        .with_hint("Leave out ENCODE, or use ENCODE JSON."),
-                );
+                return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
+                    .with_hint("Leave out ENCODE, or use ENCODE JSON."));
             }
         };
-        Ok(PrintSink {
-            config,
-            as_json,
-            out,
-        })
+        Ok(PrintSink { config, as_json, out })
     }
 }
 
@@ -91,18 +79,12 @@ struct PrintWriter {
 impl PrintWriter {
     fn lines(&self, batch: &SinkBatch) -> Result<String, ArrowError> {
         let rows = batch.delta.rows();
-        let json = if self.as_json {
-            changelog::json_lines(&rows)?
-        } else {
-            Vec::new()
-        };
+        let json = if self.as_json { changelog::json_lines(&rows)? } else { Vec::new() };
         let json = String::from_utf8_lossy(&json);
         let mut json_lines = json.lines();
         let options = FormatOptions::default().with_null("NULL");
-        let formatters = rows
-            .columns()
-            .iter()
-            .map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
+        let formatters =
+            rows.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
         let formatters = formatters.collect::<Result<Vec<_>, _>>()?;
         let mut lines = String::new();
         for (row_idx, weight) in batch.delta.weights().values().iter().enumerate() {
@@ -132,9 +114,7 @@ impl SinkWriter for PrintWriter {
         let lines = self.lines(batch).map_err(|error| failed(&error))?;
         // A whole batch at once, so that the lines of two sinks do not mix.
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        out.write_all(lines.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|error| failed(&error))
+        out.write_all(lines.as_bytes()).and_then(|()| out.flush()).map_err(|error| failed(&error))
     }
 
     async fn flush(&mut self) -> Result<(), ConnectorError> {

@@ -134,7 +134,10 @@ impl ExecutionPlan for OperatorExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn with_new_children(self: Arc<Self>, inputs: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(
+        self: Arc<Self>,
+        inputs: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(OperatorExec { lanes: self.lanes.clone(), inputs, properties: self.properties.clone() }))
     }
 
@@ -149,8 +152,11 @@ impl ExecutionPlan for OperatorExec {
                 )));
             }
         }
-        let streams: Vec<_> =
-            self.inputs.iter().map(|input| input.execute(partition, context.clone())).collect::<Result<_>>()?;
+        let streams: Vec<_> = self
+            .inputs
+            .iter()
+            .map(|input| input.execute(partition, context.clone()))
+            .collect::<Result<_>>()?;
         let lanes = self.lanes.clone();
         let schema = self.schema();
         let output = async move {

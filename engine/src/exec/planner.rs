@@ -72,19 +72,23 @@ impl ExtensionPlanner for IncrementalPlanner {
         let filter = match &node.operator {
             plan::Operator::Join(join) => match &join.filter {
                 Some(filter) => {
-                    let expr = planner.create_physical_expr(filter, &join.pair_schema, session, planning_context)?;
+                    let expr =
+                        planner.create_physical_expr(filter, &join.pair_schema, session, planning_context)?;
                     Some(expr)
                 }
                 None => None,
             },
             _ => None,
         };
-        let inputs: Vec<SchemaRef> = physical_inputs.iter().map(|input| row_schema(&input.schema())).collect();
+        let inputs: Vec<SchemaRef> =
+            physical_inputs.iter().map(|input| row_schema(&input.schema())).collect();
         let distribution = distribution(&node.operator, &inputs);
         let n_lanes = if distribution.iter().any(Vec::is_empty) { 1 } else { n_lanes };
         let parts = Build { operator: &node.operator, inputs, output: schema.clone(), filter };
-        let lanes = (0..n_lanes).map(|_| Ok(Mutex::new(build(&parts)?))).collect::<Result<_, crate::Error>>()?;
-        let display = LogicalPlan::Extension(datafusion::logical_expr::Extension { node: Arc::new(node.clone()) });
+        let lanes =
+            (0..n_lanes).map(|_| Ok(Mutex::new(build(&parts)?))).collect::<Result<_, crate::Error>>()?;
+        let display =
+            LogicalPlan::Extension(datafusion::logical_expr::Extension { node: Arc::new(node.clone()) });
         let meaning = meaning(node, logical_inputs);
         let mut found = self.found.lock().expect("planning does not panic");
         let n_before = found.ids.entry(meaning.clone()).or_default();
@@ -124,6 +128,7 @@ fn meaning(node: &IncrementalNode, inputs: &[&LogicalPlan]) -> String {
 
 /// FNV-1a, 64 bits: a hash that is the same in every build, which names in checkpoints must be.
 pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
-

@@ -114,7 +114,13 @@ impl Bench {
         let filter = match &operator {
             plan::Operator::Join(join) => join.filter.as_ref().map(|filter| {
                 let pair: &DFSchema = &join.pair_schema;
-                datafusion::physical_expr::create_physical_expr(filter, pair, &ExecutionProps::new(), &PhysicalPlanningContext::default()).unwrap()
+                datafusion::physical_expr::create_physical_expr(
+                    filter,
+                    pair,
+                    &ExecutionProps::new(),
+                    &PhysicalPlanningContext::default(),
+                )
+                .unwrap()
             }),
             _ => None,
         };

@@ -213,9 +213,7 @@ impl<'a> Cursor<'a> {
     /// At the first of the tokens, which have locations in `text`.
     pub fn new(text: &'a Text<'a>, mut tokens: Vec<TokenWithSpan>) -> Cursor<'a> {
         let emit = take_emit(&mut tokens);
-        let parser = Parser::new(&DIALECT)
-            .with_recursion_limit(DEPTH_MAX)
-            .with_tokens_with_locations(tokens);
+        let parser = Parser::new(&DIALECT).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
         Cursor { parser, text, emit }
     }
 
@@ -232,11 +230,7 @@ impl<'a> Cursor<'a> {
     /// The unquoted word `n` tokens further, in upper case.
     pub fn word_at(&self, n: usize) -> Option<String> {
         match &self.parser.peek_nth_token_ref(n).token {
-            Token::Word(Word {
-                value,
-                quote_style: None,
-                ..
-            }) => Some(value.to_uppercase()),
+            Token::Word(Word { value, quote_style: None, .. }) => Some(value.to_uppercase()),
             _ => None,
         }
     }
@@ -253,10 +247,7 @@ impl<'a> Cursor<'a> {
 
     /// Whether the next words are these.
     pub fn is_all(&self, keywords: &[&str]) -> bool {
-        keywords
-            .iter()
-            .enumerate()
-            .all(|(n, keyword)| self.is_nth(n, keyword))
+        keywords.iter().enumerate().all(|(n, keyword)| self.is_nth(n, keyword))
     }
 
     /// Goes behind `keyword` if it is next.
@@ -341,18 +332,14 @@ impl<'a> Cursor<'a> {
         match self.emit.take() {
             Some(span) => Err(self
                 .unexpected_at(span.start, "the end of the statement")
-                .with_hint(
-                    "EMIT ON WINDOW CLOSE belongs to CREATE PIPELINE … AS and CREATE SINK … AS.",
-                )),
+                .with_hint("EMIT ON WINDOW CLOSE belongs to CREATE PIPELINE … AS and CREATE SINK … AS.")),
             None => Ok(()),
         }
     }
 
     /// Where the next token stands, in characters from 1.
     pub fn position(&self) -> usize {
-        self.text
-            .position(self.peek().span.start)
-            .unwrap_or_else(|| self.text.end_position())
+        self.text.position(self.peek().span.start).unwrap_or_else(|| self.text.end_position())
     }
 
     /// A mark to cut the text from.
@@ -365,16 +352,8 @@ impl<'a> Cursor<'a> {
 
     /// The text from a mark to the last token that was read.
     pub fn text_from(&self, mark: usize) -> String {
-        let end = self
-            .text
-            .byte(self.parser.get_current_token().span.end)
-            .unwrap_or(self.text.sql().len());
-        self.text
-            .sql()
-            .get(mark..end)
-            .unwrap_or("")
-            .trim()
-            .to_string()
+        let end = self.text.byte(self.parser.get_current_token().span.end).unwrap_or(self.text.sql().len());
+        self.text.sql().get(mark..end).unwrap_or("").trim().to_string()
     }
 
     /// An identifier.
@@ -387,7 +366,10 @@ impl<'a> Cursor<'a> {
                     None => word.value.to_lowercase(),
                 };
                 if word.quote_style.is_none() && is_reserved(&value) {
-                    return Err(self.unexpected("a name").with_hint(format!("{} is a reserved word; write \"{value}\" in double quotes to use it as a name.", value.to_uppercase())));
+                    return Err(self.unexpected("a name").with_hint(format!(
+                        "{} is a reserved word; write \"{value}\" in double quotes to use it as a name.",
+                        value.to_uppercase()
+                    )));
                 }
                 if value.is_empty() {
                     return Err(self.unexpected("a name"));
@@ -410,21 +392,13 @@ impl<'a> Cursor<'a> {
         let name = parts.pop().expect("there is a first part");
         let schema = parts.pop();
         match parts.pop() {
-            None => Ok(ObjectName {
-                schema,
-                name,
-                position,
-            }),
-            Some(database) if parts.is_empty() && database == "tidemill" => Ok(ObjectName {
-                schema,
-                name,
-                position,
-            }),
-            Some(database) => Err(Error::unsupported(format!(
-                "a reference to the database \"{database}\""
-            ))
-            .with_hint("Names have at most two parts here: schema and name.")
-            .at(position)),
+            None => Ok(ObjectName { schema, name, position }),
+            Some(database) if parts.is_empty() && database == "tidemill" => {
+                Ok(ObjectName { schema, name, position })
+            }
+            Some(database) => Err(Error::unsupported(format!("a reference to the database \"{database}\""))
+                .with_hint("Names have at most two parts here: schema and name.")
+                .at(position)),
         }
     }
 
@@ -472,10 +446,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// `item, item, …`
-    pub fn list<T>(
-        &mut self,
-        mut item: impl FnMut(&mut Self) -> Result<T, Error>,
-    ) -> Result<Vec<T>, Error> {
+    pub fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, Error>) -> Result<Vec<T>, Error> {
         let mut items = vec![item(self)?];
         while self.eat_token(&Token::Comma) {
             items.push(item(self)?);
@@ -504,9 +475,7 @@ impl<'a> Cursor<'a> {
     /// A query and its text.
     pub fn query(&mut self) -> Result<(Box<Query>, String), Error> {
         let query_begins = self.is_token(&Token::LParen)
-            || ["SELECT", "WITH", "VALUES", "TABLE", "FROM"]
-                .iter()
-                .any(|keyword| self.is(keyword));
+            || ["SELECT", "WITH", "VALUES", "TABLE", "FROM"].iter().any(|keyword| self.is(keyword));
         if !query_begins {
             return Err(self.unexpected("a query"));
         }
@@ -532,15 +501,11 @@ impl<'a> Cursor<'a> {
             ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
         };
         let (reason, location) = split_location(&message);
-        let (expected, found) = match reason
-            .strip_prefix("Expected: ")
-            .map(|rest| rest.rsplit_once(", found: "))
-        {
-            Some(Some((expected, found))) => {
-                (Some(expected.trim_end_matches(" after")), Some(found))
-            }
-            _ => (None, None),
-        };
+        let (expected, found) =
+            match reason.strip_prefix("Expected: ").map(|rest| rest.rsplit_once(", found: ")) {
+                Some(Some((expected, found))) => (Some(expected.trim_end_matches(" after")), Some(found)),
+                _ => (None, None),
+            };
         match (expected, found, location) {
             (Some(expected), Some("EOF"), _) => self.unexpected_end(expected),
             (Some(expected), _, Some(location)) => self.unexpected_at(location, expected),
@@ -583,9 +548,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn unexpected_end(&self, expected: &str) -> Error {
-        Error::end_of_input()
-            .with_detail(format!("Expected {expected}."))
-            .at(self.text.end_position())
+        Error::end_of_input().with_detail(format!("Expected {expected}.")).at(self.text.end_position())
     }
 
     fn unexpected_at(&self, location: Location, expected: &str) -> Error {
@@ -604,10 +567,7 @@ impl<'a> Cursor<'a> {
         }
         // A location that no token begins at: the tail that was taken off, or inside a token.
         let start = self.text.byte(location).unwrap_or(0);
-        let near = self.text.sql()[start..]
-            .split_whitespace()
-            .next()
-            .unwrap_or("");
+        let near = self.text.sql()[start..].split_whitespace().next().unwrap_or("");
         Error::syntax(near)
             .at(self.text.position(location).unwrap_or(1))
             .with_detail(format!("Expected {expected}."))
@@ -672,11 +632,7 @@ fn take_emit(tokens: &mut Vec<TokenWithSpan>) -> Option<Span> {
     for idx in (0..tokens.len()).rev() {
         match &tokens[idx].token {
             Token::Whitespace(_) => continue,
-            Token::Word(word)
-                if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted) =>
-            {
-                ()
-            }
+            Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted) => (),
             _ => return None,
         }
         match words.next() {

@@ -29,20 +29,12 @@ impl<'a> Text<'a> {
         let mut lines = Vec::new();
         let (mut byte, mut char) = (0, 0);
         for line in sql.split_inclusive('\n') {
-            lines.push(Line {
-                byte,
-                char,
-                ascii: line.is_ascii(),
-            });
+            lines.push(Line { byte, char, ascii: line.is_ascii() });
             byte += line.len();
             char += line.chars().count();
         }
         if lines.is_empty() || sql.ends_with('\n') {
-            lines.push(Line {
-                byte,
-                char,
-                ascii: true,
-            });
+            lines.push(Line { byte, char, ascii: true });
         }
         Text { sql, lines }
     }
@@ -66,10 +58,7 @@ impl<'a> Text<'a> {
         let rest = &self.sql[line.byte..];
         let within = match line.ascii {
             true => column.min(rest.len()),
-            false => rest
-                .char_indices()
-                .nth(column)
-                .map_or(rest.len(), |(byte, _)| byte),
+            false => rest.char_indices().nth(column).map_or(rest.len(), |(byte, _)| byte),
         };
         Some(line.byte + within)
     }

@@ -37,17 +37,10 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Alter, Error> {
         });
     }
     if !cursor.is("TO") && !cursor.at_end() {
-        return Err(
-            Error::unsupported(format!("ALTER {} … RENAME COLUMN", kind.keyword()))
-                .with_hint("Only RENAME TO is. To change a definition, use CREATE OR REPLACE.")
-                .at(position),
-        );
+        return Err(Error::unsupported(format!("ALTER {} … RENAME COLUMN", kind.keyword()))
+            .with_hint("Only RENAME TO is. To change a definition, use CREATE OR REPLACE.")
+            .at(position));
     }
     cursor.expect("TO")?;
-    Ok(Alter {
-        kind,
-        name,
-        if_exists,
-        action: AlterAction::RenameTo(cursor.name()?),
-    })
+    Ok(Alter { kind, name, if_exists, action: AlterAction::RenameTo(cursor.name()?) })
 }

@@ -73,13 +73,11 @@ impl fmt::Display for Columns {
             let key: Vec<String> = self.primary_key.iter().map(|name| quote(name)).collect();
             lines.push(format!("PRIMARY KEY ({})", key.join(", ")));
         }
-        lines.extend(self.watermark.iter().map(|watermark| {
-            format!(
-                "WATERMARK FOR {} AS {}",
-                quote(&watermark.column),
-                watermark.text
-            )
-        }));
+        lines.extend(
+            self.watermark
+                .iter()
+                .map(|watermark| format!("WATERMARK FOR {} AS {}", quote(&watermark.column), watermark.text)),
+        );
         write!(f, "(\n    {}\n)", lines.join(",\n    "))
     }
 }
@@ -119,13 +117,9 @@ impl Parts {
                 cursor.eat_all(&["NOT", "ENFORCED"]);
                 self.set_primary_key(key, position)
             }
-            Some("WATERMARK") if cursor.is_all(&["WATERMARK", "FOR"]) => {
-                self.parse_watermark(cursor)
-            }
+            Some("WATERMARK") if cursor.is_all(&["WATERMARK", "FOR"]) => self.parse_watermark(cursor),
             Some("UNIQUE" | "CHECK" | "FOREIGN" | "EXCLUDE") => Err(constraint_unsupported(cursor)),
-            Some("LIKE") => {
-                Err(Error::unsupported("LIKE in a list of columns").at(cursor.position()))
-            }
+            Some("LIKE") => Err(Error::unsupported("LIKE in a list of columns").at(cursor.position())),
             _ => self.parse_column(cursor),
         }
     }
@@ -137,20 +131,12 @@ impl Parts {
         let (expr, text) = match cursor.eat("AS") {
             true => cursor.expr()?,
             // Rows come in order.
-            false => (
-                Expr::Identifier(Ident::with_quote('"', &column.value)),
-                quote(&column.value),
-            ),
+            false => (Expr::Identifier(Ident::with_quote('"', &column.value)), quote(&column.value)),
         };
         if self.watermark.is_some() {
             return Err(invalid("a source can have only one watermark", position));
         }
-        self.watermark = Some(Watermark {
-            column: column.value,
-            expr,
-            text,
-            position: column.position,
-        });
+        self.watermark = Some(Watermark { column: column.value, expr, text, position: column.position });
         Ok(())
     }
 
@@ -189,29 +175,20 @@ impl Parts {
                 }
                 Some("DEFAULT") => {
                     cursor.advance();
-                    column.default =
-                        Some(once(cursor, column.default.is_some(), "default", &name)?);
+                    column.default = Some(once(cursor, column.default.is_some(), "default", &name)?);
                 }
                 Some("AS") => {
                     cursor.advance();
-                    column.generated = Some(once(
-                        cursor,
-                        column.generated.is_some(),
-                        "generation expression",
-                        &name,
-                    )?);
+                    column.generated =
+                        Some(once(cursor, column.generated.is_some(), "generation expression", &name)?);
                 }
                 Some("GENERATED") => {
                     cursor.expect_all(&["GENERATED", "ALWAYS", "AS"])?;
                     if cursor.is("IDENTITY") {
                         return Err(Error::unsupported("GENERATED … AS IDENTITY").at(position));
                     }
-                    column.generated = Some(once(
-                        cursor,
-                        column.generated.is_some(),
-                        "generation expression",
-                        &name,
-                    )?);
+                    column.generated =
+                        Some(once(cursor, column.generated.is_some(), "generation expression", &name)?);
                     cursor.eat_one_of(&["STORED", "VIRTUAL"]);
                 }
                 Some("PRIMARY") => {
@@ -227,20 +204,14 @@ impl Parts {
         if null && column.not_null {
             return Err(Error::new(
                 SqlState::SYNTAX_ERROR,
-                format!(
-                    "conflicting NULL/NOT NULL declarations for column \"{}\"",
-                    name.value
-                ),
+                format!("conflicting NULL/NOT NULL declarations for column \"{}\"", name.value),
             )
             .at(name.position));
         }
         if column.generated.is_some() && column.default.is_some() {
             return Err(Error::new(
                 SqlState::SYNTAX_ERROR,
-                format!(
-                    "both default and generation expression specified for column \"{}\"",
-                    name.value
-                ),
+                format!("both default and generation expression specified for column \"{}\"", name.value),
             )
             .at(name.position));
         }
@@ -250,11 +221,8 @@ impl Parts {
 
     fn set_primary_key(&mut self, key: Vec<Name>, position: usize) -> Result<(), Error> {
         if self.primary_key.is_some() {
-            return Err(
-                invalid("multiple primary keys are not allowed", position).with_hint(
-                    "A key of several columns is written PRIMARY KEY (a, b) behind the columns.",
-                ),
-            );
+            return Err(invalid("multiple primary keys are not allowed", position)
+                .with_hint("A key of several columns is written PRIMARY KEY (a, b) behind the columns."));
         }
         self.primary_key = Some(key);
         Ok(())
@@ -267,22 +235,14 @@ impl Parts {
                 let message = format!("column \"{}\" appears twice in primary key", name.value);
                 return Err(Error::new(SqlState::DUPLICATE_COLUMN, message).at(name.position));
             }
-            match self
-                .columns
-                .iter_mut()
-                .find(|column| column.name == name.value)
-            {
+            match self.columns.iter_mut().find(|column| column.name == name.value) {
                 Some(column) => column.not_null = true,
                 // A source's key may be an included column, which is not in the list.
                 None => (),
             }
         }
         let primary_key = key.into_iter().map(|name| name.value).collect();
-        Ok(Columns {
-            columns: self.columns,
-            primary_key,
-            watermark: self.watermark,
-        })
+        Ok(Columns { columns: self.columns, primary_key, watermark: self.watermark })
     }
 }
 
@@ -297,20 +257,12 @@ pub(crate) fn check_name<'a>(
         return Ok(());
     }
     let hint = did_you_mean(name, columns).map(|near| format!("Perhaps you meant \"{near}\"."));
-    Err(Error::new(
-        SqlState::UNDEFINED_COLUMN,
-        format!("column \"{name}\" named in {of} does not exist"),
-    )
-    .with_hint_opt(hint)
-    .at(position))
+    Err(Error::new(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" named in {of} does not exist"))
+        .with_hint_opt(hint)
+        .at(position))
 }
 
-fn once(
-    cursor: &mut Cursor<'_>,
-    taken: bool,
-    what: &str,
-    column: &Name,
-) -> Result<ParsedExpr, Error> {
+fn once(cursor: &mut Cursor<'_>, taken: bool, what: &str, column: &Name) -> Result<ParsedExpr, Error> {
     let position = cursor.position();
     if taken {
         let message = format!("multiple {what}s specified for column \"{}\"", column.value);
@@ -322,8 +274,7 @@ fn once(
 
 fn constraint_unsupported(cursor: &Cursor<'_>) -> Error {
     let word = cursor.word().unwrap_or_default();
-    let error =
-        Error::unsupported(format!("{word} in a column or table definition")).at(cursor.position());
+    let error = Error::unsupported(format!("{word} in a column or table definition")).at(cursor.position());
     match word.as_str() {
         "UNIQUE" => error.with_hint("PRIMARY KEY is the only constraint that is kept: a later row of the same key replaces the earlier."),
         "COLLATE" => error.with_hint("Text is compared by its bytes, as under the \"C\" collation."),

@@ -16,15 +16,8 @@ pub struct Comment {
 /// What the remark is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommentTarget {
-    Object {
-        kind: ObjectKind,
-        name: ObjectName,
-    },
-    Column {
-        relation: ObjectName,
-        column: String,
-        position: usize,
-    },
+    Object { kind: ObjectKind, name: ObjectName },
+    Column { relation: ObjectName, column: String, position: usize },
 }
 
 pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Comment, Error> {
@@ -33,10 +26,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Comment, Error> {
         true => parse_column(cursor)?,
         false => {
             let kind = object_kind(cursor, "COMMENT ON")?;
-            CommentTarget::Object {
-                kind,
-                name: cursor.object_name()?,
-            }
+            CommentTarget::Object { kind, name: cursor.object_name()? }
         }
     };
     cursor.expect("IS")?;
@@ -56,22 +46,10 @@ fn parse_column(cursor: &mut Cursor<'_>) -> Result<CommentTarget, Error> {
     }
     let column = parts.pop().expect("there is a first part");
     let Some(relation) = parts.pop() else {
-        return Err(cursor
-            .unexpected("\".\" and a column")
-            .with_hint("Write relation.column."));
+        return Err(cursor.unexpected("\".\" and a column").with_hint("Write relation.column."));
     };
     let schema = parts.pop();
-    let position = schema
-        .as_ref()
-        .map_or(relation.position, |schema| schema.position);
-    let relation = ObjectName {
-        schema: schema.map(|schema| schema.value),
-        name: relation.value,
-        position,
-    };
-    Ok(CommentTarget::Column {
-        relation,
-        column: column.value,
-        position: column.position,
-    })
+    let position = schema.as_ref().map_or(relation.position, |schema| schema.position);
+    let relation = ObjectName { schema: schema.map(|schema| schema.value), name: relation.value, position };
+    Ok(CommentTarget::Column { relation, column: column.value, position: column.position })
 }

@@ -18,14 +18,8 @@ pub struct CopyRows {
 /// What is copied.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Copied {
-    Relation {
-        name: ObjectName,
-        columns: Vec<Name>,
-    },
-    Query {
-        query: Box<Query>,
-        text: String,
-    },
+    Relation { name: ObjectName, columns: Vec<Name> },
+    Query { query: Box<Query>, text: String },
 }
 
 /// Which way.
@@ -91,11 +85,8 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<CopyRows, Error> {
         None => return Err(cursor.unexpected("FROM or TO")),
     };
     if direction == CopyDirection::FromStdin && matches!(what, Copied::Query { .. }) {
-        return Err(Error::new(
-            SqlState::SYNTAX_ERROR,
-            "COPY FROM writes into a table, not into a query",
-        )
-        .at(position));
+        return Err(Error::new(SqlState::SYNTAX_ERROR, "COPY FROM writes into a table, not into a query")
+            .at(position));
     }
     parse_end_point(cursor, direction)?;
     cursor.eat("WITH");
@@ -112,11 +103,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<CopyRows, Error> {
             .with_hint("Copy into a table, and filter with INSERT … SELECT.")
             .at(cursor.position()));
     }
-    Ok(CopyRows {
-        what,
-        direction,
-        options: given.finish(position)?,
-    })
+    Ok(CopyRows { what, direction, options: given.finish(position)? })
 }
 
 fn parse_what(cursor: &mut Cursor<'_>) -> Result<Copied, Error> {
@@ -167,17 +154,8 @@ enum CopyOption {
     Unsupported(String),
 }
 
-const OPTIONS: [&str; 9] = [
-    "FORMAT",
-    "DELIMITER",
-    "NULL",
-    "HEADER",
-    "QUOTE",
-    "ESCAPE",
-    "FORCE_QUOTE",
-    "ENCODING",
-    "FREEZE",
-];
+const OPTIONS: [&str; 9] =
+    ["FORMAT", "DELIMITER", "NULL", "HEADER", "QUOTE", "ESCAPE", "FORCE_QUOTE", "ENCODING", "FREEZE"];
 
 /// `(FORMAT csv, HEADER, DELIMITER ';')`
 fn parse_options(cursor: &mut Cursor<'_>) -> Result<Vec<(usize, CopyOption)>, Error> {
@@ -192,8 +170,7 @@ fn parse_options(cursor: &mut Cursor<'_>) -> Result<Vec<(usize, CopyOption)>, Er
                 format!("option \"{}\" not recognized", name.to_lowercase()),
             )
             .with_hint_opt(
-                tidemill_core::did_you_mean(&name, OPTIONS)
-                    .map(|near| format!("Did you mean {near}?")),
+                tidemill_core::did_you_mean(&name, OPTIONS).map(|near| format!("Did you mean {near}?")),
             )
             .at(position));
         }
@@ -217,14 +194,8 @@ fn parse_options(cursor: &mut Cursor<'_>) -> Result<Vec<(usize, CopyOption)>, Er
     })
 }
 
-const UNSUPPORTED: [&str; 6] = [
-    "FORCE_NULL",
-    "FORCE_NOT_NULL",
-    "DEFAULT",
-    "ON_ERROR",
-    "REJECT_LIMIT",
-    "LOG_VERBOSITY",
-];
+const UNSUPPORTED: [&str; 6] =
+    ["FORCE_NULL", "FORCE_NOT_NULL", "DEFAULT", "ON_ERROR", "REJECT_LIMIT", "LOG_VERBOSITY"];
 
 /// `CSV HEADER DELIMITER AS ';' NULL AS ''`, of PostgreSQL before 9.0.
 fn parse_old_options(cursor: &mut Cursor<'_>, given: &mut Given) -> Result<(), Error> {
@@ -272,10 +243,7 @@ fn word_or_string(cursor: &mut Cursor<'_>) -> Result<String, Error> {
 
 /// A boolean, which is true when nothing is said.
 pub(crate) fn boolean(cursor: &mut Cursor<'_>) -> Result<bool, Error> {
-    if matches!(
-        cursor.peek().token,
-        Token::Comma | Token::RParen | Token::EOF
-    ) {
+    if matches!(cursor.peek().token, Token::Comma | Token::RParen | Token::EOF) {
         return Ok(true);
     }
     let value = match &cursor.peek().token {
@@ -301,9 +269,7 @@ fn force_quote(cursor: &mut Cursor<'_>, parenthesized: bool) -> Result<ForceQuot
         true => cursor.parenthesized(Cursor::name)?,
         false => cursor.list(Cursor::name)?,
     };
-    Ok(ForceQuote::Columns(
-        names.into_iter().map(|name| name.value).collect(),
-    ))
+    Ok(ForceQuote::Columns(names.into_iter().map(|name| name.value).collect()))
 }
 
 fn encoding(cursor: &mut Cursor<'_>) -> Result<CopyOption, Error> {
@@ -327,15 +293,11 @@ impl Given {
             CopyOption::Ignored | CopyOption::Unsupported(_) => false,
         };
         if twice {
-            return Err(
-                Error::new(SqlState::SYNTAX_ERROR, "conflicting or redundant options").at(position),
-            );
+            return Err(Error::new(SqlState::SYNTAX_ERROR, "conflicting or redundant options").at(position));
         }
         match option {
             CopyOption::Format(format) => self.format = Some(parse_format(format, position)?),
-            CopyOption::Delimiter(value) => {
-                self.delimiter = Some(one_char("delimiter", value, position)?)
-            }
+            CopyOption::Delimiter(value) => self.delimiter = Some(one_char("delimiter", value, position)?),
             CopyOption::Null(value) => self.null = Some(value.clone()),
             CopyOption::Header(header) => self.header = Some(*header),
             CopyOption::Quote(value) => self.quote = Some(one_char("quote", value, position)?),
@@ -351,8 +313,7 @@ impl Given {
 
     fn finish(self, position: usize) -> Result<CopyOptions, Error> {
         let format = self.format.unwrap_or(CopyFormat::Text);
-        let invalid =
-            |message: &str| Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, message).at(position));
+        let invalid = |message: &str| Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, message).at(position));
         if format != CopyFormat::Csv
             && (self.quote.is_some() || self.escape.is_some() || self.force_quote.is_some())
         {
@@ -368,13 +329,7 @@ impl Given {
         let options = CopyOptions {
             format,
             delimiter: self.delimiter.unwrap_or(if csv { ',' } else { '\t' }),
-            null: self.null.unwrap_or_else(|| {
-                if csv {
-                    String::new()
-                } else {
-                    "\\N".to_string()
-                }
-            }),
+            null: self.null.unwrap_or_else(|| if csv { String::new() } else { "\\N".to_string() }),
             header: self.header.unwrap_or(false),
             quote,
             escape: self.escape.unwrap_or(quote),
@@ -392,12 +347,9 @@ fn parse_format(format: &str, position: usize) -> Result<CopyFormat, Error> {
         "text" => Ok(CopyFormat::Text),
         "csv" => Ok(CopyFormat::Csv),
         "binary" => Ok(CopyFormat::Binary),
-        _ => Err(Error::new(
-            SqlState::INVALID_PARAMETER,
-            format!("COPY format \"{format}\" not recognized"),
-        )
-        .with_hint("Known are text, csv and binary.")
-        .at(position)),
+        _ => Err(Error::new(SqlState::INVALID_PARAMETER, format!("COPY format \"{format}\" not recognized"))
+            .with_hint("Known are text, csv and binary.")
+            .at(position)),
     }
 }
 

@@ -3,8 +3,8 @@
 use tidemill_core::SqlState;
 
 use super::{
-    ObjectKind, Statement, create_pipeline, create_schema, create_sink, create_source,
-    create_table, create_view, object_kind,
+    ObjectKind, Statement, create_pipeline, create_schema, create_sink, create_source, create_table,
+    create_view, object_kind,
 };
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, ObjectName};
@@ -18,18 +18,10 @@ pub(crate) struct Head {
 
 impl Head {
     /// `CREATE OR REPLACE SOURCE IF NOT EXISTS name`, as it was read.
-    pub fn text(
-        kind: ObjectKind,
-        or_replace: bool,
-        if_not_exists: bool,
-        name: &ObjectName,
-    ) -> String {
+    pub fn text(kind: ObjectKind, or_replace: bool, if_not_exists: bool, name: &ObjectName) -> String {
         let or_replace = if or_replace { "OR REPLACE " } else { "" };
         let if_not_exists = if if_not_exists { "IF NOT EXISTS " } else { "" };
-        format!(
-            "CREATE {or_replace}{} {if_not_exists}{name}",
-            kind.keyword()
-        )
+        format!("CREATE {or_replace}{} {if_not_exists}{name}", kind.keyword())
     }
 }
 
@@ -37,15 +29,12 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     cursor.expect("CREATE")?;
     let or_replace = cursor.eat_all(&["OR", "REPLACE"]);
     let position = cursor.position();
-    if let Some(
-        word @ ("TEMP" | "TEMPORARY" | "LOCAL" | "GLOBAL" | "UNLOGGED" | "RECURSIVE" | "UNIQUE"),
-    ) = cursor.word().as_deref()
+    if let Some(word @ ("TEMP" | "TEMPORARY" | "LOCAL" | "GLOBAL" | "UNLOGGED" | "RECURSIVE" | "UNIQUE")) =
+        cursor.word().as_deref()
     {
         let error = Error::unsupported(format!("CREATE {word}")).at(position);
         return Err(match word {
-            "UNIQUE" => {
-                error.with_hint("A pipeline is read by its own key; there are no other indexes.")
-            }
+            "UNIQUE" => error.with_hint("A pipeline is read by its own key; there are no other indexes."),
             _ => error.with_hint("Create it without, and drop it when it is no longer needed."),
         });
     }
@@ -55,17 +44,10 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     }
     let if_not_exists = cursor.eat_all(&["IF", "NOT", "EXISTS"]);
     if or_replace && if_not_exists {
-        return Err(Error::new(
-            SqlState::SYNTAX_ERROR,
-            "OR REPLACE and IF NOT EXISTS exclude each other",
-        )
-        .at(position));
+        return Err(Error::new(SqlState::SYNTAX_ERROR, "OR REPLACE and IF NOT EXISTS exclude each other")
+            .at(position));
     }
-    let head = Head {
-        or_replace,
-        if_not_exists,
-        name: cursor.object_name()?,
-    };
+    let head = Head { or_replace, if_not_exists, name: cursor.object_name()? };
     Ok(match kind {
         ObjectKind::Source => Statement::CreateSource(create_source::parse(cursor, head)?),
         ObjectKind::Table => Statement::CreateTable(create_table::parse(cursor, head)?),

@@ -27,12 +27,7 @@ pub struct CreatePipeline {
 
 impl fmt::Display for CreatePipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&Head::text(
-            ObjectKind::Pipeline,
-            self.or_replace,
-            self.if_not_exists,
-            &self.name,
-        ))?;
+        f.write_str(&Head::text(ObjectKind::Pipeline, self.or_replace, self.if_not_exists, &self.name))?;
         write_names(f, &self.column_names)?;
         if !self.options.is_empty() {
             write!(f, "\nWITH {}", self.options)?;

@@ -14,16 +14,8 @@ pub struct CreateSchema {
 
 impl fmt::Display for CreateSchema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let if_not_exists = if self.if_not_exists {
-            "IF NOT EXISTS "
-        } else {
-            ""
-        };
-        write!(
-            f,
-            "CREATE SCHEMA {if_not_exists}{}",
-            quote(&self.name.value)
-        )
+        let if_not_exists = if self.if_not_exists { "IF NOT EXISTS " } else { "" };
+        write!(f, "CREATE SCHEMA {if_not_exists}{}", quote(&self.name.value))
     }
 }
 
@@ -38,8 +30,5 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<CreateSchema, Error> {
         // There is one role; its name is accepted.
         cursor.name()?;
     }
-    Ok(CreateSchema {
-        name,
-        if_not_exists,
-    })
+    Ok(CreateSchema { name, if_not_exists })
 }

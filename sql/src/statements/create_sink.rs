@@ -31,31 +31,18 @@ pub struct CreateSink {
 #[derive(Debug, Clone, PartialEq)]
 pub enum SinkInput {
     From(ObjectName),
-    Query {
-        query: Box<Query>,
-        text: String,
-        emit_on_window_close: bool,
-    },
+    Query { query: Box<Query>, text: String, emit_on_window_close: bool },
 }
 
 impl fmt::Display for CreateSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&Head::text(
-            ObjectKind::Sink,
-            self.or_replace,
-            self.if_not_exists,
-            &self.name,
-        ))?;
+        f.write_str(&Head::text(ObjectKind::Sink, self.or_replace, self.if_not_exists, &self.name))?;
         let emit = match &self.input {
             SinkInput::From(relation) => {
                 write!(f, "\nFROM {relation}")?;
                 false
             }
-            SinkInput::Query {
-                text,
-                emit_on_window_close,
-                ..
-            } => {
+            SinkInput::Query { text, emit_on_window_close, .. } => {
                 write!(f, "\nAS {text}")?;
                 *emit_on_window_close
             }
@@ -76,11 +63,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>, head: Head) -> Result<CreateSink, E
         Some("FROM") => SinkInput::From(cursor.object_name()?),
         Some(_) => {
             let (query, text) = cursor.query()?;
-            SinkInput::Query {
-                query,
-                text,
-                emit_on_window_close: cursor.emit_on_window_close(),
-            }
+            SinkInput::Query { query, text, emit_on_window_close: cursor.emit_on_window_close() }
         }
         None if cursor.is("INTO") => {
             return Err(Error::unsupported("CREATE SINK … INTO").at(cursor.position()));

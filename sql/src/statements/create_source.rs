@@ -82,12 +82,7 @@ impl Include {
 
 impl fmt::Display for CreateSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&Head::text(
-            ObjectKind::Source,
-            self.or_replace,
-            self.if_not_exists,
-            &self.name,
-        ))?;
+        f.write_str(&Head::text(ObjectKind::Source, self.or_replace, self.if_not_exists, &self.name))?;
         let columns = Columns {
             columns: self.columns.clone(),
             primary_key: self.primary_key.clone(),
@@ -234,24 +229,14 @@ fn parse_include(cursor: &mut Cursor<'_>) -> Result<Include, Error> {
         true => Some(cursor.name()?.value),
         false => None,
     };
-    Ok(Include {
-        kind,
-        header,
-        alias,
-        position,
-    })
+    Ok(Include { kind, header, alias, position })
 }
 
 /// What can be known without the connector.
 fn check(source: &CreateSource) -> Result<(), Error> {
     for (idx, include) in source.include.iter().enumerate() {
-        let taken = source
-            .columns
-            .iter()
-            .any(|column| column.name == include.column())
-            || source.include[..idx]
-                .iter()
-                .any(|earlier| earlier.column() == include.column());
+        let taken = source.columns.iter().any(|column| column.name == include.column())
+            || source.include[..idx].iter().any(|earlier| earlier.column() == include.column());
         if taken {
             let message = format!("column \"{}\" specified more than once", include.column());
             return Err(Error::new(SqlState::DUPLICATE_COLUMN, message)
@@ -271,12 +256,7 @@ fn check(source: &CreateSource) -> Result<(), Error> {
         column::check_name(name, source.name.position, names.clone(), "key")?;
     }
     if let Some(watermark) = &source.watermark {
-        column::check_name(
-            &watermark.column,
-            watermark.position,
-            names.clone(),
-            "watermark",
-        )?;
+        column::check_name(&watermark.column, watermark.position, names.clone(), "watermark")?;
     }
     Ok(())
 }

@@ -30,12 +30,7 @@ pub struct CreateTable {
 
 impl fmt::Display for CreateTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&Head::text(
-            ObjectKind::Table,
-            self.or_replace,
-            self.if_not_exists,
-            &self.name,
-        ))?;
+        f.write_str(&Head::text(ObjectKind::Table, self.or_replace, self.if_not_exists, &self.name))?;
         if !self.columns.is_empty() {
             let columns = Columns {
                 columns: self.columns.clone(),
@@ -73,10 +68,7 @@ pub(crate) fn parse_names(cursor: &mut Cursor<'_>) -> Result<Vec<String>, Error>
     }
     let names = cursor.parenthesized(Cursor::name)?;
     for (idx, name) in names.iter().enumerate() {
-        if names[..idx]
-            .iter()
-            .any(|earlier| earlier.value == name.value)
-        {
+        if names[..idx].iter().any(|earlier| earlier.value == name.value) {
             let message = format!("column \"{}\" specified more than once", name.value);
             return Err(Error::new(SqlState::DUPLICATE_COLUMN, message).at(name.position));
         }
@@ -107,11 +99,9 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>, head: Head) -> Result<CreateTable, 
         table.options = options::parse(cursor)?;
     }
     if let Some(connector) = table.options.option("connector") {
-        return Err(
-            Error::new(SqlState::WRONG_OBJECT_TYPE, "a table has no connector")
-                .with_hint("CREATE SOURCE reads from a connector; CREATE SINK writes to one.")
-                .at(connector.position),
-        );
+        return Err(Error::new(SqlState::WRONG_OBJECT_TYPE, "a table has no connector")
+            .with_hint("CREATE SOURCE reads from a connector; CREATE SINK writes to one.")
+            .at(connector.position));
     }
     let position = cursor.position();
     if table.columns.is_empty() && cursor.eat("AS") {
@@ -151,18 +141,11 @@ fn parse_columns(cursor: &mut Cursor<'_>, table: &mut CreateTable) -> Result<(),
     let columns = column::parse(cursor)?;
     if let Some(watermark) = columns.watermark {
         return Err(Error::unsupported("WATERMARK on a table")
-            .with_hint(
-                "Watermarks belong to CREATE SOURCE: the rows of a table can change at any time.",
-            )
+            .with_hint("Watermarks belong to CREATE SOURCE: the rows of a table can change at any time.")
             .at(watermark.position));
     }
     for name in &columns.primary_key {
-        column::check_name(
-            name,
-            position,
-            columns.columns.iter().map(|column| column.name.as_str()),
-            "key",
-        )?;
+        column::check_name(name, position, columns.columns.iter().map(|column| column.name.as_str()), "key")?;
     }
     table.columns = columns.columns;
     table.primary_key = columns.primary_key;

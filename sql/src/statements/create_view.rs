@@ -23,12 +23,7 @@ pub struct CreateView {
 
 impl fmt::Display for CreateView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&Head::text(
-            ObjectKind::View,
-            self.or_replace,
-            self.if_not_exists,
-            &self.name,
-        ))?;
+        f.write_str(&Head::text(ObjectKind::View, self.or_replace, self.if_not_exists, &self.name))?;
         write_names(f, &self.column_names)?;
         write!(f, "\nAS {}", self.query_text)
     }
@@ -37,9 +32,7 @@ impl fmt::Display for CreateView {
 pub(crate) fn parse(cursor: &mut Cursor<'_>, head: Head) -> Result<CreateView, Error> {
     let column_names = parse_names(cursor)?;
     if cursor.is("WITH") {
-        return Err(cursor
-            .unexpected("AS")
-            .with_hint("A view has no options; a pipeline does."));
+        return Err(cursor.unexpected("AS").with_hint("A view has no options; a pipeline does."));
     }
     cursor.expect("AS")?;
     let (query, query_text) = cursor.query()?;

@@ -82,13 +82,7 @@ pub(crate) fn parse_declare(cursor: &mut Cursor<'_>) -> Result<Declare, Error> {
         true => DeclaredOf::Subscribe(subscribe::parse(cursor)?),
         false => DeclaredOf::Query(query::parse(cursor)?),
     };
-    Ok(Declare {
-        name,
-        binary,
-        scroll,
-        hold,
-        of,
-    })
+    Ok(Declare { name, binary, scroll, hold, of })
 }
 
 pub(crate) fn parse_fetch(cursor: &mut Cursor<'_>) -> Result<Fetch, Error> {
@@ -100,11 +94,7 @@ pub(crate) fn parse_fetch(cursor: &mut Cursor<'_>) -> Result<Fetch, Error> {
         true => Some(parse_timeout(cursor)?),
         false => None,
     };
-    Ok(Fetch {
-        count,
-        name,
-        timeout,
-    })
+    Ok(Fetch { count, name, timeout })
 }
 
 fn parse_timeout(cursor: &mut Cursor<'_>) -> Result<String, Error> {
@@ -150,11 +140,7 @@ fn parse_count(cursor: &mut Cursor<'_>) -> Result<FetchCount, Error> {
                 None => FetchCount::BackwardAll,
             });
         }
-        _ if matches!(
-            cursor.peek().token,
-            Token::Number(..) | Token::Minus | Token::Plus
-        ) =>
-        {
+        _ if matches!(cursor.peek().token, Token::Number(..) | Token::Minus | Token::Plus) => {
             let count = signed(cursor)?;
             return Ok(match count < 0 {
                 true => FetchCount::Backward(count.unsigned_abs()),
@@ -173,10 +159,7 @@ fn directed(cursor: &mut Cursor<'_>) -> Result<Option<i64>, Error> {
     if cursor.eat("ALL") {
         return Ok(None);
     }
-    match matches!(
-        cursor.peek().token,
-        Token::Number(..) | Token::Minus | Token::Plus
-    ) {
+    match matches!(cursor.peek().token, Token::Number(..) | Token::Minus | Token::Plus) {
         true => signed(cursor).map(Some),
         false => Ok(Some(1)),
     }
@@ -189,11 +172,7 @@ fn signed(cursor: &mut Cursor<'_>) -> Result<i64, Error> {
     }
     let position = cursor.position();
     let number = i64::try_from(cursor.integer()?).map_err(|_| {
-        Error::new(
-            tidemill_core::SqlState::NUMERIC_OUT_OF_RANGE,
-            "count is out of range",
-        )
-        .at(position)
+        Error::new(tidemill_core::SqlState::NUMERIC_OUT_OF_RANGE, "count is out of range").at(position)
     })?;
     Ok(if negative { -number } else { number })
 }
@@ -202,8 +181,6 @@ pub(crate) fn parse_close(cursor: &mut Cursor<'_>) -> Result<Close, Error> {
     cursor.expect("CLOSE")?;
     match cursor.eat("ALL") {
         true => Ok(Close { name: None }),
-        false => Ok(Close {
-            name: Some(cursor.name()?),
-        }),
+        false => Ok(Close { name: Some(cursor.name()?) }),
     }
 }

@@ -4,8 +4,7 @@
 //! the statement cannot overlook them.
 
 use datafusion::sql::sqlparser::ast::{
-    self, FromTable, ObjectNamePart, SelectItem, SetExpr, TableFactor, TableObject, TableWithJoins,
-    With,
+    self, FromTable, ObjectNamePart, SelectItem, SetExpr, TableFactor, TableObject, TableWithJoins, With,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 use tidemill_core::SqlState;
@@ -85,10 +84,7 @@ fn check_insert(insert: ast::Insert, position: usize) -> Result<Insert, Error> {
         let [ObjectNamePart::Identifier(ident)] = column.0.as_slice() else {
             return Err(Error::unsupported("INSERT into a field of a column").at(position));
         };
-        columns.push(Name {
-            value: folded(ident),
-            position: column_position(ident, position),
-        });
+        columns.push(Name { value: folded(ident), position: column_position(ident, position) });
     }
     Ok(Insert {
         table,
@@ -114,11 +110,7 @@ fn check_update(update: ast::Update, position: usize) -> Result<Update, Error> {
         return Err(Error::unsupported("UPDATE with OR, ORDER BY or LIMIT").at(position));
     }
     let table = target(&update.table, position)?;
-    Ok(Update {
-        table,
-        returning: update.returning.clone(),
-        ast: Box::new(update),
-    })
+    Ok(Update { table, returning: update.returning.clone(), ast: Box::new(update) })
 }
 
 pub(crate) fn parse_delete(cursor: &mut Cursor<'_>) -> Result<Delete, Error> {
@@ -136,20 +128,14 @@ pub(crate) fn parse_delete(cursor: &mut Cursor<'_>) -> Result<Delete, Error> {
 
 fn check_delete(delete: ast::Delete, position: usize) -> Result<Delete, Error> {
     if !delete.tables.is_empty() || delete.limit.is_some() || !delete.order_by.is_empty() {
-        return Err(
-            Error::unsupported("DELETE with several tables, ORDER BY or LIMIT").at(position),
-        );
+        return Err(Error::unsupported("DELETE with several tables, ORDER BY or LIMIT").at(position));
     }
     let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = &delete.from;
     let [from] = from.as_slice() else {
         return Err(Error::unsupported("DELETE from several tables").at(position));
     };
     let table = target(from, position)?;
-    Ok(Delete {
-        table,
-        returning: delete.returning.clone(),
-        ast: Box::new(delete),
-    })
+    Ok(Delete { table, returning: delete.returning.clone(), ast: Box::new(delete) })
 }
 
 /// `WITH … SELECT`, and `WITH … INSERT`, which sqlparser reads as queries.
@@ -174,10 +160,7 @@ pub(crate) fn parse_with(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
                 .at(position))
         }
         body => Ok(Statement::Query(SelectQuery {
-            query: Box::new(ast::Query {
-                body: Box::new(body),
-                ..*query
-            }),
+            query: Box::new(ast::Query { body: Box::new(body), ..*query }),
             text,
         })),
     }
@@ -228,11 +211,9 @@ fn object_name(name: &ast::ObjectName, position: usize) -> Result<ObjectName, Er
         parts.push(ident);
     }
     match parts.as_slice() {
-        [name] => Ok(ObjectName {
-            schema: None,
-            name: folded(name),
-            position: column_position(name, position),
-        }),
+        [name] => {
+            Ok(ObjectName { schema: None, name: folded(name), position: column_position(name, position) })
+        }
         [schema, name] => Ok(ObjectName {
             schema: Some(folded(schema)),
             name: folded(name),
@@ -243,11 +224,7 @@ fn object_name(name: &ast::ObjectName, position: usize) -> Result<ObjectName, Er
             name: folded(name),
             position: column_position(database, position),
         }),
-        _ => Err(Error::new(
-            SqlState::SYNTAX_ERROR,
-            format!("improper qualified name: {name}"),
-        )
-        .at(position)),
+        _ => Err(Error::new(SqlState::SYNTAX_ERROR, format!("improper qualified name: {name}")).at(position)),
     }
 }
 

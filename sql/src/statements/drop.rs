@@ -22,10 +22,5 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<DropObjects, Error> {
     if !cascade {
         cursor.eat("RESTRICT");
     }
-    Ok(DropObjects {
-        kind,
-        names,
-        if_exists,
-        cascade,
-    })
+    Ok(DropObjects { kind, names, if_exists, cascade })
 }

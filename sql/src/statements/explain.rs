@@ -23,9 +23,7 @@ pub struct Explain {
 impl Explain {
     /// Whether the option (in upper case) was asked for.
     pub fn has(&self, name: &str) -> bool {
-        self.options
-            .iter()
-            .any(|option| option.name == name && option.value)
+        self.options.iter().any(|option| option.name == name && option.value)
     }
 }
 
@@ -57,9 +55,7 @@ pub enum ExplainOf {
     },
 }
 
-const OPTIONS: [&str; 8] = [
-    "ANALYZE", "VERBOSE", "FORMAT", "STATE", "COSTS", "TIMING", "BUFFERS", "SUMMARY",
-];
+const OPTIONS: [&str; 8] = ["ANALYZE", "VERBOSE", "FORMAT", "STATE", "COSTS", "TIMING", "BUFFERS", "SUMMARY"];
 
 pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Explain, Error> {
     cursor.expect("EXPLAIN")?;
@@ -71,10 +67,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Explain, Error> {
         of: ExplainOf::Query(SelectQuery::default()),
     };
     if cursor.is_token(&Token::LParen)
-        && !matches!(
-            cursor.word_at(1).as_deref(),
-            Some("SELECT" | "WITH" | "VALUES") | None
-        )
+        && !matches!(cursor.word_at(1).as_deref(), Some("SELECT" | "WITH" | "VALUES") | None)
     {
         cursor.parenthesized(|cursor| parse_option(cursor, &mut explain))?;
     }
@@ -104,9 +97,7 @@ fn parse_option(cursor: &mut Cursor<'_>, explain: &mut Explain) -> Result<(), Er
         _ => {
             let hint = did_you_mean(&name, OPTIONS).map(|near| format!("Did you mean {near}?"));
             let message = format!("unrecognized EXPLAIN option \"{}\"", name.to_lowercase());
-            return Err(Error::new(SqlState::SYNTAX_ERROR, message)
-                .with_hint_opt(hint)
-                .at(position));
+            return Err(Error::new(SqlState::SYNTAX_ERROR, message).with_hint_opt(hint).at(position));
         }
     }
     Ok(())
@@ -120,10 +111,7 @@ fn parse_format(cursor: &mut Cursor<'_>) -> Result<ExplainFormat, Error> {
         None => match cursor.word() {
             Some(word) => Err(Error::new(
                 SqlState::INVALID_PARAMETER,
-                format!(
-                    "unrecognized value for EXPLAIN option \"format\": \"{}\"",
-                    word.to_lowercase()
-                ),
+                format!("unrecognized value for EXPLAIN option \"format\": \"{}\"", word.to_lowercase()),
             )
             .with_hint("Known are text and json.")
             .at(position)),
@@ -140,18 +128,14 @@ fn parse_of(cursor: &mut Cursor<'_>) -> Result<ExplainOf, Error> {
         Some("SELECT" | "VALUES" | "FROM") => query::parse(cursor).map(ExplainOf::Query),
         Some("TABLE" | "PIPELINE" | "MATERIALIZED" | "SINK" | "SOURCE" | "VIEW") => {
             let kind = object_kind(cursor, "EXPLAIN")?;
-            Ok(ExplainOf::Object {
-                kind,
-                name: cursor.object_name()?,
+            Ok(ExplainOf::Object { kind, name: cursor.object_name()? })
+        }
+        Some("CREATE" | "WITH" | "INSERT" | "UPDATE" | "DELETE" | "SUBSCRIBE" | "EXECUTE" | "DECLARE") => {
+            Ok(match super::parse(cursor)? {
+                Statement::Query(query) => ExplainOf::Query(query),
+                statement => ExplainOf::Statement(Box::new(statement)),
             })
         }
-        Some(
-            "CREATE" | "WITH" | "INSERT" | "UPDATE" | "DELETE" | "SUBSCRIBE" | "EXECUTE"
-            | "DECLARE",
-        ) => Ok(match super::parse(cursor)? {
-            Statement::Query(query) => ExplainOf::Query(query),
-            statement => ExplainOf::Statement(Box::new(statement)),
-        }),
         _ => Err(cursor.unexpected("a query, CREATE PIPELINE or PIPELINE and a name")),
     }
 }

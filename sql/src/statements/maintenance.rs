@@ -39,10 +39,7 @@ pub(crate) fn parse_lock(cursor: &mut Cursor<'_>) -> Result<Lock, Error> {
     let names = cursor.list(Cursor::object_name)?;
     if cursor.eat("IN") {
         while !cursor.is("MODE") {
-            if cursor
-                .eat_one_of(&["ACCESS", "ROW", "SHARE", "UPDATE", "EXCLUSIVE"])
-                .is_none()
-            {
+            if cursor.eat_one_of(&["ACCESS", "ROW", "SHARE", "UPDATE", "EXCLUSIVE"]).is_none() {
                 return Err(cursor.unexpected("a lock mode"));
             }
         }
@@ -56,21 +53,14 @@ pub(crate) fn parse_analyze(cursor: &mut Cursor<'_>) -> Result<Analyze, Error> {
     cursor.advance();
     skip_options(cursor)?;
     cursor.eat("VERBOSE");
-    Ok(Analyze {
-        names: names_with_columns(cursor)?,
-    })
+    Ok(Analyze { names: names_with_columns(cursor)? })
 }
 
 pub(crate) fn parse_vacuum(cursor: &mut Cursor<'_>) -> Result<Vacuum, Error> {
     cursor.expect("VACUUM")?;
     skip_options(cursor)?;
-    while cursor
-        .eat_one_of(&["FULL", "FREEZE", "VERBOSE", "ANALYZE", "ANALYSE"])
-        .is_some()
-    {}
-    Ok(Vacuum {
-        names: names_with_columns(cursor)?,
-    })
+    while cursor.eat_one_of(&["FULL", "FREEZE", "VERBOSE", "ANALYZE", "ANALYSE"]).is_some() {}
+    Ok(Vacuum { names: names_with_columns(cursor)? })
 }
 
 /// `(VERBOSE, FREEZE true, …)`
@@ -82,10 +72,7 @@ fn skip_options(cursor: &mut Cursor<'_>) -> Result<(), Error> {
         if cursor.word().is_none() {
             return Err(cursor.unexpected("an option"));
         }
-        while !matches!(
-            cursor.peek().token,
-            Token::Comma | Token::RParen | Token::EOF
-        ) {
+        while !matches!(cursor.peek().token, Token::Comma | Token::RParen | Token::EOF) {
             cursor.advance();
         }
         Ok(())

@@ -157,15 +157,7 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-const KINDS: [&str; 7] = [
-    "SOURCE",
-    "TABLE",
-    "PIPELINE",
-    "MATERIALIZED VIEW",
-    "VIEW",
-    "SINK",
-    "SCHEMA",
-];
+const KINDS: [&str; 7] = ["SOURCE", "TABLE", "PIPELINE", "MATERIALIZED VIEW", "VIEW", "SINK", "SCHEMA"];
 
 /// `SOURCE`, `MATERIALIZED VIEW`, …; `verb` names the statement in errors.
 fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error> {

@@ -26,18 +26,14 @@ pub struct Notify {
 
 pub(crate) fn parse_listen(cursor: &mut Cursor<'_>) -> Result<Listen, Error> {
     cursor.expect("LISTEN")?;
-    Ok(Listen {
-        channel: cursor.name()?,
-    })
+    Ok(Listen { channel: cursor.name()? })
 }
 
 pub(crate) fn parse_unlisten(cursor: &mut Cursor<'_>) -> Result<Unlisten, Error> {
     cursor.expect("UNLISTEN")?;
     match cursor.eat_token(&Token::Mul) {
         true => Ok(Unlisten { channel: None }),
-        false => Ok(Unlisten {
-            channel: Some(cursor.name()?),
-        }),
+        false => Ok(Unlisten { channel: Some(cursor.name()?) }),
     }
 }
 

@@ -40,9 +40,7 @@ impl WithOptions {
 
     /// Keys and values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|option| (option.key.as_str(), option.value.as_str()))
+        self.0.iter().map(|option| (option.key.as_str(), option.value.as_str()))
     }
 
     /// Whether there are none.
@@ -64,12 +62,7 @@ impl fmt::Display for WithOptions {
             let value = if is_secret(key) { REDACTED } else { value };
             let key: Vec<String> = key.split('.').map(quote).collect();
             let comma = if idx == 0 { "" } else { "," };
-            write!(
-                f,
-                "{comma}\n    {} = {}",
-                key.join("."),
-                quote_literal(value)
-            )?;
+            write!(f, "{comma}\n    {} = {}", key.join("."), quote_literal(value))?;
         }
         f.write_str("\n)")
     }
@@ -100,12 +93,7 @@ fn parse_option(cursor: &mut Cursor<'_>) -> Result<WithOption, Error> {
     cursor.expect_token(&Token::Eq)?;
     let value_position = cursor.position();
     let value = parse_value(cursor)?;
-    Ok(WithOption {
-        key,
-        value,
-        position,
-        value_position,
-    })
+    Ok(WithOption { key, value, position, value_position })
 }
 
 /// `connector`, `scan.startup.mode`, `"Mixed.Case"`, `'quoted'`. Reserved words are keys as well.
@@ -179,10 +167,7 @@ pub fn is_secret(key: &str) -> bool {
         "jaas",
         "passphrase",
     ];
-    let key = key
-        .to_lowercase()
-        .replace(['-', ' '], "_")
-        .replace(".key", "_key");
+    let key = key.to_lowercase().replace(['-', ' '], "_").replace(".key", "_key");
     SECRET_WORDS.iter().any(|word| key.contains(word))
         || key.ends_with("_ssl_key")
         || key.ends_with("api_key")
@@ -194,11 +179,7 @@ pub fn is_secret(key: &str) -> bool {
 /// withheld as a whole when it mentions a secret.
 pub fn redact(sql: &str) -> String {
     let Ok(tokens) = Tokenizer::new(&DIALECT, sql).tokenize_with_location() else {
-        return if is_secret(sql) {
-            REDACTED.to_string()
-        } else {
-            sql.to_string()
-        };
+        return if is_secret(sql) { REDACTED.to_string() } else { sql.to_string() };
     };
     let text = Text::new(sql);
     let mut output = String::new();
@@ -220,11 +201,9 @@ pub fn redact(sql: &str) -> String {
                     _ => None,
                 };
                 let is_value = is_secret(&key) && !after_period;
-                if let (true, Some(start), Some(end)) = (
-                    is_value,
-                    text.byte(token.span.start),
-                    text.byte(token.span.end),
-                ) {
+                if let (true, Some(start), Some(end)) =
+                    (is_value, text.byte(token.span.start), text.byte(token.span.end))
+                {
                     output.push_str(&sql[copied..start]);
                     output.push_str(&quote_literal(REDACTED));
                     copied = end;
@@ -272,21 +251,13 @@ mod tests {
         ];
         assert_eq!(all, expected);
         assert_eq!(options.position("connector"), Some(2));
-        assert_eq!(
-            options
-                .option("connector")
-                .map(|option| option.value_position),
-            Some(14)
-        );
+        assert_eq!(options.option("connector").map(|option| option.value_position), Some(14));
     }
 
     #[test]
     fn mistakes_in_options() {
         let error = |sql: &str| format!("{:?}", options(sql).unwrap_err());
-        assert_eq!(
-            error("(a = 1, a = 2)"),
-            "42601: option \"a\" is given twice @9"
-        );
+        assert_eq!(error("(a = 1, a = 2)"), "42601: option \"a\" is given twice @9");
         assert!(
             error("(a = 10s)").starts_with("42601: syntax error at or near \"s\" @8"),
             "{}",
@@ -305,10 +276,7 @@ mod tests {
             "CREATE SOURCE s (password text) WITH (user = 'u', sasl.password = '[redacted]', ssl.key.password='[redacted]', \"API_KEY\" = '[redacted]', note = 'token')"
                 .replace("(password text)", "(password '[redacted]')")
         );
-        assert_eq!(
-            redact("CREATE USER u PASSWORD 'x'"),
-            "CREATE USER u PASSWORD '[redacted]'"
-        );
+        assert_eq!(redact("CREATE USER u PASSWORD 'x'"), "CREATE USER u PASSWORD '[redacted]'");
         assert_eq!(redact("WITH (password = 'x"), "[redacted]");
         assert_eq!(redact("SELECT 'é', a FROM t"), "SELECT 'é', a FROM t");
     }

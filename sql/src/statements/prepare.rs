@@ -59,12 +59,7 @@ pub(crate) fn parse_prepare(cursor: &mut Cursor<'_>) -> Result<Prepare, Error> {
     }
     let mark = cursor.mark();
     let statement = Box::new(super::parse(cursor)?);
-    Ok(Prepare {
-        name,
-        types,
-        statement,
-        text: cursor.text_from(mark),
-    })
+    Ok(Prepare { name, types, statement, text: cursor.text_from(mark) })
 }
 
 pub(crate) fn parse_execute(cursor: &mut Cursor<'_>) -> Result<Execute, Error> {
@@ -78,9 +73,9 @@ pub(crate) fn parse_execute(cursor: &mut Cursor<'_>) -> Result<Execute, Error> {
                 cursor.advance();
                 Vec::new()
             }
-            _ => cursor.parenthesized(|cursor| {
-                cursor.expr().map(|(expr, text)| ParsedExpr { expr, text })
-            })?,
+            _ => {
+                cursor.parenthesized(|cursor| cursor.expr().map(|(expr, text)| ParsedExpr { expr, text }))?
+            }
         };
     }
     Ok(Execute { name, values })
@@ -93,8 +88,6 @@ pub(crate) fn parse_deallocate(cursor: &mut Cursor<'_>) -> Result<Deallocate, Er
     }
     match cursor.eat("ALL") {
         true => Ok(Deallocate { name: None }),
-        false => Ok(Deallocate {
-            name: Some(cursor.name()?),
-        }),
+        false => Ok(Deallocate { name: Some(cursor.name()?) }),
     }
 }

@@ -15,11 +15,7 @@ pub struct SelectQuery {
 impl Default for SelectQuery {
     /// The query without rows.
     fn default() -> SelectQuery {
-        let values = Values {
-            explicit_row: false,
-            value_keyword: false,
-            rows: Vec::new(),
-        };
+        let values = Values { explicit_row: false, value_keyword: false, rows: Vec::new() };
         let query = Query {
             with: None,
             body: Box::new(SetExpr::Values(values)),
@@ -32,10 +28,7 @@ impl Default for SelectQuery {
             format_clause: None,
             pipe_operators: Vec::new(),
         };
-        SelectQuery {
-            query: Box::new(query),
-            text: String::new(),
-        }
+        SelectQuery { query: Box::new(query), text: String::new() }
     }
 }
 

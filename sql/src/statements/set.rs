@@ -81,14 +81,8 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     cursor.expect("SET")?;
     if cursor.is_all(&["SESSION", "AUTHORIZATION"]) {
         cursor.expect_all(&["SESSION", "AUTHORIZATION"])?;
-        let user = if cursor.eat("DEFAULT") {
-            None
-        } else {
-            Some(role_name(cursor)?)
-        };
-        return Ok(Statement::SetSessionAuthorization(
-            SetSessionAuthorization { user },
-        ));
+        let user = if cursor.eat("DEFAULT") { None } else { Some(role_name(cursor)?) };
+        return Ok(Statement::SetSessionAuthorization(SetSessionAuthorization { user }));
     }
     if cursor.eat_all(&["SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"]) {
         return parse_transaction(cursor, SetScope::Session);
@@ -103,15 +97,10 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
             parse_transaction(cursor, SetScope::Local)
         }
         Some("ROLE")
-            if !matches!(cursor.peek_at(1), Token::Eq)
-                && cursor.word_at(1).as_deref() != Some("TO") =>
+            if !matches!(cursor.peek_at(1), Token::Eq) && cursor.word_at(1).as_deref() != Some("TO") =>
         {
             cursor.advance();
-            let role = if cursor.eat("NONE") {
-                None
-            } else {
-                Some(role_name(cursor)?)
-            };
+            let role = if cursor.eat("NONE") { None } else { Some(role_name(cursor)?) };
             Ok(Statement::SetRole(SetRole { role }))
         }
         Some("CONSTRAINTS") => Err(Error::unsupported("SET CONSTRAINTS").at(cursor.position())),
@@ -147,12 +136,7 @@ fn parse_time_zone(cursor: &mut Cursor<'_>, scope: SetScope) -> Result<Set, Erro
     if interval {
         cursor.eat_all(&["HOUR", "TO", "MINUTE"]);
     }
-    Ok(Set {
-        name: "timezone".to_string(),
-        value,
-        scope,
-        position,
-    })
+    Ok(Set { name: "timezone".to_string(), value, scope, position })
 }
 
 fn parse_names(cursor: &mut Cursor<'_>, scope: SetScope) -> Result<Set, Error> {
@@ -162,12 +146,7 @@ fn parse_names(cursor: &mut Cursor<'_>, scope: SetScope) -> Result<Set, Error> {
         true => SetValue::Default,
         false => SetValue::Values(vec![parse_value(cursor)?]),
     };
-    Ok(Set {
-        name: "client_encoding".to_string(),
-        value,
-        scope,
-        position,
-    })
+    Ok(Set { name: "client_encoding".to_string(), value, scope, position })
 }
 
 fn parse_variable(cursor: &mut Cursor<'_>, scope: SetScope) -> Result<Set, Error> {
@@ -180,12 +159,7 @@ fn parse_variable(cursor: &mut Cursor<'_>, scope: SetScope) -> Result<Set, Error
         true => SetValue::Default,
         false => SetValue::Values(cursor.list(parse_value)?),
     };
-    Ok(Set {
-        name,
-        value,
-        scope,
-        position,
-    })
+    Ok(Set { name, value, scope, position })
 }
 
 /// `name`, `prefix.name`
@@ -237,9 +211,7 @@ pub(crate) fn parse_reset(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         return Ok(Statement::SetRole(SetRole { role: None }));
     }
     if cursor.eat_all(&["SESSION", "AUTHORIZATION"]) {
-        return Ok(Statement::SetSessionAuthorization(
-            SetSessionAuthorization { user: None },
-        ));
+        return Ok(Statement::SetSessionAuthorization(SetSessionAuthorization { user: None }));
     }
     let name = match cursor.eat_all(&["TIME", "ZONE"]) {
         true => "timezone".to_string(),
@@ -252,10 +224,7 @@ pub(crate) fn parse_reset(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
 pub(crate) fn parse_show_variable(cursor: &mut Cursor<'_>) -> Result<ShowVariable, Error> {
     let position = cursor.position();
     if cursor.eat("ALL") {
-        return Ok(ShowVariable {
-            name: None,
-            position,
-        });
+        return Ok(ShowVariable { name: None, position });
     }
     let name = if cursor.eat_all(&["TIME", "ZONE"]) {
         "timezone".to_string()
@@ -266,10 +235,7 @@ pub(crate) fn parse_show_variable(cursor: &mut Cursor<'_>) -> Result<ShowVariabl
     } else {
         variable_name(cursor)?
     };
-    Ok(ShowVariable {
-        name: Some(name),
-        position,
-    })
+    Ok(ShowVariable { name: Some(name), position })
 }
 
 pub(crate) fn parse_discard(cursor: &mut Cursor<'_>) -> Result<Discard, Error> {

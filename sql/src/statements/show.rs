@@ -10,11 +10,7 @@ use crate::parser::cursor::{Cursor, Name, ObjectName};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Show {
     /// `SHOW SOURCES [FROM schema] [LIKE pattern]`, and the other kinds.
-    Objects {
-        kind: ObjectKind,
-        schema: Option<Name>,
-        like: Option<Like>,
-    },
+    Objects { kind: ObjectKind, schema: Option<Name>, like: Option<Like> },
     /// `SHOW CONNECTORS`
     Connectors { like: Option<Like> },
     /// `SHOW JOBS`
@@ -22,10 +18,7 @@ pub enum Show {
     /// `SHOW CREATE kind name`
     Create { kind: ObjectKind, name: ObjectName },
     /// `SHOW COLUMNS FROM name`
-    Columns {
-        relation: ObjectName,
-        like: Option<Like>,
-    },
+    Columns { relation: ObjectName, like: Option<Like> },
 }
 
 /// `LIKE 'pattern'`, `ILIKE 'pattern'`
@@ -124,23 +117,16 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     match word.as_deref() {
         Some("CONNECTORS") => {
             cursor.advance();
-            Ok(Statement::Show(Show::Connectors {
-                like: parse_like(cursor)?,
-            }))
+            Ok(Statement::Show(Show::Connectors { like: parse_like(cursor)? }))
         }
         Some("JOBS") => {
             cursor.advance();
-            Ok(Statement::Show(Show::Jobs {
-                like: parse_like(cursor)?,
-            }))
+            Ok(Statement::Show(Show::Jobs { like: parse_like(cursor)? }))
         }
         Some("CREATE") => {
             cursor.advance();
             let kind = object_kind(cursor, "SHOW CREATE")?;
-            Ok(Statement::Show(Show::Create {
-                kind,
-                name: cursor.object_name()?,
-            }))
+            Ok(Statement::Show(Show::Create { kind, name: cursor.object_name()? }))
         }
         Some("COLUMNS") => {
             cursor.advance();
@@ -148,15 +134,9 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
                 return Err(cursor.unexpected("FROM"));
             }
             let relation = cursor.object_name()?;
-            Ok(Statement::Show(Show::Columns {
-                relation,
-                like: parse_like(cursor)?,
-            }))
+            Ok(Statement::Show(Show::Columns { relation, like: parse_like(cursor)? }))
         }
-        Some(
-            "INDEXES" | "INDEX" | "FUNCTIONS" | "DATABASES" | "CONNECTIONS" | "SECRETS"
-            | "CLUSTERS",
-        ) => {
+        Some("INDEXES" | "INDEX" | "FUNCTIONS" | "DATABASES" | "CONNECTIONS" | "SECRETS" | "CLUSTERS") => {
             let word = word.unwrap_or_default();
             Err(Error::unsupported(format!("SHOW {word}"))
                 .with_hint(format!("Known are {}.", LISTS.join(", ")))
@@ -176,19 +156,12 @@ fn parse_objects(cursor: &mut Cursor<'_>, kind: ObjectKind) -> Result<Show, Erro
         true => Some(cursor.name()?),
         false => None,
     };
-    Ok(Show::Objects {
-        kind,
-        schema,
-        like: parse_like(cursor)?,
-    })
+    Ok(Show::Objects { kind, schema, like: parse_like(cursor)? })
 }
 
 fn parse_like(cursor: &mut Cursor<'_>) -> Result<Option<Like>, Error> {
     match cursor.eat_one_of(&["LIKE", "ILIKE"]) {
-        Some(word) => Ok(Some(Like {
-            pattern: cursor.string()?,
-            ignore_case: word == "ILIKE",
-        })),
+        Some(word) => Ok(Some(Like { pattern: cursor.string()?, ignore_case: word == "ILIKE" })),
         None => Ok(None),
     }
 }
@@ -199,10 +172,7 @@ pub(crate) fn parse_describe(cursor: &mut Cursor<'_>) -> Result<Describe, Error>
         Some(_) => Some(object_kind(cursor, "DESCRIBE")?),
         None => None,
     };
-    Ok(Describe {
-        kind,
-        name: cursor.object_name()?,
-    })
+    Ok(Describe { kind, name: cursor.object_name()? })
 }
 
 #[cfg(test)]
@@ -211,28 +181,12 @@ mod tests {
 
     #[test]
     fn like_patterns() {
-        let matches = |pattern: &str, name: &str| {
-            Like {
-                pattern: pattern.into(),
-                ignore_case: false,
-            }
-            .matches(name)
-        };
-        assert!(
-            matches("%", "")
-                && matches("a%c", "abbc")
-                && matches("a_c", "abc")
-                && matches("%b%", "abc")
-        );
+        let matches =
+            |pattern: &str, name: &str| Like { pattern: pattern.into(), ignore_case: false }.matches(name);
+        assert!(matches("%", "") && matches("a%c", "abbc") && matches("a_c", "abc") && matches("%b%", "abc"));
         assert!(!matches("a%c", "abd") && !matches("a_c", "ac") && !matches("", "a"));
         assert!(matches("a\\_c", "a_c") && !matches("a\\_c", "abc"));
-        assert!(
-            Like {
-                pattern: "A%".into(),
-                ignore_case: true
-            }
-            .matches("abc")
-        );
+        assert!(Like { pattern: "A%".into(), ignore_case: true }.matches("abc"));
         assert!(!matches(&"%a".repeat(30), &"b".repeat(300)));
     }
 }

@@ -42,13 +42,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Subscribe, Error> {
         false if cursor.is("SELECT") => SubscribeTo::Query(query::parse(cursor)?),
         false => SubscribeTo::Relation(cursor.object_name()?),
     };
-    let mut subscribe = Subscribe {
-        to,
-        snapshot: true,
-        progress: false,
-        as_of: None,
-        up_to: None,
-    };
+    let mut subscribe = Subscribe { to, snapshot: true, progress: false, as_of: None, up_to: None };
     loop {
         if cursor.eat("WITH") {
             cursor.parenthesized(|cursor| parse_option(cursor, &mut subscribe))?;
@@ -81,9 +75,7 @@ fn parse_option(cursor: &mut Cursor<'_>, subscribe: &mut Subscribe) -> Result<()
                     format!("Did you mean {near}?")
                 });
             let message = format!("unrecognized SUBSCRIBE option \"{}\"", name.to_lowercase());
-            Err(Error::new(SqlState::INVALID_PARAMETER, message)
-                .with_hint(hint)
-                .at(position))
+            Err(Error::new(SqlState::INVALID_PARAMETER, message).with_hint(hint).at(position))
         }
         None => Err(cursor.unexpected("an option of SUBSCRIBE")),
     }

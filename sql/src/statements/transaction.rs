@@ -76,10 +76,7 @@ pub(crate) fn parse_begin(cursor: &mut Cursor<'_>) -> Result<Begin, Error> {
         cursor.expect("BEGIN")?;
         cursor.eat_one_of(&["TRANSACTION", "WORK"]);
     }
-    Ok(Begin {
-        modes: parse_modes(cursor)?,
-        start,
-    })
+    Ok(Begin { modes: parse_modes(cursor)?, start })
 }
 
 /// Separated by commas or by nothing.
@@ -126,9 +123,7 @@ pub(crate) fn parse_commit(cursor: &mut Cursor<'_>) -> Result<Commit, Error> {
         return Err(Error::unsupported("COMMIT PREPARED").at(cursor.position()));
     }
     cursor.eat_one_of(&["TRANSACTION", "WORK"]);
-    Ok(Commit {
-        chain: parse_chain(cursor)?,
-    })
+    Ok(Commit { chain: parse_chain(cursor)? })
 }
 
 pub(crate) fn parse_rollback(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
@@ -139,13 +134,9 @@ pub(crate) fn parse_rollback(cursor: &mut Cursor<'_>) -> Result<Statement, Error
     cursor.eat_one_of(&["TRANSACTION", "WORK"]);
     if cursor.eat("TO") {
         cursor.eat("SAVEPOINT");
-        return Ok(Statement::RollbackTo(RollbackTo {
-            name: cursor.name()?,
-        }));
+        return Ok(Statement::RollbackTo(RollbackTo { name: cursor.name()? }));
     }
-    Ok(Statement::Rollback(Rollback {
-        chain: parse_chain(cursor)?,
-    }))
+    Ok(Statement::Rollback(Rollback { chain: parse_chain(cursor)? }))
 }
 
 fn parse_chain(cursor: &mut Cursor<'_>) -> Result<bool, Error> {
@@ -161,15 +152,11 @@ fn parse_chain(cursor: &mut Cursor<'_>) -> Result<bool, Error> {
 
 pub(crate) fn parse_savepoint(cursor: &mut Cursor<'_>) -> Result<Savepoint, Error> {
     cursor.expect("SAVEPOINT")?;
-    Ok(Savepoint {
-        name: cursor.name()?,
-    })
+    Ok(Savepoint { name: cursor.name()? })
 }
 
 pub(crate) fn parse_release(cursor: &mut Cursor<'_>) -> Result<Release, Error> {
     cursor.expect("RELEASE")?;
     cursor.eat("SAVEPOINT");
-    Ok(Release {
-        name: cursor.name()?,
-    })
+    Ok(Release { name: cursor.name()? })
 }

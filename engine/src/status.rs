@@ -1,0 +1,121 @@
+//! What the engine says of itself: the rows of the system relations, the lines of the metrics.
+
+use std::time::Duration;
+
+use tidemill_core::Epoch;
+use tidemill_plan::RelationId;
+
+use crate::member::OperatorStatus;
+use crate::metrics::HistogramCounts;
+
+/// Everything that runs, at a moment.
+#[derive(Debug, Clone, Default)]
+pub struct EngineStatus {
+    /// The last epoch that was sealed.
+    pub epoch: Epoch,
+    pub uptime: Duration,
+    pub sources: Vec<SourceStatus>,
+    pub tables: Vec<TableStatus>,
+    pub pipelines: Vec<PipelineStatus>,
+    pub sinks: Vec<SinkStatus>,
+    pub dead_letters: u64,
+}
+
+/// What something does at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// A source that nothing reads.
+    Idle,
+    /// A pipeline that is being filled with what was there before it.
+    Filling,
+    Running,
+    /// A source that has been read to its end.
+    Finished,
+    /// It does not run, and why.
+    Failed(String),
+}
+
+impl State {
+    /// In upper case, as system relations show it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Idle => "IDLE",
+            State::Filling => "FILLING",
+            State::Running => "RUNNING",
+            State::Finished => "FINISHED",
+            State::Failed(_) => "FAILED",
+        }
+    }
+
+    /// Why it does not run.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            State::Failed(reason) => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct SourceStatus {
+    pub id: RelationId,
+    pub name: String,
+    pub state: State,
+    pub rows: u64,
+    pub bytes: u64,
+    pub bad_records: u64,
+    /// Microseconds since 1970 of event time.
+    pub watermark: Option<i64>,
+    pub splits: Vec<SplitStatus>,
+    /// The last error that was retried.
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct SplitStatus {
+    pub id: String,
+    pub offset: String,
+    pub is_finished: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct TableStatus {
+    pub id: RelationId,
+    pub name: String,
+    pub epoch: Epoch,
+    pub rows: i64,
+    pub state_bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct PipelineStatus {
+    pub id: RelationId,
+    pub name: String,
+    pub state: State,
+    /// Which dataflow it belongs to.
+    pub dataflow: u64,
+    pub epoch: Epoch,
+    /// The epoch of the last durable checkpoint.
+    pub checkpoint_epoch: Epoch,
+    pub steps: u64,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub late_rows: u64,
+    pub state_bytes: u64,
+    pub step_time: HistogramCounts,
+    /// From the arrival of a row to its result being readable.
+    pub latency: HistogramCounts,
+    /// Rows that a fill has read so far, and of how many, where that is known.
+    pub fill: Option<(u64, Option<u64>)>,
+    pub operators: Vec<OperatorStatus>,
+}
+
+#[derive(Debug, Clone)]
+pub struct SinkStatus {
+    pub pipeline: PipelineStatus,
+    pub rows_delivered: u64,
+    pub rows_pending: u64,
+    pub delivered_to: Epoch,
+    pub retries: u64,
+    pub last_error: Option<String>,
+}
