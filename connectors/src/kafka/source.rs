@@ -32,11 +32,14 @@ use crate::registry::ConnectorSource;
 use crate::spec::{Encode, SourceSpec};
 
 /// What can be overridden.
-const DEFAULTS: [(&str, &str); 4] = [
+const DEFAULTS: [(&str, &str); 5] = [
     ("isolation.level", "read_committed"),
     ("client.id", "tidemill"),
     // Per partition: the engine has buffers of its own.
     ("queued.max.messages.kbytes", "16384"),
+    // With the default of a second, a full queue is emptied long before it is filled again:
+    // measured on one partition, 0.15 million rows a second instead of 1.4.
+    ("fetch.queue.backoff.ms", "5"),
     ("log.connection.close", "false"),
 ];
 
