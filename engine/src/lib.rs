@@ -8,11 +8,15 @@ pub mod metrics;
 pub mod operators;
 mod status;
 
+pub mod dead_letters;
+mod dataflow;
 mod exec;
 mod feed;
 mod ipc;
 mod member;
 mod outbox;
+mod sealer;
+mod source;
 mod table;
 mod view;
 

@@ -283,19 +283,25 @@ struct FileReader {
     patience: Patience,
 }
 
-type Cursors = Box<dyn Cursor>;
-
 /// Where the cursor is.
 enum Work {
     /// Here. `None` only while it is handed over, or when it was lost with a panic.
-    Rest(Option<Cursors>),
+    Rest(Option<Box<dyn Cursor>>),
     /// Reading up to `until`, from `from`.
+<<<<<<< HEAD
     Reading { job: JoinHandle<(Cursors, Result<ReadOut, ConnectorError>)>, from: u64, until: Option<u64> },
+=======
+    Reading {
+        job: JoinHandle<(Box<dyn Cursor>, Result<ReadOut, ConnectorError>)>,
+        from: u64,
+        until: Option<u64>,
+    },
+>>>>>>> connectors
 }
 
 impl Work {
     /// Has the cursor read its next batch.
-    fn start(mut cursor: Cursors, until: Option<u64>, rewind: Option<u64>) -> Work {
+    fn start(mut cursor: Box<dyn Cursor>, until: Option<u64>, rewind: Option<u64>) -> Work {
         let from = rewind.unwrap_or(cursor.position());
         let job = tokio::task::spawn_blocking(move || {
             let rewound = rewind.map_or(Ok(()), |to| cursor.rewind(to));

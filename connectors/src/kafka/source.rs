@@ -6,6 +6,8 @@
 //! `until` may lie behind the last record that there is, where transactions left their markers or
 //! compaction took records away. So it counts as reached when a record behind it is seen, or when
 //! the broker says that the partition has no more: it was there once, hence the end is behind it.
+//! That answer must be younger than the question. One that librdkafka had at hand may be older
+//! than the records before `until`, so the first is not believed but asked for again.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,11 +34,14 @@ use crate::registry::ConnectorSource;
 use crate::spec::{Encode, SourceSpec};
 
 /// What can be overridden.
-const DEFAULTS: [(&str, &str); 4] = [
+const DEFAULTS: [(&str, &str); 5] = [
     ("isolation.level", "read_committed"),
     ("client.id", "tidemill"),
     // Per partition: the engine has buffers of its own.
     ("queued.max.messages.kbytes", "16384"),
+    // With the default of a second, a full queue is emptied long before it is filled again:
+    // measured on one partition, 0.15 million rows a second instead of 1.4.
+    ("fetch.queue.backoff.ms", "5"),
     ("log.connection.close", "false"),
 ];
 
@@ -161,11 +166,15 @@ impl Source for KafkaSource {
         let arrived = Arc::new(Notify::new());
         let announce = arrived.clone();
         consumer.set_nonempty_callback(move || announce.notify_one());
+<<<<<<< HEAD
         let mut assignment = TopicPartitionList::new();
         let begin = KafkaOffset::Offset(position);
         assignment.add_partition_offset(&self.topic.name, partition, begin).map_err(failed)?;
         consumer.assign(&assignment).map_err(failed)?;
         Ok(Box::new(KafkaReader {
+=======
+        let reader = KafkaReader {
+>>>>>>> connectors
             consumer: Some(consumer),
             log,
             arrived,
@@ -176,9 +185,12 @@ impl Source for KafkaSource {
             position,
             ahead: None,
             at_end: false,
+            asked_for: None,
             failure: None,
             messages: Messages::default(),
-        }))
+        };
+        reader.assign()?;
+        Ok(Box::new(reader))
     }
 }
 
@@ -271,8 +283,10 @@ struct KafkaReader {
     position: i64,
     /// A record that came when `until` was reached.
     ahead: Option<OwnedMessage>,
-    /// Whether the broker had no more when it was last asked.
+    /// Whether the broker had no more, behind the records that were handed over.
     at_end: bool,
+    /// The `until` for which the broker was asked anew whether there is more.
+    asked_for: Option<i64>,
     /// What went wrong behind the records that were handed over.
     failure: Option<ConnectorError>,
     messages: Messages,
@@ -319,7 +333,21 @@ impl Messages {
 }
 
 impl KafkaReader {
-    /// Takes what is at hand, up to `until`; whether that has been reached.
+    /// Has the consumer begin at the position, with an empty queue.
+    fn assign(&self) -> Result<(), ConnectorError> {
+        let consumer = self
+            .consumer
+            .as_ref()
+            .expect("the reader is not being dropped");
+        let mut assignment = TopicPartitionList::new();
+        let begin = KafkaOffset::Offset(self.position);
+        let assigned = assignment
+            .add_partition_offset(&self.topic.name, self.partition, begin)
+            .and_then(|()| consumer.assign(&assignment));
+        assigned.map_err(|error| self.topic.error("read", &error))
+    }
+
+    /// Takes what is at hand, up to `until`; whether something behind it was seen.
     fn collect(&mut self, until: Option<i64>) -> bool {
         self.messages.clear();
         let is_behind = |offset: i64| until.is_some_and(|until| offset >= until);
@@ -352,7 +380,7 @@ impl KafkaReader {
                 }
             }
         }
-        until.is_some() && self.at_end
+        false
     }
 
     /// What does not pass by itself.
@@ -415,6 +443,9 @@ impl KafkaReader {
 impl SplitReader for KafkaReader {
     async fn next(&mut self, until: Option<&Offset>) -> Result<Option<SourceBatch>, ConnectorError> {
         let until = until.map(number).transpose()?;
+        if self.asked_for != until {
+            self.asked_for = None;
+        }
         loop {
             if until.is_some_and(|until| self.position >= until) {
                 return Ok(None);
@@ -427,9 +458,16 @@ impl SplitReader for KafkaReader {
             if !self.messages.records.is_empty() {
                 return Ok(Some(self.decode()));
             }
-            if reached {
-                self.position = until.unwrap_or(self.position);
-                return Ok(None);
+            if let Some(until) = until {
+                if reached || (self.at_end && self.asked_for == Some(until)) {
+                    self.position = until;
+                    return Ok(None);
+                }
+                if self.at_end {
+                    self.asked_for = Some(until);
+                    self.at_end = false;
+                    self.assign()?;
+                }
             }
             if self.failure.is_none() {
                 // A timeout is no news; it only has the queue looked at.

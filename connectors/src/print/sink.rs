@@ -121,3 +121,47 @@ impl SinkWriter for PrintWriter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, RecordBatch, StringArray};
+    use tidemill_core::{Delta, Epoch};
+
+    use super::*;
+    use crate::declared::Declared;
+
+    async fn printed(declared: &Declared) -> String {
+        let ids = Arc::new(Int64Array::from(vec![Some(1), None, Some(2)]));
+        let names = Arc::new(StringArray::from(vec!["a", "b", "c"]));
+        let weights = Arc::new(Int64Array::from(vec![-1, 1, 2]));
+        let rows = RecordBatch::try_new(declared.schema.clone(), vec![ids, names]).unwrap();
+        let delta = Delta::weighted(&rows, weights);
+        let out = Arc::new(Mutex::new(Vec::new()));
+        let sink = PrintSink::to(&declared.sink(), out.clone()).unwrap();
+        let batch = SinkBatch {
+            from: Epoch(0),
+            to: Epoch(1),
+            delta,
+        };
+        sink.open().await.unwrap().write(&batch).await.unwrap();
+        let bytes = out.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_change_is_a_line() {
+        let declared = Declared::new("print", "id bigint, name text").retracting();
+        assert_eq!(
+            printed(&declared).await,
+            "- 1 | a\n+ NULL | b\n+ 2 | c\n+ 2 | c\n"
+        );
+        let json = declared.with("prefix", "s ").encode(Encode::Json, &[]);
+        let lines = [
+            "s -{\"id\":1,\"name\":\"a\"}",
+            "s +{\"id\":null,\"name\":\"b\"}",
+            "s +{\"id\":2,\"name\":\"c\"}",
+            "s +{\"id\":2,\"name\":\"c\"}",
+        ];
+        assert_eq!(printed(&json).await.lines().collect::<Vec<_>>(), lines);
+    }
+}

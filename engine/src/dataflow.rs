@@ -1,0 +1,435 @@
+//! A dataflow: pipelines and sinks that are tied by reading each other, in one task.
+//!
+//! It is the unit of failure and of checkpoints. Its members are in an order in which each comes behind
+//! those that it reads. A step takes everything that has been sealed, runs every member on the changes of
+//! what it reads, and then lets readers see all of them at the new epoch. Checkpoints are captured between
+//! two steps and written beside the following ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use serde_json::json;
+use tidemill_core::Epoch;
+use tidemill_core::source::Offsets;
+use tidemill_plan::RelationId;
+use tidemill_storage::{Checkpoint, CheckpointStore};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::Error;
+use crate::feed::{Feed, Sealed};
+use crate::member::{Member, OperatorStatus};
+use crate::operators::{LateRows, StepContext};
+use crate::source::{DeadLetter, RangeReader, SourceRuntime};
+use tidemill_core::SqlState;
+
+/// Rows of a fill that are one step.
+const FILL_ROWS: usize = 64 * 1024;
+
+/// What others ask of a running dataflow.
+pub(crate) enum Command {
+    /// Takes a member in, and fills it.
+    Attach { member: Box<Member>, tables: BTreeMap<RelationId, Vec<RecordBatch>>, sources: Vec<CatchUp>, answer: oneshot::Sender<Result<(), Error>> },
+    /// Lets a member go.
+    Detach { id: RelationId, answer: oneshot::Sender<bool> },
+    /// Makes a checkpoint now, and says when it is durable.
+    Checkpoint { answer: oneshot::Sender<Result<Epoch, Error>> },
+    /// Ends the task and hands everything over.
+    Release { answer: oneshot::Sender<Box<Dataflow>> },
+    Operators { id: RelationId, answer: oneshot::Sender<Vec<OperatorStatus>> },
+}
+
+/// A part of a source that a dataflow has to read by itself.
+#[derive(Debug, Clone)]
+pub(crate) struct CatchUp {
+    pub source: Arc<SourceRuntime>,
+    pub from: Offsets,
+    pub to: Offsets,
+}
+
+/// The outside's end of a dataflow.
+#[derive(Debug)]
+pub(crate) struct DataflowHandle {
+    pub id: u64,
+    pub commands: mpsc::Sender<Command>,
+    pub feed: Arc<Feed>,
+    /// The epoch of the last durable checkpoint.
+    pub checkpointed: Arc<AtomicU64>,
+}
+
+/// Everything that a dataflow's task owns.
+pub(crate) struct Dataflow {
+    pub id: u64,
+    /// Each behind those that it reads.
+    pub members: Vec<Member>,
+    pub feed: Arc<Feed>,
+    pub frontier: Epoch,
+    pub offsets: BTreeMap<RelationId, Arc<Offsets>>,
+    pub watermarks: BTreeMap<RelationId, i64>,
+    pub store: Option<CheckpointStore>,
+    pub checkpointed: Arc<AtomicU64>,
+    pub checkpoint_interval: Duration,
+    pub dead_letters: mpsc::UnboundedSender<Vec<DeadLetter>>,
+    /// Something has happened since the last checkpoint.
+    pub is_dirty: bool,
+    /// Why it does not step any more.
+    pub failure: Option<String>,
+}
+
+type Written = (CheckpointStore, Epoch, Result<(), Error>);
+
+impl Dataflow {
+    /// Runs the dataflow in a task of its own. `tables` and `sources` are what it has missed.
+    pub fn spawn(
+        mut self,
+        missed: BTreeMap<RelationId, Vec<RecordBatch>>,
+        sources: Vec<CatchUp>,
+    ) -> DataflowHandle {
+        let (commands, inbox) = mpsc::channel(64);
+        let handle = DataflowHandle {
+            id: self.id,
+            commands,
+            feed: self.feed.clone(),
+            checkpointed: self.checkpointed.clone(),
+        };
+        tokio::spawn(async move {
+            let caught_up = async {
+                for catch_up in sources {
+                    self.catch_up(&catch_up, None).await?;
+                }
+                if !missed.is_empty() {
+                    let sealed = Sealed { epoch: self.frontier, changes: missed, ..Sealed::default() };
+                    self.step(sealed).await?;
+                }
+                Ok::<(), Error>(())
+            };
+            if let Err(error) = caught_up.await {
+                self.fail(&error);
+            }
+            self.run(inbox).await;
+        });
+        handle
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        for member in &mut self.members {
+            if let Some(outbox) = &mut member.outbox {
+                outbox.start();
+            }
+        }
+        let mut writing: Option<JoinHandle<Written>> = None;
+        let mut asked: Vec<oneshot::Sender<Result<Epoch, Error>>> = Vec::new();
+        let mut answered: Vec<oneshot::Sender<Result<Epoch, Error>>> = Vec::new();
+        let mut tick = tokio::time::interval(self.checkpoint_interval);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_time = false;
+        let feed = self.feed.clone();
+        loop {
+            let written = async {
+                match &mut writing {
+                    Some(task) => task.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                written = written => {
+                    writing = None;
+                    let (store, epoch, outcome) = written.expect("writing a checkpoint does not panic");
+                    self.store = Some(store);
+                    let outcome = outcome.map_err(|error| { tracing::error!(dataflow = self.id, %error, "a checkpoint failed"); error.to_string() });
+                    match &outcome {
+                        Ok(()) => self.durable(epoch),
+                        Err(_) => self.is_dirty = true,
+                    }
+                    for answer in answered.drain(..) {
+                        let outcome = outcome.clone().map(|()| epoch).map_err(|reason| Error::NotRunning { kind: "checkpoint", name: self.id.to_string(), reason });
+                        let _ = answer.send(outcome);
+                    }
+                }
+                command = inbox.recv() => match command {
+                    None => return,
+                    Some(Command::Attach { member, tables, sources, answer }) => {
+                        let outcome = self.attach(*member, tables, sources).await;
+                        let _ = answer.send(outcome);
+                    }
+                    Some(Command::Detach { id, answer }) => {
+                        self.members.retain(|member| member.id != id);
+                        self.is_dirty = true;
+                        let _ = answer.send(self.members.is_empty());
+                    }
+                    Some(Command::Checkpoint { answer }) => asked.push(answer),
+                    Some(Command::Operators { id, answer }) => {
+                        let operators = self.members.iter().find(|member| member.id == id).map(Member::operators);
+                        let _ = answer.send(operators.unwrap_or_default());
+                    }
+                    Some(Command::Release { answer }) => {
+                        if let Some(task) = writing.take() {
+                            let (store, epoch, outcome) = task.await.expect("writing a checkpoint does not panic");
+                            self.store = Some(store);
+                            if outcome.is_ok() {
+                                self.durable(epoch);
+                            }
+                        }
+                        let _ = answer.send(Box::new(self));
+                        return;
+                    }
+                },
+                () = feed.sealed(), if self.failure.is_none() => {
+                    let sealed = feed.take();
+                    if let Err(error) = self.step(sealed).await {
+                        self.fail(&error);
+                    }
+                }
+                _ = tick.tick() => is_time = true,
+            }
+            let is_due = !asked.is_empty() || (self.is_dirty && is_time);
+            if writing.is_none() && is_due && self.failure.is_none() {
+                is_time = false;
+                answered.append(&mut asked);
+                writing = self.checkpoint();
+            } else if self.failure.is_some() {
+                for answer in asked.drain(..) {
+                    let reason = self.failure.clone().unwrap_or_default();
+                    let name = self.id.to_string();
+                    let _ = answer.send(Err(Error::NotRunning { kind: "dataflow", name, reason }));
+                }
+            }
+        }
+    }
+
+    /// Takes what has been sealed as one step.
+    pub async fn step(&mut self, sealed: Sealed) -> Result<(), Error> {
+        let from = self.frontier;
+        let context = StepContext {
+            epoch: sealed.epoch,
+            watermarks_before: self.watermarks.clone(),
+            watermarks: {
+                let mut watermarks = self.watermarks.clone();
+                for (source, watermark) in &sealed.watermarks {
+                    let known = watermarks.entry(*source).or_insert(*watermark);
+                    *known = (*known).max(*watermark);
+                }
+                watermarks
+            },
+        };
+        let mut changes = sealed.changes;
+        let is_something = !changes.is_empty() || !sealed.offsets.is_empty() || !sealed.watermarks.is_empty();
+        for member in &mut self.members {
+            if let Some(outbox) = &member.outbox {
+                outbox.space().await;
+            }
+            let result = member.step(&context, &changes).await.map_err(|error| named(member, error))?;
+            member.send(from, sealed.epoch, &result.changes)?;
+            report_late(&self.dead_letters, member, sealed.epoch, result.late);
+            changes.insert(member.id, result.changes);
+        }
+        for member in &self.members {
+            let output = changes.get(&member.id).map(Vec::as_slice).unwrap_or_default();
+            member.publish(sealed.epoch, output, sealed.arrived)?;
+        }
+        self.frontier = sealed.epoch;
+        self.watermarks = context.watermarks;
+        self.offsets.extend(sealed.offsets);
+        self.is_dirty |= is_something;
+        Ok(())
+    }
+
+    /// Reads a part of a source for all members, or for one that is being filled.
+    async fn catch_up(&mut self, catch_up: &CatchUp, only: Option<&mut Member>) -> Result<(), Error> {
+        let id = catch_up.source.spec.id;
+        let mut reader = RangeReader::new(catch_up.source.clone(), &catch_up.from, &catch_up.to).await?;
+        let mut only = only;
+        let mut pending: Vec<RecordBatch> = Vec::new();
+        let mut n_pending = 0;
+        loop {
+            let batch = reader.next().await?;
+            let is_end = batch.is_none();
+            n_pending += batch.as_ref().map_or(0, RecordBatch::num_rows);
+            pending.extend(batch);
+            if (is_end && n_pending > 0) || n_pending >= FILL_ROWS {
+                n_pending = 0;
+                let changes = BTreeMap::from([(id, std::mem::take(&mut pending))]);
+                self.fill_step(changes, &mut only).await?;
+            }
+            if is_end {
+                break;
+            }
+        }
+        self.offsets.insert(id, Arc::new(catch_up.to.clone()));
+        let watermark = self.watermarks.get(&id).copied().max(reader.watermark);
+        if let Some(watermark) = watermark {
+            self.watermarks.insert(id, watermark);
+        }
+        Ok(())
+    }
+
+    /// A step of a fill: time does not pass, and windows do not close, before everything is in.
+    async fn fill_step(
+        &mut self,
+        changes: BTreeMap<RelationId, Vec<RecordBatch>>,
+        only: &mut Option<&mut Member>,
+    ) -> Result<(), Error> {
+        let context = StepContext {
+            epoch: self.frontier,
+            watermarks_before: self.watermarks.clone(),
+            watermarks: self.watermarks.clone(),
+        };
+        match only {
+            Some(member) => {
+                let result = member.step(&context, &changes).await.map_err(|error| named(member, error))?;
+                member.send(self.frontier, self.frontier, &result.changes)?;
+                Ok(())
+            }
+            None => self.step(Sealed { epoch: self.frontier, changes, ..Sealed::default() }).await,
+        }
+    }
+
+    /// Takes a member in, filled with what there is of its inputs.
+    async fn attach(
+        &mut self,
+        mut member: Member,
+        tables: BTreeMap<RelationId, Vec<RecordBatch>>,
+        sources: Vec<CatchUp>,
+    ) -> Result<(), Error> {
+        for catch_up in &sources {
+            self.catch_up(catch_up, Some(&mut member)).await?;
+        }
+        let mut contents = tables;
+        for upstream in &self.members {
+            if member.inputs.contains(&upstream.id) {
+                contents.insert(upstream.id, upstream.contents()?);
+            }
+        }
+        for (id, batches) in contents {
+            for chunk in chunks(batches) {
+                let mut only = Some(&mut member);
+                self.fill_step(BTreeMap::from([(id, chunk)]), &mut only).await?;
+            }
+        }
+        // A member without any input rows has a result too, and the windows that are complete close now.
+        let mut only = Some(&mut member);
+        self.fill_step(BTreeMap::new(), &mut only).await?;
+        member.publish(self.frontier, &[], None)?;
+        if let Some(outbox) = &mut member.outbox {
+            outbox.start();
+        }
+        self.members.push(member);
+        self.is_dirty = true;
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Option<JoinHandle<Written>> {
+        let mut store = self.store.take()?;
+        self.is_dirty = false;
+        let checkpoint = self.capture();
+        let epoch = self.frontier;
+        Some(tokio::spawn(async move {
+            let outcome = store.write(&checkpoint).await;
+            (store, epoch, outcome.map(drop).map_err(Error::from))
+        }))
+    }
+
+    /// What belongs into a checkpoint now.
+    fn capture(&self) -> Checkpoint {
+        let mut checkpoint = Checkpoint::default();
+        let members: Vec<_> = self.members.iter().map(|member| member.capture(&mut checkpoint)).collect();
+        checkpoint.meta = json!({
+            "dataflow": self.id,
+            "epoch": self.frontier,
+            "offsets": self.offsets.iter().map(|(id, offsets)| (id.to_string(), offsets.as_ref().clone())).collect::<BTreeMap<_, _>>(),
+            "watermarks": self.watermarks.iter().map(|(id, watermark)| (id.to_string(), *watermark)).collect::<BTreeMap<_, _>>(),
+            "members": members,
+        });
+        checkpoint
+    }
+
+    /// Writes a checkpoint and waits for it.
+    pub async fn checkpoint_now(&mut self) -> Result<(), Error> {
+        let Some(task) = self.checkpoint() else { return Ok(()) };
+        let (store, epoch, outcome) = task.await.expect("writing a checkpoint does not panic");
+        self.store = Some(store);
+        outcome?;
+        self.durable(epoch);
+        Ok(())
+    }
+
+    fn durable(&self, epoch: Epoch) {
+        self.checkpointed.store(epoch.0, Ordering::Release);
+        for member in &self.members {
+            if let Some(outbox) = &member.outbox {
+                outbox.durable(epoch);
+            }
+        }
+    }
+
+    /// Stops stepping; what has been published stays readable.
+    fn fail(&mut self, error: &Error) {
+        tracing::error!(dataflow = self.id, %error, "a dataflow has failed");
+        for member in &self.members {
+            *member.handle.failure.write().expect("nobody panics while holding it") = Some(error.to_string());
+        }
+        self.failure = Some(error.to_string());
+        // Nothing may wait for a dataflow that takes nothing.
+        self.feed.set_relations(BTreeSet::new());
+    }
+}
+
+fn named(member: &Member, error: Error) -> Error {
+    let name = &member.handle.name;
+    match error {
+        Error::Execution(source) => Error::Execution(source.context(format!("in \"{name}\""))),
+        other => other,
+    }
+}
+
+fn report_late(
+    dead_letters: &mpsc::UnboundedSender<Vec<DeadLetter>>,
+    member: &Member,
+    epoch: Epoch,
+    late: Vec<LateRows>,
+) {
+    let mut letters = Vec::new();
+    for late in late {
+        let options = arrow::util::display::FormatOptions::default().with_null("null");
+        let columns: Vec<_> = late
+            .rows
+            .columns()
+            .iter()
+            .filter_map(|column| arrow::util::display::ArrayFormatter::try_new(column.as_ref(), &options).ok())
+            .collect();
+        for row in 0..late.rows.num_rows() {
+            let values: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
+            letters.push(DeadLetter {
+                object: member.handle.name.clone(),
+                stage: "late",
+                split: String::new(),
+                offset: format!("{epoch}/{}", letters.len()),
+                raw: values.join(",").into_bytes(),
+                sqlstate: SqlState::DATA_EXCEPTION,
+                reason: late.reason.clone(),
+            });
+        }
+    }
+    if !letters.is_empty() {
+        // Nobody listens any more while the server shuts down.
+        let _ = dead_letters.send(letters);
+    }
+}
+
+fn chunks(batches: Vec<RecordBatch>) -> Vec<Vec<RecordBatch>> {
+    let mut chunks = vec![Vec::new()];
+    let mut n_rows = 0;
+    for batch in batches {
+        if n_rows >= FILL_ROWS {
+            chunks.push(Vec::new());
+            n_rows = 0;
+        }
+        n_rows += batch.num_rows();
+        chunks.last_mut().expect("never empty").push(batch);
+    }
+    chunks
+}

@@ -1,0 +1,267 @@
+//! The clock: what has come in becomes the next epoch.
+//!
+//! One task makes epochs. It waits until rows have waited `epoch_interval`, or there are many, or a
+//! statement writes; then everything that is there becomes one epoch: statements' writes are decided in
+//! order and made durable in the log, sources hand over what they have read, and every dataflow gets its
+//! share. Whoever holds the clock's lock sees everything at one epoch, which is how a new dataflow finds
+//! its place.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use tidemill_core::source::Offsets;
+use tidemill_core::{Delta, Epoch};
+use tidemill_plan::RelationId;
+use tidemill_storage::{Log, LogRecord};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
+
+use crate::Error;
+use crate::feed::{Feed, Sealed};
+use crate::ipc::encode_batch;
+use crate::metrics::Counter;
+use crate::source::{DeadLetter, SourceRuntime};
+use crate::table::{Table, TableWrite, Written};
+
+/// This many rows are sealed without waiting.
+const EPOCH_ROWS: usize = 64 * 1024;
+/// How many writes share an epoch, and so a sync of the log, at most.
+const EPOCH_WRITES: usize = 1024;
+
+/// A write that waits for its epoch.
+pub(crate) struct WriteRequest {
+    pub table: RelationId,
+    pub write: TableWrite,
+    pub answer: oneshot::Sender<Result<Written, Error>>,
+}
+
+/// What the clock's lock guards.
+pub(crate) struct Clock {
+    pub epoch: Epoch,
+    pub feeds: HashMap<u64, Arc<Feed>>,
+    pub sources: BTreeMap<RelationId, Arc<SourceRuntime>>,
+    /// Where each source stood at `epoch`.
+    pub offsets: BTreeMap<RelationId, Arc<Offsets>>,
+    pub watermarks: BTreeMap<RelationId, i64>,
+    pub tables: BTreeMap<RelationId, Table>,
+    /// The table that dead letters go to.
+    pub dead_letters: Option<RelationId>,
+    pub log: Log,
+}
+
+/// The clock and what drives it.
+pub(crate) struct Sealer {
+    pub clock: Arc<Mutex<Clock>>,
+    pub writes: mpsc::Sender<WriteRequest>,
+    /// Rows have come in, or a dataflow has room again.
+    pub arrived: Arc<Notify>,
+    pub sealed: watch::Sender<Epoch>,
+    pub epochs: Counter,
+    pub n_dead_letters: Counter,
+    epoch_interval: Duration,
+}
+
+impl Sealer {
+    pub fn new(
+        clock: Clock,
+        arrived: Arc<Notify>,
+        epoch_interval: Duration,
+    ) -> (Arc<Sealer>, mpsc::Receiver<WriteRequest>) {
+        let (writes, requests) = mpsc::channel(EPOCH_WRITES);
+        let sealer = Sealer {
+            sealed: watch::Sender::new(clock.epoch),
+            clock: Arc::new(Mutex::new(clock)),
+            writes,
+            arrived,
+            epochs: Counter::default(),
+            n_dead_letters: Counter::default(),
+            epoch_interval,
+        };
+        (Arc::new(sealer), requests)
+    }
+
+    /// Seals epochs for ever.
+    pub async fn run(self: Arc<Sealer>, mut requests: mpsc::Receiver<WriteRequest>) {
+        loop {
+            let mut writes = Vec::new();
+            let due = self.due().await;
+            let wait = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => writes.push(request),
+                    None => return,
+                },
+                () = wait => (),
+                () = self.arrived.notified() => {
+                    // Something came in: when it is due is another question.
+                    if self.due().await.is_none_or(|due| due > Instant::now()) {
+                        continue;
+                    }
+                }
+            }
+            while writes.len() < EPOCH_WRITES
+                && let Ok(request) = requests.try_recv()
+            {
+                writes.push(request);
+            }
+            let mut clock = self.clock.lock().await;
+            self.seal(&mut clock, writes).await;
+        }
+    }
+
+    /// When the oldest waiting rows are to be sealed.
+    async fn due(&self) -> Option<Instant> {
+        let clock = self.clock.lock().await;
+        let due = |source: &Arc<SourceRuntime>| {
+            let (n_rows, arrived) = source.waiting()?;
+            if clock.feeds.values().any(|feed| feed.is_full_for(source.spec.id)) {
+                return None;
+            }
+            Some(if n_rows >= EPOCH_ROWS { Instant::now() } else { arrived + self.epoch_interval })
+        };
+        clock.sources.values().filter_map(due).min()
+    }
+
+    /// Makes everything that is there the next epoch.
+    pub async fn seal(&self, clock: &mut Clock, writes: Vec<WriteRequest>) -> Epoch {
+        let mut sealed = Sealed { epoch: clock.epoch.next(), ..Sealed::default() };
+        let mut dead_letters = Vec::new();
+        for (id, source) in &clock.sources {
+            if clock.feeds.values().any(|feed| feed.is_full_for(*id)) {
+                continue;
+            }
+            let Some(taken) = source.take() else { continue };
+            if !taken.batches.is_empty() {
+                sealed.changes.insert(*id, taken.batches);
+            }
+            sealed.offsets.insert(*id, taken.offsets);
+            if let Some(watermark) = taken.watermark {
+                sealed.watermarks.insert(*id, watermark);
+            }
+            dead_letters.extend(taken.dead_letters);
+            sealed.arrived = match (sealed.arrived, taken.arrived) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        if !writes.is_empty() {
+            sealed.arrived.get_or_insert_with(Instant::now);
+        }
+        let writes = self.with_dead_letters(clock, writes, dead_letters);
+        let answers = self.write(clock, writes, &mut sealed).await;
+
+        clock.epoch = sealed.epoch;
+        clock.offsets.extend(sealed.offsets.iter().map(|(id, offsets)| (*id, offsets.clone())));
+        clock.watermarks.extend(sealed.watermarks.iter().map(|(id, watermark)| (*id, *watermark)));
+        for (id, table) in &mut clock.tables {
+            let changes = sealed.changes.get(id).map(Vec::as_slice).unwrap_or_default();
+            if let Err(error) = table.publish(sealed.epoch, changes) {
+                tracing::error!(table = table.spec.name, %error, "a table's change cannot be shown");
+            }
+        }
+        for feed in clock.feeds.values() {
+            feed.push(&sealed);
+        }
+        self.epochs.add(1);
+        self.sealed.send_replace(sealed.epoch);
+        for (answer, outcome) in answers {
+            // The statement may have been cancelled while it waited.
+            let _ = answer.send(outcome);
+        }
+        sealed.epoch
+    }
+
+    fn with_dead_letters(
+        &self,
+        clock: &Clock,
+        mut writes: Vec<WriteRequest>,
+        dead_letters: Vec<DeadLetter>,
+    ) -> Vec<WriteRequest> {
+        if let (Some(table), false) = (clock.dead_letters, dead_letters.is_empty()) {
+            self.n_dead_letters.add(dead_letters.len());
+            let write = crate::dead_letters::write(&dead_letters);
+            let (answer, _) = oneshot::channel();
+            writes.push(WriteRequest { table, write, answer });
+        }
+        writes
+    }
+
+    /// Decides the writes in order, logs them, applies them.
+    async fn write(
+        &self,
+        clock: &mut Clock,
+        writes: Vec<WriteRequest>,
+        sealed: &mut Sealed,
+    ) -> Vec<(oneshot::Sender<Result<Written, Error>>, Result<Written, Error>)> {
+        let mut answers = Vec::new();
+        let mut undo = BTreeMap::new();
+        let mut records = Vec::new();
+        let mut changes: BTreeMap<RelationId, Vec<RecordBatch>> = BTreeMap::new();
+        for request in writes {
+            let Some(table) = clock.tables.get(&request.table) else {
+                let name = request.table.to_string();
+                let error = Error::NotRunning { kind: "table", name, reason: "it has been dropped".into() };
+                answers.push((request.answer, Err(error)));
+                continue;
+            };
+            let outcome = table.resolve(&request.write).and_then(|delta| {
+                undo.entry(request.table).or_insert_with(|| table.view.parts());
+                table.view.add(0, delta.batch())?;
+                Ok(delta)
+            });
+            match outcome {
+                Ok(delta) => {
+                    if !delta.is_empty() {
+                        records.push(LogRecord {
+                            epoch: sealed.epoch,
+                            relation: request.table.0,
+                            payload: encode_batch(delta.batch()),
+                        });
+                        changes.entry(request.table).or_default().push(delta.batch().clone());
+                    }
+                    let written = Written { epoch: sealed.epoch, inserted: insertions(&delta) };
+                    answers.push((request.answer, Ok(written)));
+                }
+                Err(error) => answers.push((request.answer, Err(error))),
+            }
+        }
+        if let Err(error) = clock.log.append(&records).await {
+            tracing::error!(%error, "the table log cannot be written");
+            for (id, parts) in undo {
+                clock.tables[&id].view.reset(parts);
+            }
+            let reason = error.to_string();
+            for (_, outcome) in &mut answers {
+                if outcome.is_ok() {
+                    *outcome = Err(Error::NotRunning { kind: "log", name: "tables".into(), reason: reason.clone() });
+                }
+            }
+            return answers;
+        }
+        sealed.changes.extend(changes);
+        answers
+    }
+
+    /// Waits until the epoch after everything that has come in so far has been sealed.
+    pub async fn seal_now(&self) -> Epoch {
+        let mut clock = self.clock.lock().await;
+        self.seal(&mut clock, Vec::new()).await
+    }
+}
+
+/// The rows of positive weight, without weights.
+fn insertions(delta: &Delta) -> RecordBatch {
+    let keep = delta.weights().iter().map(|weight| Some(weight.is_some_and(|weight| weight > 0))).collect();
+    arrow::compute::filter_record_batch(&delta.rows(), &keep).expect("one flag per row")
+}
+
+/// Relations of a set that some feed reads.
+pub(crate) fn is_read(clock: &Clock, relation: RelationId) -> bool {
+    clock.feeds.values().any(|feed| feed.reads(relation))
+}

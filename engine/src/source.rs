@@ -1,0 +1,553 @@
+//! Sources: from what a connector read to the deltas of an epoch.
+//!
+//! A source is read once, whoever uses it: one task per split reads, decodes, computes the generated
+//! columns and puts the rows where the sealer finds them. Who needs rows from before (a pipeline that is
+//! created or was checkpointed earlier than others) reads them by itself with a [`RangeReader`], from
+//! its own offsets up to where the shared readers stand.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use datafusion::physical_expr::PhysicalExpr;
+use tidemill_core::source::{BadRecord, Changes, ConnectorError, Offset, Offsets, Source, SourceBatch, Split, SplitId, SplitReader};
+use tidemill_core::{Diagnostic, SqlState, delta_schema};
+use tidemill_plan::{InputKind, RelationId, SEQUENCE};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::Error;
+use crate::metrics::Counter;
+use crate::status::State;
+
+/// With more rows than this waiting to be sealed, the readers of a source wait.
+const PENDING_ROWS_MAX: usize = 256 * 1024;
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(1);
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Bounded sources, that is files, are read this many splits at a time.
+const BOUNDED_SPLITS: usize = 4;
+
+/// Where a column of a source comes from.
+#[derive(Debug, Clone)]
+pub enum SourceColumn {
+    /// The connector's column of this position.
+    Read(usize),
+    /// An expression over the connector's columns.
+    Generated(Arc<dyn PhysicalExpr>),
+}
+
+/// What CREATE SOURCE says.
+#[derive(Debug, Clone)]
+pub struct SourceSpec {
+    pub id: RelationId,
+    pub name: String,
+    pub source: Arc<dyn Source>,
+    /// All columns, generated ones included.
+    pub schema: SchemaRef,
+    pub columns: Vec<SourceColumn>,
+    /// Over the columns of `schema`.
+    pub watermark: Option<Arc<dyn PhysicalExpr>>,
+    pub kind: InputKind,
+}
+
+/// A record or row that did not make it, and where it was met.
+#[derive(Debug, Clone)]
+pub(crate) struct DeadLetter {
+    pub object: String,
+    pub stage: &'static str,
+    pub split: String,
+    pub offset: String,
+    pub raw: Vec<u8>,
+    pub sqlstate: SqlState,
+    pub reason: String,
+}
+
+/// A source and, while something reads it, its readers.
+#[derive(Debug)]
+pub(crate) struct SourceRuntime {
+    pub spec: SourceSpec,
+    delta_schema: SchemaRef,
+    pending: Mutex<Pending>,
+    space: Notify,
+    /// Shared with the sealer: there is something to seal.
+    arrived: Arc<Notify>,
+    pub state: RwLock<State>,
+    pub last_error: RwLock<Option<String>>,
+    pub rows: Counter,
+    pub bytes: Counter,
+    pub bad_records: Counter,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What has been read and not sealed.
+#[derive(Debug, Default)]
+struct Pending {
+    batches: Vec<RecordBatch>,
+    n_rows: usize,
+    /// Of all splits, behind what is pending.
+    offsets: Offsets,
+    watermarks: BTreeMap<SplitId, i64>,
+    open: HashSet<SplitId>,
+    finished: HashSet<SplitId>,
+    is_finished: bool,
+    dead_letters: Vec<DeadLetter>,
+    sequence: i64,
+    arrived: Option<Instant>,
+    has_news: bool,
+}
+
+/// What the sealer takes.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub batches: Vec<RecordBatch>,
+    pub offsets: Arc<Offsets>,
+    pub watermark: Option<i64>,
+    pub dead_letters: Vec<DeadLetter>,
+    pub arrived: Option<Instant>,
+}
+
+/// A batch with generated columns and weights.
+struct Prepared {
+    /// In the delta's schema; of an upsert source without its sequence.
+    columns: Vec<ArrayRef>,
+    n_rows: usize,
+    watermark: Option<i64>,
+    bad: Vec<BadRecord>,
+}
+
+impl SourceRuntime {
+    pub fn new(spec: SourceSpec, arrived: Arc<Notify>) -> SourceRuntime {
+        let mut schema = spec.schema.as_ref().clone();
+        if spec.kind == InputKind::Upsert {
+            let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+            fields.push(Arc::new(Field::new(SEQUENCE, DataType::Int64, false)));
+            schema = Schema::new(fields);
+        }
+        SourceRuntime {
+            delta_schema: delta_schema(&schema),
+            spec,
+            pending: Mutex::default(),
+            space: Notify::new(),
+            arrived,
+            state: RwLock::new(State::Idle),
+            last_error: RwLock::default(),
+            rows: Counter::default(),
+            bytes: Counter::default(),
+            bad_records: Counter::default(),
+            tasks: Mutex::default(),
+        }
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
+        self.pending.lock().expect("nobody panics while holding it")
+    }
+
+    pub fn is_running(&self) -> bool {
+        !self.tasks.lock().expect("nobody panics while holding it").is_empty()
+    }
+
+    /// Where the shared readers stand, not counting what is pending.
+    pub fn offsets(&self) -> Offsets {
+        self.pending().offsets.clone()
+    }
+
+    pub fn finished_splits(&self) -> HashSet<SplitId> {
+        self.pending().finished.clone()
+    }
+
+    /// Starts to read at `offsets`; splits that are not in them begin where the connector says.
+    pub fn start(self: &Arc<Self>, offsets: Offsets, watermark: Option<i64>) {
+        let mut tasks = self.tasks.lock().expect("nobody panics while holding it");
+        if !tasks.is_empty() {
+            return;
+        }
+        {
+            let mut pending = self.pending();
+            *pending = Pending { offsets, sequence: pending.sequence, ..Pending::default() };
+            if let Some(watermark) = watermark {
+                pending.watermarks.insert(SplitId::from(""), watermark);
+            }
+        }
+        *self.state.write().expect("nobody panics while holding it") = State::Running;
+        tasks.push(tokio::spawn(supervise(self.clone())));
+    }
+
+    /// Stops reading.
+    pub fn stop(&self) {
+        for task in self.tasks.lock().expect("nobody panics while holding it").drain(..) {
+            task.abort();
+        }
+        let mut state = self.state.write().expect("nobody panics while holding it");
+        if *state == State::Running {
+            *state = State::Idle;
+        }
+    }
+
+    /// How many rows wait, and since when.
+    pub fn waiting(&self) -> Option<(usize, Instant)> {
+        let pending = self.pending();
+        pending.has_news.then(|| (pending.n_rows, pending.arrived.unwrap_or_else(Instant::now)))
+    }
+
+    /// Takes all that waits.
+    pub fn take(&self) -> Option<Taken> {
+        let mut pending = self.pending();
+        if !pending.has_news {
+            return None;
+        }
+        pending.has_news = false;
+        pending.n_rows = 0;
+        let taken = Taken {
+            batches: std::mem::take(&mut pending.batches),
+            offsets: Arc::new(pending.offsets.clone()),
+            watermark: pending.watermark(),
+            dead_letters: std::mem::take(&mut pending.dead_letters),
+            arrived: pending.arrived.take(),
+        };
+        drop(pending);
+        self.space.notify_waiters();
+        Some(taken)
+    }
+
+    /// The current watermark.
+    pub fn watermark(&self) -> Option<i64> {
+        self.pending().watermark()
+    }
+
+    /// Waits while too much is pending.
+    async fn space(&self) {
+        loop {
+            let space = self.space.notified();
+            tokio::pin!(space);
+            space.as_mut().enable();
+            if self.pending().n_rows < PENDING_ROWS_MAX {
+                return;
+            }
+            space.await;
+        }
+    }
+
+    fn push(&self, split: &SplitId, batch: SourceBatch) -> Result<(), Error> {
+        let next = batch.next.clone();
+        let n_bytes = batch.n_bytes;
+        let prepared = self.prepare(batch)?;
+        self.rows.add(prepared.n_rows);
+        self.bytes.add(n_bytes);
+        self.bad_records.add(prepared.bad.len());
+        let mut pending = self.pending();
+        pending.offsets.insert(split.clone(), next);
+        if let Some(watermark) = prepared.watermark {
+            let known = pending.watermarks.entry(split.clone()).or_insert(watermark);
+            *known = watermark.max(*known);
+        }
+        let dead_letters = prepared.bad.into_iter().map(|bad| self.dead_letter(split, bad));
+        pending.dead_letters.extend(dead_letters);
+        if prepared.n_rows > 0 {
+            let batch = self.batch(prepared.columns, &mut pending.sequence)?;
+            pending.n_rows += batch.num_rows();
+            pending.batches.push(batch);
+        }
+        pending.has_news = true;
+        pending.arrived.get_or_insert_with(Instant::now);
+        drop(pending);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    fn dead_letter(&self, split: &SplitId, bad: BadRecord) -> DeadLetter {
+        DeadLetter {
+            object: self.spec.name.clone(),
+            stage: "decode",
+            split: split.to_string(),
+            offset: bad.offset.to_string(),
+            raw: bad.raw,
+            sqlstate: bad.sqlstate,
+            reason: bad.reason,
+        }
+    }
+
+    /// Puts the columns into the delta's schema.
+    fn batch(&self, mut columns: Vec<ArrayRef>, sequence: &mut i64) -> Result<RecordBatch, Error> {
+        if self.spec.kind == InputKind::Upsert {
+            let n_rows = columns[0].len() as i64;
+            let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(*sequence..*sequence + n_rows));
+            *sequence += n_rows;
+            columns.insert(columns.len() - 1, numbers);
+        }
+        Ok(RecordBatch::try_new(self.delta_schema.clone(), columns)?)
+    }
+
+    /// Adds generated columns and weights. Rows whose generated columns cannot be computed become
+    /// bad records.
+    fn prepare(&self, batch: SourceBatch) -> Result<Prepared, Error> {
+        let SourceBatch { changes, next, mut bad, .. } = batch;
+        let (rows, weights): (RecordBatch, ArrayRef) = match changes {
+            Changes::Append(rows) => {
+                let weights = Arc::new(Int64Array::from_value(1, rows.num_rows()));
+                (rows, weights)
+            }
+            Changes::Delta(delta) => (delta.rows(), Arc::new(delta.weights().clone())),
+            Changes::Upsert { rows, deleted } => {
+                let weight = |deleted: Option<bool>| if deleted == Some(true) { -1 } else { 1 };
+                let weights = Int64Array::from_iter_values(deleted.iter().map(weight));
+                (rows, Arc::new(weights))
+            }
+        };
+        let (columns, weights) = match self.evaluate(&rows) {
+            Ok(columns) => (columns, weights),
+            Err(_) => {
+                // Some row is at fault: find out which, one by one.
+                let mut good: Vec<u32> = Vec::new();
+                for row in 0..rows.num_rows() {
+                    match self.evaluate(&rows.slice(row, 1)) {
+                        Ok(_) => good.push(row as u32),
+                        Err(error) => bad.push(BadRecord {
+                            offset: next.clone(),
+                            raw: shown(&rows, row).into_bytes(),
+                            sqlstate: error.sqlstate(),
+                            reason: format!("a generated column cannot be computed: {error}"),
+                        }),
+                    }
+                }
+                let good = arrow::array::UInt32Array::from(good);
+                let rows = arrow::compute::take_record_batch(&rows, &good)?;
+                (self.evaluate(&rows)?, arrow::compute::take(&weights, &good, None)?)
+            }
+        };
+        let n_rows = weights.len();
+        let watermark = match &self.spec.watermark {
+            Some(expr) if n_rows > 0 => {
+                let batch = RecordBatch::try_new(self.spec.schema.clone(), columns.clone())?;
+                let times = expr.evaluate(&batch)?.into_array(n_rows)?;
+                let micros = cast(&times, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+                let micros = cast(&micros, &DataType::Int64)?;
+                arrow::compute::max(micros.as_primitive::<Int64Type>())
+            }
+            _ => None,
+        };
+        let mut columns = columns;
+        columns.push(weights);
+        Ok(Prepared { columns, n_rows, watermark, bad })
+    }
+
+    fn evaluate(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>, Error> {
+        let column = |column: &SourceColumn| -> Result<ArrayRef, Error> {
+            match column {
+                SourceColumn::Read(idx) => Ok(rows.column(*idx).clone()),
+                SourceColumn::Generated(expr) => Ok(expr.evaluate(rows)?.into_array(rows.num_rows())?),
+            }
+        };
+        self.spec.columns.iter().map(column).collect()
+    }
+}
+
+impl Pending {
+    /// The smallest watermark of all splits that may still give rows.
+    fn watermark(&self) -> Option<i64> {
+        if self.is_finished {
+            return Some(i64::MAX);
+        }
+        // What the source had reached before this process started.
+        let known = self.watermarks.get(&SplitId::from("")).copied();
+        let of_split = |split: &SplitId| self.watermarks.get(split).copied();
+        let now = self
+            .open
+            .iter()
+            .map(of_split)
+            .collect::<Option<Vec<i64>>>()
+            .and_then(|watermarks| watermarks.into_iter().min());
+        known.max(now)
+    }
+}
+
+fn shown(rows: &RecordBatch, row: usize) -> String {
+    let options = arrow::util::display::FormatOptions::default().with_null("null");
+    let value = |column: &ArrayRef| {
+        arrow::util::display::ArrayFormatter::try_new(column.as_ref(), &options)
+            .map(|column| column.value(row).to_string())
+            .unwrap_or_default()
+    };
+    rows.columns().iter().map(value).collect::<Vec<_>>().join(",")
+}
+
+/// Finds splits, and starts a reader for each.
+async fn supervise(source: Arc<SourceRuntime>) {
+    let mut readers = tokio::task::JoinSet::new();
+    let is_bounded = source.spec.source.is_bounded();
+    let permits = Arc::new(tokio::sync::Semaphore::new(if is_bounded { BOUNDED_SPLITS } else { usize::MAX >> 4 }));
+    let mut backoff = BACKOFF_FIRST;
+    loop {
+        match source.spec.source.splits().await {
+            Ok(splits) => {
+                backoff = BACKOFF_FIRST;
+                for (split, from) in source.open_splits(splits) {
+                    readers.spawn(read_split(source.clone(), split, from, permits.clone()));
+                }
+                if is_bounded {
+                    while readers.join_next().await.is_some() {}
+                    source.finish();
+                    return;
+                }
+            }
+            Err(error) => {
+                if !source.report(&error) {
+                    return;
+                }
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+                continue;
+            }
+        }
+        tokio::time::sleep(DISCOVERY_INTERVAL).await;
+        while readers.try_join_next().is_some() {}
+    }
+}
+
+impl SourceRuntime {
+    /// The splits among `splits` that are new, and where to begin with them.
+    fn open_splits(&self, splits: Vec<Split>) -> Vec<(SplitId, Offset)> {
+        let mut pending = self.pending();
+        let mut opened = Vec::new();
+        for split in splits {
+            if pending.open.contains(&split.id) || pending.finished.contains(&split.id) {
+                continue;
+            }
+            pending.open.insert(split.id.clone());
+            let from = pending.offsets.entry(split.id.clone()).or_insert(split.start).clone();
+            opened.push((split.id, from));
+        }
+        opened
+    }
+
+    /// All splits of a bounded source have been read, or have failed.
+    fn finish(&self) {
+        let mut state = self.state.write().expect("nobody panics while holding it");
+        if *state != State::Running {
+            return;
+        }
+        *state = State::Finished;
+        let mut pending = self.pending();
+        pending.is_finished = true;
+        pending.has_news = true;
+        drop(pending);
+        self.arrived.notify_one();
+    }
+
+    /// Notes an error; says whether trying again may help.
+    fn report(&self, error: &ConnectorError) -> bool {
+        tracing::warn!(source = self.spec.name, %error, "a source cannot be read");
+        *self.last_error.write().expect("nobody panics while holding it") = Some(error.to_string());
+        if !error.transient {
+            *self.state.write().expect("nobody panics while holding it") = State::Failed(error.to_string());
+        }
+        error.transient
+    }
+}
+
+async fn read_split(
+    source: Arc<SourceRuntime>,
+    split: SplitId,
+    from: Offset,
+    permits: Arc<tokio::sync::Semaphore>,
+) {
+    let _permit = permits.acquire().await;
+    let mut next = from;
+    let mut backoff = BACKOFF_FIRST;
+    loop {
+        match read_on(&source, &split, &mut next, &mut backoff).await {
+            Ok(()) => {
+                let mut pending = source.pending();
+                pending.open.remove(&split);
+                pending.finished.insert(split);
+                pending.has_news = true;
+                drop(pending);
+                source.arrived.notify_one();
+                return;
+            }
+            Err(error) => {
+                if !source.report(&error) {
+                    return;
+                }
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+/// Reads a split to its end, if it has one.
+async fn read_on(
+    source: &Arc<SourceRuntime>,
+    split: &SplitId,
+    next: &mut Offset,
+    backoff: &mut Duration,
+) -> Result<(), ConnectorError> {
+    let mut reader = source.spec.source.open(split, next).await?;
+    loop {
+        source.space().await;
+        let Some(batch) = reader.next(None).await? else { return Ok(()) };
+        *next = batch.next.clone();
+        *backoff = BACKOFF_FIRST;
+        source.push(split, batch).map_err(|error| ConnectorError::fatal(error.sqlstate(), error.to_string()))?;
+        // Decoding is work: let others have the thread between two batches.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Reads what lies between two positions of a source, split by split.
+///
+/// A split that is not in `from` is read from where the connector says it starts. Bad records are passed
+/// over: the shared readers have reported them.
+pub(crate) struct RangeReader {
+    source: Arc<SourceRuntime>,
+    /// Splits still to be read: where from and where to.
+    ranges: Vec<(SplitId, Offset, Offset)>,
+    current: Option<(Box<dyn SplitReader>, Offset)>,
+    sequence: i64,
+    pub watermark: Option<i64>,
+}
+
+impl RangeReader {
+    pub async fn new(source: Arc<SourceRuntime>, from: &Offsets, to: &Offsets) -> Result<RangeReader, Error> {
+        let is_missing = to.keys().any(|split| !from.contains_key(split));
+        let starts: Offsets = match is_missing {
+            true => source.spec.source.splits().await?.into_iter().map(|split| (split.id, split.start)).collect(),
+            false => Offsets::new(),
+        };
+        let range = |(split, end): (&SplitId, &Offset)| {
+            let start = from.get(split).or_else(|| starts.get(split))?;
+            (start != end).then(|| (split.clone(), start.clone(), end.clone()))
+        };
+        let mut ranges: Vec<_> = to.iter().filter_map(range).collect();
+        ranges.reverse();
+        // Below all sequences of the shared readers, which come behind.
+        Ok(RangeReader { source, ranges, current: None, sequence: i64::MIN / 2, watermark: None })
+    }
+
+    /// The next rows, or `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<RecordBatch>, Error> {
+        loop {
+            let Some((reader, end)) = &mut self.current else {
+                let Some((split, start, end)) = self.ranges.pop() else { return Ok(None) };
+                self.current = Some((self.source.spec.source.open(&split, &start).await?, end));
+                continue;
+            };
+            let Some(batch) = reader.next(Some(end)).await? else {
+                self.current = None;
+                continue;
+            };
+            if batch.next == *end {
+                self.current = None;
+            }
+            let prepared = self.source.prepare(batch)?;
+            self.watermark = self.watermark.max(prepared.watermark);
+            if prepared.n_rows > 0 {
+                return Ok(Some(self.source.batch(prepared.columns, &mut self.sequence)?));
+            }
+        }
+    }
+}
