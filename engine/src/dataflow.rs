@@ -32,14 +32,29 @@ const FILL_ROWS: usize = 64 * 1024;
 /// What others ask of a running dataflow.
 pub(crate) enum Command {
     /// Takes a member in, and fills it.
-    Attach { member: Box<Member>, tables: BTreeMap<RelationId, Vec<RecordBatch>>, sources: Vec<CatchUp>, answer: oneshot::Sender<Result<(), Error>> },
+    Attach {
+        member: Box<Member>,
+        tables: BTreeMap<RelationId, Vec<RecordBatch>>,
+        sources: Vec<CatchUp>,
+        answer: oneshot::Sender<Result<(), Error>>,
+    },
     /// Lets a member go.
-    Detach { id: RelationId, answer: oneshot::Sender<bool> },
+    Detach {
+        id: RelationId,
+        answer: oneshot::Sender<bool>,
+    },
     /// Makes a checkpoint now, and says when it is durable.
-    Checkpoint { answer: oneshot::Sender<Result<Epoch, Error>> },
+    Checkpoint {
+        answer: oneshot::Sender<Result<Epoch, Error>>,
+    },
     /// Ends the task and hands everything over.
-    Release { answer: oneshot::Sender<Box<Dataflow>> },
-    Operators { id: RelationId, answer: oneshot::Sender<Vec<OperatorStatus>> },
+    Release {
+        answer: oneshot::Sender<Box<Dataflow>>,
+    },
+    Operators {
+        id: RelationId,
+        answer: oneshot::Sender<Vec<OperatorStatus>>,
+    },
 }
 
 /// A part of a source that a dataflow has to read by itself.
@@ -399,7 +414,9 @@ fn report_late(
             .rows
             .columns()
             .iter()
-            .filter_map(|column| arrow::util::display::ArrayFormatter::try_new(column.as_ref(), &options).ok())
+            .filter_map(|column| {
+                arrow::util::display::ArrayFormatter::try_new(column.as_ref(), &options).ok()
+            })
             .collect();
         for row in 0..late.rows.num_rows() {
             let values: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();

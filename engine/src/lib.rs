@@ -8,8 +8,8 @@ pub mod metrics;
 pub mod operators;
 mod status;
 
-pub mod dead_letters;
 mod dataflow;
+pub mod dead_letters;
 mod exec;
 mod feed;
 mod ipc;

@@ -239,7 +239,8 @@ impl Sealer {
             let reason = error.to_string();
             for (_, outcome) in &mut answers {
                 if outcome.is_ok() {
-                    *outcome = Err(Error::NotRunning { kind: "log", name: "tables".into(), reason: reason.clone() });
+                    *outcome =
+                        Err(Error::NotRunning { kind: "log", name: "tables".into(), reason: reason.clone() });
                 }
             }
             return answers;

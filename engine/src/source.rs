@@ -13,7 +13,9 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use datafusion::physical_expr::PhysicalExpr;
-use tidemill_core::source::{BadRecord, Changes, ConnectorError, Offset, Offsets, Source, SourceBatch, Split, SplitId, SplitReader};
+use tidemill_core::source::{
+    BadRecord, Changes, ConnectorError, Offset, Offsets, Source, SourceBatch, Split, SplitId, SplitReader,
+};
 use tidemill_core::{Diagnostic, SqlState, delta_schema};
 use tidemill_plan::{InputKind, RelationId, SEQUENCE};
 use tokio::sync::Notify;
@@ -378,7 +380,8 @@ fn shown(rows: &RecordBatch, row: usize) -> String {
 async fn supervise(source: Arc<SourceRuntime>) {
     let mut readers = tokio::task::JoinSet::new();
     let is_bounded = source.spec.source.is_bounded();
-    let permits = Arc::new(tokio::sync::Semaphore::new(if is_bounded { BOUNDED_SPLITS } else { usize::MAX >> 4 }));
+    let permits =
+        Arc::new(tokio::sync::Semaphore::new(if is_bounded { BOUNDED_SPLITS } else { usize::MAX >> 4 }));
     let mut backoff = BACKOFF_FIRST;
     loop {
         match source.spec.source.splits().await {
@@ -492,7 +495,9 @@ async fn read_on(
         let Some(batch) = reader.next(None).await? else { return Ok(()) };
         *next = batch.next.clone();
         *backoff = BACKOFF_FIRST;
-        source.push(split, batch).map_err(|error| ConnectorError::fatal(error.sqlstate(), error.to_string()))?;
+        source
+            .push(split, batch)
+            .map_err(|error| ConnectorError::fatal(error.sqlstate(), error.to_string()))?;
         // Decoding is work: let others have the thread between two batches.
         tokio::task::yield_now().await;
     }
@@ -515,7 +520,9 @@ impl RangeReader {
     pub async fn new(source: Arc<SourceRuntime>, from: &Offsets, to: &Offsets) -> Result<RangeReader, Error> {
         let is_missing = to.keys().any(|split| !from.contains_key(split));
         let starts: Offsets = match is_missing {
-            true => source.spec.source.splits().await?.into_iter().map(|split| (split.id, split.start)).collect(),
+            true => {
+                source.spec.source.splits().await?.into_iter().map(|split| (split.id, split.start)).collect()
+            }
             false => Offsets::new(),
         };
         let range = |(split, end): (&SplitId, &Offset)| {

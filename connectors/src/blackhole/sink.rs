@@ -73,20 +73,13 @@ mod tests {
         let declared = Declared::new("blackhole", "id bigint").retracting();
         let ids = Arc::new(Int64Array::from(vec![1, 2]));
         let rows = RecordBatch::try_new(declared.schema.clone(), vec![ids]).unwrap();
-        let batch = SinkBatch {
-            from: Epoch(0),
-            to: Epoch(1),
-            delta: Delta::retractions(&rows),
-        };
+        let batch = SinkBatch { from: Epoch(0), to: Epoch(1), delta: Delta::retractions(&rows) };
         let sink = BlackholeSink::new(&declared.sink()).unwrap();
         let mut writer = sink.open().await.unwrap();
         writer.write(&batch).await.unwrap();
         writer.flush().await.unwrap();
         assert_eq!(sink.n_rows(), 2);
         let error = BlackholeSink::new(&declared.with("path", "x").sink()).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "connector \"blackhole\" has no option \"path\""
-        );
+        assert_eq!(error.to_string(), "connector \"blackhole\" has no option \"path\"");
     }
 }

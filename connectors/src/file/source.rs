@@ -288,15 +288,11 @@ enum Work {
     /// Here. `None` only while it is handed over, or when it was lost with a panic.
     Rest(Option<Box<dyn Cursor>>),
     /// Reading up to `until`, from `from`.
-<<<<<<< HEAD
-    Reading { job: JoinHandle<(Cursors, Result<ReadOut, ConnectorError>)>, from: u64, until: Option<u64> },
-=======
     Reading {
         job: JoinHandle<(Box<dyn Cursor>, Result<ReadOut, ConnectorError>)>,
         from: u64,
         until: Option<u64>,
     },
->>>>>>> connectors
 }
 
 impl Work {

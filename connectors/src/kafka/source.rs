@@ -166,15 +166,7 @@ impl Source for KafkaSource {
         let arrived = Arc::new(Notify::new());
         let announce = arrived.clone();
         consumer.set_nonempty_callback(move || announce.notify_one());
-<<<<<<< HEAD
-        let mut assignment = TopicPartitionList::new();
-        let begin = KafkaOffset::Offset(position);
-        assignment.add_partition_offset(&self.topic.name, partition, begin).map_err(failed)?;
-        consumer.assign(&assignment).map_err(failed)?;
-        Ok(Box::new(KafkaReader {
-=======
         let reader = KafkaReader {
->>>>>>> connectors
             consumer: Some(consumer),
             log,
             arrived,
@@ -335,10 +327,7 @@ impl Messages {
 impl KafkaReader {
     /// Has the consumer begin at the position, with an empty queue.
     fn assign(&self) -> Result<(), ConnectorError> {
-        let consumer = self
-            .consumer
-            .as_ref()
-            .expect("the reader is not being dropped");
+        let consumer = self.consumer.as_ref().expect("the reader is not being dropped");
         let mut assignment = TopicPartitionList::new();
         let begin = KafkaOffset::Offset(self.position);
         let assigned = assignment

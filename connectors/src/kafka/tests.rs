@@ -191,19 +191,12 @@ async fn end_of_before_is_not_the_end() {
     let (_cluster, brokers) = mock();
     let declared = kafka(&brokers, "t", "a text").encode(Encode::Bytes, &[]);
     let split = SplitId::from("0");
-    let mut reader = source(&declared)
-        .open(&split, &Offset::from(0))
-        .await
-        .unwrap();
+    let mut reader = source(&declared).open(&split, &Offset::from(0)).await.unwrap();
     let mut seen = Transcript::default();
     for n in 0..10u64 {
         // Long enough to hear that there is nothing, every other time.
         let patience = Duration::from_millis(if n % 2 == 0 { 120 } else { 1 });
-        assert!(
-            tokio::time::timeout(patience, reader.next(None))
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(patience, reader.next(None)).await.is_err());
         if n % 3 == 0 {
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
@@ -516,25 +509,13 @@ async fn real_broker_rate() {
     println!("wrote {:.0} rows/s", N as f64 / began.elapsed().as_secs_f64());
     let began = std::time::Instant::now();
     let until = Offset::from(N as u64);
-<<<<<<< HEAD
     let mut reader = source(&declared).open(&SplitId::from("0"), &Offset::from(0)).await.unwrap();
-    let mut n_rows = 0;
-=======
-    let mut reader = source(&declared)
-        .open(&SplitId::from("0"), &Offset::from(0))
-        .await
-        .unwrap();
     let (mut n_rows, mut n_batches) = (0, 0);
->>>>>>> connectors
     while let Some(batch) = reader.next(Some(&until)).await.unwrap() {
         n_rows += batch.changes.len();
         n_batches += 1;
     }
     assert_eq!(n_rows, N as usize);
-<<<<<<< HEAD
-    println!("read {:.0} rows/s", N as f64 / began.elapsed().as_secs_f64());
-=======
     let rate = N as f64 / began.elapsed().as_secs_f64();
     println!("read {rate:.0} rows/s in {n_batches} batches");
->>>>>>> connectors
 }

@@ -138,11 +138,7 @@ mod tests {
         let delta = Delta::weighted(&rows, weights);
         let out = Arc::new(Mutex::new(Vec::new()));
         let sink = PrintSink::to(&declared.sink(), out.clone()).unwrap();
-        let batch = SinkBatch {
-            from: Epoch(0),
-            to: Epoch(1),
-            delta,
-        };
+        let batch = SinkBatch { from: Epoch(0), to: Epoch(1), delta };
         sink.open().await.unwrap().write(&batch).await.unwrap();
         let bytes = out.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -151,10 +147,7 @@ mod tests {
     #[tokio::test]
     async fn each_change_is_a_line() {
         let declared = Declared::new("print", "id bigint, name text").retracting();
-        assert_eq!(
-            printed(&declared).await,
-            "- 1 | a\n+ NULL | b\n+ 2 | c\n+ 2 | c\n"
-        );
+        assert_eq!(printed(&declared).await, "- 1 | a\n+ NULL | b\n+ 2 | c\n+ 2 | c\n");
         let json = declared.with("prefix", "s ").encode(Encode::Json, &[]);
         let lines = [
             "s -{\"id\":1,\"name\":\"a\"}",
