@@ -32,12 +32,9 @@ const FILL_ROWS: usize = 64 * 1024;
 /// What others ask of a running dataflow.
 pub(crate) enum Command {
     /// Takes a member in, and fills it.
-    Attach {
-        member: Box<Member>,
-        tables: BTreeMap<RelationId, Vec<RecordBatch>>,
-        sources: Vec<CatchUp>,
-        answer: oneshot::Sender<Result<(), Error>>,
-    },
+    Attach(Attach),
+    /// Takes over all members of another dataflow. Both have stepped to the same epoch.
+    Absorb(Box<Dataflow>),
     /// Lets a member go.
     Detach {
         id: RelationId,
@@ -57,12 +54,30 @@ pub(crate) enum Command {
     },
 }
 
+/// A new member and what it is filled with.
+pub(crate) struct Attach {
+    pub member: Member,
+    pub missed: Missed,
+    /// Sent once the dataflow stands at the epoch that `missed` is about. Until then nothing is sealed.
+    pub reached: oneshot::Sender<()>,
+    pub filled: oneshot::Sender<Result<(), Error>>,
+}
+
+/// What a dataflow or a new member has to take in before it goes on with what is sealed.
+#[derive(Debug, Default)]
+pub(crate) struct Missed {
+    pub sources: Vec<CatchUp>,
+    pub changes: BTreeMap<RelationId, Vec<RecordBatch>>,
+}
+
 /// A part of a source that a dataflow has to read by itself.
 #[derive(Debug, Clone)]
 pub(crate) struct CatchUp {
     pub source: Arc<SourceRuntime>,
     pub from: Offsets,
     pub to: Offsets,
+    /// The source's watermark at `to`.
+    pub watermark: Option<i64>,
 }
 
 /// The outside's end of a dataflow.
@@ -88,6 +103,8 @@ pub(crate) struct Dataflow {
     pub checkpointed: Arc<AtomicU64>,
     pub checkpoint_interval: Duration,
     pub dead_letters: mpsc::UnboundedSender<Vec<DeadLetter>>,
+    /// Where sources' time will stand at the end of a fill.
+    pub filled_watermarks: BTreeMap<RelationId, i64>,
     /// Something has happened since the last checkpoint.
     pub is_dirty: bool,
     /// Why it does not step any more.
@@ -97,12 +114,8 @@ pub(crate) struct Dataflow {
 type Written = (CheckpointStore, Epoch, Result<(), Error>);
 
 impl Dataflow {
-    /// Runs the dataflow in a task of its own. `tables` and `sources` are what it has missed.
-    pub fn spawn(
-        mut self,
-        missed: BTreeMap<RelationId, Vec<RecordBatch>>,
-        sources: Vec<CatchUp>,
-    ) -> DataflowHandle {
+    /// Runs the dataflow in a task of its own, which first takes in what it has missed and then says so.
+    pub fn spawn(mut self, missed: Missed, ready: oneshot::Sender<Result<(), Error>>) -> DataflowHandle {
         let (commands, inbox) = mpsc::channel(64);
         let handle = DataflowHandle {
             id: self.id,
@@ -111,19 +124,14 @@ impl Dataflow {
             checkpointed: self.checkpointed.clone(),
         };
         tokio::spawn(async move {
-            let caught_up = async {
-                for catch_up in sources {
-                    self.catch_up(&catch_up, None).await?;
-                }
-                if !missed.is_empty() {
-                    let sealed = Sealed { epoch: self.frontier, changes: missed, ..Sealed::default() };
-                    self.step(sealed).await?;
-                }
-                Ok::<(), Error>(())
-            };
-            if let Err(error) = caught_up.await {
-                self.fail(&error);
+            let mut members = std::mem::take(&mut self.members);
+            let outcome = self.fill(&mut members, missed).await;
+            self.members = members;
+            if let Err(error) = &outcome {
+                self.fail(error);
             }
+            // Nobody waits for a dataflow that was there before the server started.
+            let _ = ready.send(outcome);
             self.run(inbox).await;
         });
         handle
@@ -167,10 +175,8 @@ impl Dataflow {
                 }
                 command = inbox.recv() => match command {
                     None => return,
-                    Some(Command::Attach { member, tables, sources, answer }) => {
-                        let outcome = self.attach(*member, tables, sources).await;
-                        let _ = answer.send(outcome);
-                    }
+                    Some(Command::Attach(attach)) => self.attach(attach).await,
+                    Some(Command::Absorb(other)) => self.absorb(*other),
                     Some(Command::Detach { id, answer }) => {
                         self.members.retain(|member| member.id != id);
                         self.is_dirty = true;
@@ -253,88 +259,132 @@ impl Dataflow {
         Ok(())
     }
 
-    /// Reads a part of a source for all members, or for one that is being filled.
-    async fn catch_up(&mut self, catch_up: &CatchUp, only: Option<&mut Member>) -> Result<(), Error> {
-        let id = catch_up.source.spec.id;
-        let mut reader = RangeReader::new(catch_up.source.clone(), &catch_up.from, &catch_up.to).await?;
-        let mut only = only;
-        let mut pending: Vec<RecordBatch> = Vec::new();
-        let mut n_pending = 0;
-        loop {
-            let batch = reader.next().await?;
-            let is_end = batch.is_none();
-            n_pending += batch.as_ref().map_or(0, RecordBatch::num_rows);
-            pending.extend(batch);
-            if (is_end && n_pending > 0) || n_pending >= FILL_ROWS {
-                n_pending = 0;
-                let changes = BTreeMap::from([(id, std::mem::take(&mut pending))]);
-                self.fill_step(changes, &mut only).await?;
+    /// Takes in what members have missed, and lets readers see them. Until all of it is in, time does not
+    /// pass for them: no window closes, and sinks get everything as one change.
+    async fn fill(&mut self, members: &mut [Member], missed: Missed) -> Result<(), Error> {
+        let from: Vec<Epoch> = members.iter().map(|member| member.handle.frontier()).collect();
+        let mut unsent: BTreeMap<RelationId, Vec<RecordBatch>> = BTreeMap::new();
+        for catch_up in missed.sources {
+            let id = catch_up.source.spec.id;
+            let mut reader = RangeReader::new(catch_up.source.clone(), &catch_up.from, &catch_up.to).await?;
+            let mut pending: Vec<RecordBatch> = Vec::new();
+            loop {
+                let batch = reader.next().await?;
+                let is_end = batch.is_none();
+                pending.extend(batch);
+                let n_pending: usize = pending.iter().map(RecordBatch::num_rows).sum();
+                if (is_end && n_pending > 0) || n_pending >= FILL_ROWS {
+                    let changes = BTreeMap::from([(id, std::mem::take(&mut pending))]);
+                    self.fill_step(members, changes, &mut unsent, true).await?;
+                }
+                if is_end {
+                    break;
+                }
             }
-            if is_end {
-                break;
+            self.offsets.insert(id, Arc::new(catch_up.to.clone()));
+            self.late_watermarks(id, catch_up.watermark.max(reader.watermark));
+        }
+        for (id, batches) in missed.changes {
+            for chunk in chunks(batches) {
+                self.fill_step(members, BTreeMap::from([(id, chunk)]), &mut unsent, true).await?;
             }
         }
-        self.offsets.insert(id, Arc::new(catch_up.to.clone()));
-        let watermark = self.watermarks.get(&id).copied().max(reader.watermark);
-        if let Some(watermark) = watermark {
-            self.watermarks.insert(id, watermark);
+        // A pipeline without any input row has a result too, and the windows that are complete close now.
+        self.fill_step(members, BTreeMap::new(), &mut unsent, false).await?;
+        for (member, from) in members.iter().zip(from) {
+            member.send(from, self.frontier, &unsent.remove(&member.id).unwrap_or_default())?;
+            member.publish_all(self.frontier);
         }
+        self.filled_watermarks = BTreeMap::new();
+        self.is_dirty = true;
         Ok(())
     }
 
-    /// A step of a fill: time does not pass, and windows do not close, before everything is in.
+    /// Notes how far a source's time has come by the end of a fill.
+    fn late_watermarks(&mut self, source: RelationId, watermark: Option<i64>) {
+        if let Some(watermark) = watermark {
+            let known = self.filled_watermarks.entry(source).or_insert(watermark);
+            *known = watermark.max(*known);
+        }
+    }
+
     async fn fill_step(
         &mut self,
-        changes: BTreeMap<RelationId, Vec<RecordBatch>>,
-        only: &mut Option<&mut Member>,
+        members: &mut [Member],
+        mut changes: BTreeMap<RelationId, Vec<RecordBatch>>,
+        unsent: &mut BTreeMap<RelationId, Vec<RecordBatch>>,
+        is_timeless: bool,
     ) -> Result<(), Error> {
-        let context = StepContext {
-            epoch: self.frontier,
-            watermarks_before: self.watermarks.clone(),
-            watermarks: self.watermarks.clone(),
-        };
-        match only {
-            Some(member) => {
-                let result = member.step(&context, &changes).await.map_err(|error| named(member, error))?;
-                member.send(self.frontier, self.frontier, &result.changes)?;
-                Ok(())
+        let watermarks_before = self.watermarks.clone();
+        if !is_timeless {
+            for (source, watermark) in &self.filled_watermarks {
+                let known = self.watermarks.entry(*source).or_insert(*watermark);
+                *known = (*known).max(*watermark);
             }
-            None => self.step(Sealed { epoch: self.frontier, changes, ..Sealed::default() }).await,
         }
+        let context =
+            StepContext { epoch: self.frontier, watermarks_before, watermarks: self.watermarks.clone() };
+        for member in members {
+            let result = member.step(&context, &changes).await.map_err(|error| named(member, error))?;
+            report_late(&self.dead_letters, member, self.frontier, result.late);
+            if member.outbox.is_some() {
+                unsent.entry(member.id).or_default().extend(result.changes.iter().cloned());
+            }
+            changes.insert(member.id, result.changes);
+        }
+        Ok(())
     }
 
     /// Takes a member in, filled with what there is of its inputs.
-    async fn attach(
-        &mut self,
-        mut member: Member,
-        tables: BTreeMap<RelationId, Vec<RecordBatch>>,
-        sources: Vec<CatchUp>,
-    ) -> Result<(), Error> {
-        for catch_up in &sources {
-            self.catch_up(catch_up, Some(&mut member)).await?;
-        }
-        let mut contents = tables;
-        for upstream in &self.members {
-            if member.inputs.contains(&upstream.id) {
-                contents.insert(upstream.id, upstream.contents()?);
+    async fn attach(&mut self, attach: Attach) {
+        let Attach { member, mut missed, reached, filled } = attach;
+        let outcome = async {
+            if let Some(reason) = &self.failure {
+                let (name, reason) = (self.id.to_string(), reason.clone());
+                return Err(Error::NotRunning { kind: "dataflow", name, reason });
             }
-        }
-        for (id, batches) in contents {
-            for chunk in chunks(batches) {
-                let mut only = Some(&mut member);
-                self.fill_step(BTreeMap::from([(id, chunk)]), &mut only).await?;
+            let sealed = self.feed.take();
+            if let Err(error) = self.step(sealed).await {
+                self.fail(&error);
+                return Err(error);
             }
-        }
-        // A member without any input rows has a result too, and the windows that are complete close now.
-        let mut only = Some(&mut member);
-        self.fill_step(BTreeMap::new(), &mut only).await?;
-        member.publish(self.frontier, &[], None)?;
-        if let Some(outbox) = &mut member.outbox {
-            outbox.start();
-        }
-        self.members.push(member);
+            for upstream in &self.members {
+                if member.inputs.contains(&upstream.id) {
+                    missed.changes.insert(upstream.id, upstream.contents()?);
+                }
+            }
+            Ok(())
+        };
+        let outcome = outcome.await;
+        // From here on epochs may be sealed; they wait in the feed.
+        let _ = reached.send(());
+        let outcome = match outcome {
+            Ok(()) => {
+                let mut member = [member];
+                // The others' time goes on; the new member's has to begin before all of its rows.
+                let watermarks = std::mem::take(&mut self.watermarks);
+                self.filled_watermarks = watermarks.clone();
+                let outcome = self.fill(&mut member, missed).await;
+                self.watermarks.extend(watermarks);
+                let [mut member] = member;
+                if outcome.is_ok() {
+                    if let Some(outbox) = &mut member.outbox {
+                        outbox.start();
+                    }
+                    self.members.push(member);
+                }
+                outcome
+            }
+            Err(error) => Err(error),
+        };
+        let _ = filled.send(outcome);
+    }
+
+    fn absorb(&mut self, other: Dataflow) {
+        self.members.extend(other.members);
+        self.offsets.extend(other.offsets);
+        self.watermarks.extend(other.watermarks);
         self.is_dirty = true;
-        Ok(())
     }
 
     fn checkpoint(&mut self) -> Option<JoinHandle<Written>> {
@@ -360,16 +410,6 @@ impl Dataflow {
             "members": members,
         });
         checkpoint
-    }
-
-    /// Writes a checkpoint and waits for it.
-    pub async fn checkpoint_now(&mut self) -> Result<(), Error> {
-        let Some(task) = self.checkpoint() else { return Ok(()) };
-        let (store, epoch, outcome) = task.await.expect("writing a checkpoint does not panic");
-        self.store = Some(store);
-        outcome?;
-        self.durable(epoch);
-        Ok(())
     }
 
     fn durable(&self, epoch: Epoch) {

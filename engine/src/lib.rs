@@ -10,6 +10,7 @@ mod status;
 
 mod dataflow;
 pub mod dead_letters;
+mod engine;
 mod exec;
 mod feed;
 mod ipc;
@@ -20,8 +21,10 @@ mod source;
 mod table;
 mod view;
 
+pub use engine::{Engine, EngineConfig, MemberSpec, ReadView, Subscription};
 pub use error::Error;
 pub use member::{MemberHandle, OperatorStatus};
+pub use source::{SourceColumn, SourceSpec};
 pub use status::{EngineStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus};
 pub use table::{OnConflict, TableSpec, TableWrite, Written};
 pub use view::ViewSnapshot;

@@ -285,24 +285,35 @@ impl Member {
         arrived: Option<Instant>,
     ) -> Result<(), Error> {
         let handle = &self.handle;
-        if let Some(view) = &self.view {
-            let mut history = handle.history.write().expect("nobody panics while holding it");
-            if !changes.is_empty() || history.latest().is_none() {
-                history.push(view.snapshot(epoch), handle.frontier());
-            }
-        }
-        handle.frontier.send_replace(epoch);
-        if let Some(arrived) = arrived
+        // Held all along: a subscriber's first snapshot and its first change fit together.
+        let mut subscribers = handle.subscribers.lock().expect("nobody panics while holding it");
+        if let Some(view) = &self.view
             && !changes.is_empty()
         {
+            let mut history = handle.history.write().expect("nobody panics while holding it");
+            history.push(view.snapshot(epoch), handle.frontier());
+        }
+        handle.frontier.send_replace(epoch);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if let Some(arrived) = arrived {
             handle.metrics.latency.record(arrived.elapsed(), 1);
         }
-        let mut subscribers = handle.subscribers.lock().expect("nobody panics while holding it");
-        if !subscribers.is_empty() && !changes.is_empty() {
+        if !subscribers.is_empty() {
             let delta = consolidate_delta(&handle.schema, changes)?;
             subscribers.retain(|subscriber| subscriber.send((epoch, delta.clone())).is_ok());
         }
         Ok(())
+    }
+
+    /// Lets readers see all that a fill has brought.
+    pub fn publish_all(&self, epoch: Epoch) {
+        if let Some(view) = &self.view {
+            let mut history = self.handle.history.write().expect("nobody panics while holding it");
+            history.push(view.snapshot(epoch), self.handle.frontier());
+        }
+        self.handle.frontier.send_replace(epoch);
     }
 
     /// Hands a step's change to the sink.

@@ -164,14 +164,6 @@ impl Outbox {
         }
         Ok(())
     }
-
-    /// Waits until everything has been delivered, or a while.
-    pub async fn drain(&self, limit: Duration) {
-        let deadline = tokio::time::Instant::now() + limit;
-        while self.shared.status.pending_rows() > 0 && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
 }
 
 impl Drop for Outbox {

@@ -215,11 +215,6 @@ impl SourceRuntime {
         Some(taken)
     }
 
-    /// The current watermark.
-    pub fn watermark(&self) -> Option<i64> {
-        self.pending().watermark()
-    }
-
     /// Waits while too much is pending.
     async fn space(&self) {
         loop {

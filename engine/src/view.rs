@@ -36,10 +36,6 @@ impl View {
         Ok(View { schema, columns, layout, parts })
     }
 
-    pub fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
     }
