@@ -13,7 +13,7 @@ use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 use tidemill_core::{Diagnostic, SqlState, did_you_mean};
 
-use crate::parser::dialect::DIALECT;
+use crate::parser::dialect::TidemillDialect;
 use crate::parser::text::Text;
 
 /// Deeper than the stack allows.
@@ -723,7 +723,7 @@ impl Translation<'_> {
     }
 
     fn find_literal(&self, value: &str) -> Option<usize> {
-        let tokens = Tokenizer::new(&DIALECT, self.text.sql())
+        let tokens = Tokenizer::new(&TidemillDialect::default(), self.text.sql())
             .tokenize_with_location()
             .ok()?;
         let token = tokens
@@ -751,7 +751,8 @@ impl FoundWord {
 }
 
 fn words(sql: &str) -> Vec<FoundWord> {
-    let Ok(tokens) = Tokenizer::new(&DIALECT, sql).tokenize_with_location() else {
+    let Ok(tokens) = Tokenizer::new(&TidemillDialect::default(), sql).tokenize_with_location()
+    else {
         return Vec::new();
     };
     let mut words = Vec::new();
