@@ -13,7 +13,7 @@ use datafusion::common::{Column, DataFusionError, SchemaError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 use tidemill_core::{Diagnostic, SqlState, did_you_mean};
 
-use crate::parser::dialect::DIALECT;
+use crate::parser::dialect::TidemillDialect;
 use crate::parser::text::Text;
 
 /// Deeper than the stack allows.
@@ -596,7 +596,8 @@ impl Translation<'_> {
     }
 
     fn find_literal(&self, value: &str) -> Option<usize> {
-        let tokens = Tokenizer::new(&DIALECT, self.text.sql()).tokenize_with_location().ok()?;
+        let tokens =
+            Tokenizer::new(&TidemillDialect::default(), self.text.sql()).tokenize_with_location().ok()?;
         let token = tokens
             .iter()
             .find(|token| matches!(&token.token, Token::SingleQuotedString(it) if it == value))?;
@@ -622,7 +623,7 @@ impl FoundWord {
 }
 
 fn words(sql: &str) -> Vec<FoundWord> {
-    let Ok(tokens) = Tokenizer::new(&DIALECT, sql).tokenize_with_location() else {
+    let Ok(tokens) = Tokenizer::new(&TidemillDialect::default(), sql).tokenize_with_location() else {
         return Vec::new();
     };
     let mut words = Vec::new();

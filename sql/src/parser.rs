@@ -20,8 +20,17 @@ pub use self::text::Text;
 use crate::error::Error;
 use crate::statements::{self, Statement};
 
-/// Infix operators in a row that planning, and the stack of whoever drops the tree, can bear.
-const CHAIN_MAX: usize = 2_000;
+/// The stack that a thread needs which parses, clones or drops statements.
+///
+/// sqlparser grows the stack while it parses, but cloning and dropping a tree is plain recursion:
+/// up to some kilobytes a level, unoptimised.
+pub const STACK_BYTES_MIN: usize = 16 << 20;
+
+/// Infix operators in a row. See [`STACK_BYTES_MIN`].
+const CHAIN_MAX: usize = 1_000;
+
+/// `FROM ((` inside each other, `INTERVAL` behind itself.
+const REPEATED_MAX: usize = 8;
 
 /// One statement of a text.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,20 +63,12 @@ pub fn parse_one(text: &str) -> Result<Parsed, Error> {
 
 /// A query alone, as a pipeline's definition stores it.
 pub fn parse_query(sql: &str) -> Result<Box<Query>, Error> {
-    let text = Text::new(sql);
-    let mut cursor = cursor_over(&text)?;
-    let (query, _) = cursor.query()?;
-    cursor.finish()?;
-    Ok(query)
+    read(sql, |cursor| Ok(cursor.query()?.0))
 }
 
 /// An expression alone, as a generated column's definition stores it.
 pub fn parse_expr(sql: &str) -> Result<Expr, Error> {
-    let text = Text::new(sql);
-    let mut cursor = cursor_over(&text)?;
-    let (expr, _) = cursor.expr()?;
-    cursor.finish()?;
-    Ok(expr)
+    read(sql, |cursor| Ok(cursor.expr()?.0))
 }
 
 /// The statements' texts with the number of characters before each, without parsing them.
@@ -75,11 +76,27 @@ pub fn split_statements(text: &str) -> Result<Vec<(usize, String)>, Error> {
     Ok(split(text)?.into_iter().map(|part| (part.offset, part.sql)).collect())
 }
 
-/// A cursor at the start of a text.
-pub(crate) fn cursor_over<'a>(text: &'a Text<'a>) -> Result<Cursor<'a>, Error> {
-    let tokens = tokenize(text)?;
-    check_chains(text, &tokens)?;
-    Ok(Cursor::new(text, tokens))
+/// Reads the whole of `sql` as one thing.
+pub(crate) fn read<T>(
+    sql: &str,
+    parse: impl FnOnce(&mut Cursor<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let text = Text::new(sql);
+    let tokens = tokenize(&text)?;
+    read_tokens(&text, tokens, parse)
+}
+
+fn read_tokens<T>(
+    text: &Text<'_>,
+    tokens: Vec<TokenWithSpan>,
+    parse: impl FnOnce(&mut Cursor<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    check_shape(text, &tokens)?;
+    let dialect = TidemillDialect::for_tokens(tokens.len());
+    let mut cursor = Cursor::new(text, &dialect, tokens);
+    let parsed = parse(&mut cursor)?;
+    cursor.finish()?;
+    Ok(parsed)
 }
 
 /// A statement that has been cut out, with tokens located in its own text.
@@ -93,14 +110,8 @@ impl Part {
     fn parse(self) -> Result<Parsed, Error> {
         let Part { sql, offset, tokens } = self;
         let text = Text::new(&sql);
-        let statement = check_chains(&text, &tokens)
-            .and_then(|()| {
-                let mut cursor = Cursor::new(&text, tokens);
-                let statement = statements::parse(&mut cursor)?;
-                cursor.finish()?;
-                Ok(statement)
-            })
-            .map_err(|error| error.shifted(offset))?;
+        let statement =
+            read_tokens(&text, tokens, statements::parse).map_err(|error| error.shifted(offset))?;
         Ok(Parsed { statement, sql, offset })
     }
 }
@@ -139,7 +150,7 @@ fn part(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Option<Part> {
 }
 
 fn tokenize(text: &Text<'_>) -> Result<Vec<TokenWithSpan>, Error> {
-    Tokenizer::new(&dialect::DIALECT, text.sql())
+    Tokenizer::new(&TidemillDialect::default(), text.sql())
         .tokenize_with_location()
         .map_err(|error| tokenizer_error(text, error))
 }
@@ -163,39 +174,78 @@ fn tokenizer_error(text: &Text<'_>, error: TokenizerError) -> Error {
     Error::new(SqlState::SYNTAX_ERROR, message).with_detail(error.message).at(position)
 }
 
-/// Refuses chains like `a OR b OR …` with thousands of members.
+/// An opened parenthesis, bracket or brace.
+#[derive(Default)]
+struct Level {
+    /// Infix operators since the last comma.
+    n_operators: usize,
+    /// Where a relation is expected: behind `FROM`, `JOIN`, a comma, or another of these.
+    relation: bool,
+    /// Directly inside of another level for a relation: `FROM ((`.
+    doubled: bool,
+}
+
+/// Refuses what would take the parser too deep or too long. Nesting in general is the parser's own
+/// to count; this is what it does not.
 ///
-/// Their tree is as deep as the chain is long. Building it is a loop, but walking and dropping it
-/// is recursion, and an overflown stack takes the whole server with it.
-fn check_chains(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<(), Error> {
-    let mut lengths = vec![0usize];
+/// - Chains like `a OR b OR …` with thousands of members. Their tree is as deep as the chain is
+///   long. Building it is a loop, but walking and dropping it is recursion, and an overflown stack
+///   takes the whole server with it.
+/// - `FROM ((… ) a)` inside each other: sqlparser reads each as a subquery first and then, from the
+///   start, as a join, so that the time doubles with each level.
+/// - `INTERVAL INTERVAL …`: the one prefix whose recursion sqlparser does not count.
+fn check_shape(text: &Text<'_>, tokens: &[TokenWithSpan]) -> Result<(), Error> {
+    let mut levels = vec![Level::default()];
+    let (mut n_doubled, mut n_intervals) = (0, 0);
+    let mut before = &Token::EOF;
     for token in tokens {
         match &token.token {
-            Token::LParen | Token::LBracket | Token::LBrace => lengths.push(0),
+            Token::Whitespace(_) => continue,
+            Token::LParen => {
+                let inside = *before == Token::LParen && levels.last().is_some_and(|level| level.relation);
+                let relation = inside || expects_relation(before);
+                n_doubled += usize::from(inside);
+                levels.push(Level { n_operators: 0, relation, doubled: inside });
+            }
+            Token::LBracket | Token::LBrace => levels.push(Level::default()),
             Token::RParen | Token::RBracket | Token::RBrace => {
-                lengths.pop();
-                if lengths.is_empty() {
-                    lengths.push(0);
+                let closed = levels.pop().unwrap_or_default();
+                n_doubled -= usize::from(closed.doubled);
+                if levels.is_empty() {
+                    levels.push(Level::default());
                 }
                 // `f(…)(…)…` and `a[1][2]…` are chains as well.
-                count(&mut lengths);
+                count(&mut levels);
             }
-            Token::Comma => lengths.iter_mut().last().into_iter().for_each(|length| *length = 0),
-            Token::Word(word) if word.quote_style.is_none() && !is_infix(&word.value) => (),
-            Token::Word(word) if word.quote_style.is_some() => (),
-            Token::Whitespace(_) | Token::Number(..) | Token::SingleQuotedString(_) => (),
-            _ => count(&mut lengths),
+            Token::Comma => levels.iter_mut().last().into_iter().for_each(|level| level.n_operators = 0),
+            Token::Word(word) if word.quote_style.is_some() || !is_infix(&word.value) => (),
+            Token::Number(..) | Token::SingleQuotedString(_) => (),
+            _ => count(&mut levels),
         }
-        if lengths.last().is_some_and(|length| *length > CHAIN_MAX) {
+        let interval =
+            matches!(&token.token, Token::Word(word) if word.value.eq_ignore_ascii_case("INTERVAL"));
+        n_intervals = if interval { n_intervals + 1 } else { 0 };
+        let n_operators = levels.last().map_or(0, |level| level.n_operators);
+        if n_operators > CHAIN_MAX || n_doubled > REPEATED_MAX || n_intervals > REPEATED_MAX {
             return Err(Error::too_complex().or_at(text.position(token.span.start)));
         }
+        before = &token.token;
     }
     Ok(())
 }
 
-fn count(lengths: &mut [usize]) {
-    if let Some(length) = lengths.last_mut() {
-        *length += 1;
+fn count(levels: &mut [Level]) {
+    if let Some(level) = levels.last_mut() {
+        level.n_operators += 1;
+    }
+}
+
+fn expects_relation(before: &Token) -> bool {
+    const WORDS: [&str; 4] = ["FROM", "JOIN", "LATERAL", "USING"];
+    match before {
+        Token::Comma => true,
+        Token::Word(word) => WORDS.iter().any(|known| known.eq_ignore_ascii_case(&word.value)),
+        _ => false,
     }
 }
 

@@ -119,11 +119,7 @@ pub fn pg_type_name(data_type: &DataType) -> String {
 
 /// The type that `text` names.
 pub fn parse_type(text: &str) -> Result<ColumnType, Error> {
-    let text = crate::parser::Text::new(text);
-    let mut cursor = crate::parser::cursor_over(&text)?;
-    let column_type = cursor.column_type()?;
-    cursor.finish()?;
-    Ok(column_type)
+    crate::parser::read(text, |cursor| cursor.column_type())
 }
 
 /// Every name that [`Cursor::column_type`] knows, for hints.

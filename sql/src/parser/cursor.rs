@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan
 use tidemill_core::did_you_mean;
 
 use crate::error::Error;
-use crate::parser::dialect::DIALECT;
+use crate::parser::dialect::TidemillDialect;
 use crate::parser::text::Text;
 
 /// Nesting deeper than this is refused; sqlparser's own default of 50 stops some generated SQL.
@@ -202,7 +202,8 @@ const COMMON_KEYWORDS: [&str; 52] = [
 
 /// Reads a statement from its first token to its last.
 pub struct Cursor<'a> {
-    parser: Parser<'static>,
+    parser: Parser<'a>,
+    dialect: &'a TidemillDialect,
     text: &'a Text<'a>,
     /// Behind the statement: `EMIT ON WINDOW CLOSE` is taken off before a query can read `EMIT` as
     /// an alias. `None` when there is none, or when it has been asked for.
@@ -211,10 +212,13 @@ pub struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     /// At the first of the tokens, which have locations in `text`.
-    pub fn new(text: &'a Text<'a>, mut tokens: Vec<TokenWithSpan>) -> Cursor<'a> {
+    pub fn new(
+        text: &'a Text<'a>,
+        dialect: &'a TidemillDialect,
+        mut tokens: Vec<TokenWithSpan>,
+    ) -> Cursor<'a> {
         let emit = take_emit(&mut tokens);
-        let parser = Parser::new(&DIALECT).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
-        Cursor { parser, text, emit }
+        Cursor { parser: parser_of(dialect, tokens), dialect, text, emit }
     }
 
     /// Whether the statement ends with `EMIT ON WINDOW CLOSE`.
@@ -241,8 +245,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn is_nth(&self, n: usize, keyword: &str) -> bool {
-        matches!(&self.parser.peek_nth_token_ref(n).token,
-            Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword))
+        is_unquoted(&self.parser.peek_nth_token_ref(n).token, keyword)
     }
 
     /// Whether the next words are these.
@@ -480,14 +483,63 @@ impl<'a> Cursor<'a> {
             return Err(self.unexpected("a query"));
         }
         let mark = self.mark();
-        let query = self.sqlparser(Parser::parse_query)?;
+        let query = match self.find_options() {
+            Some(end) => self.query_until(end)?,
+            None => self.sqlparser(Parser::parse_query)?,
+        };
         Ok((query, self.text_from(mark)))
+    }
+
+    /// The index of the `WITH (` behind the query that begins here, if there is one.
+    ///
+    /// sqlparser would take it for hints of the table before it, as SQL Server has them; a CTE's
+    /// `WITH` has no parenthesis.
+    fn find_options(&self) -> Option<usize> {
+        let mut depth = 0usize;
+        let mut with = None;
+        for idx in self.parser.index().. {
+            let token = &self.parser.token_at(idx).token;
+            match token {
+                Token::EOF => return None,
+                Token::Whitespace(_) => continue,
+                Token::LParen if depth == 0 && with.is_some() => return with,
+                Token::LParen => depth += 1,
+                Token::RParen => depth = depth.checked_sub(1)?,
+                _ => (),
+            }
+            with = (depth == 0 && is_unquoted(token, "WITH")).then_some(idx);
+        }
+        None
+    }
+
+    /// Reads a query of exactly the tokens before `end`.
+    fn query_until(&mut self, end: usize) -> Result<Box<Query>, Error> {
+        let start = self.parser.index();
+        let tokens = (start..end).map(|idx| self.parser.token_at(idx).clone()).collect();
+        let mut query_parser = parser_of(self.dialect, tokens);
+        let parsed = query_parser.parse_query();
+        let ended = query_parser.peek_token_ref().token == Token::EOF;
+        // Stand where the other parser stopped: the text ends there, and errors are told from there.
+        let stop = (start + query_parser.index()).min(end);
+        while self.parser.index() < stop {
+            self.parser.next_token_no_skip();
+        }
+        match parsed {
+            Ok(query) if ended => Ok(query),
+            Ok(_) => Err(self.unexpected("the end of the query")),
+            // The end of input to the other parser is the token at `end` to the user.
+            Err(ParserError::ParserError(message)) if message.ends_with("found: EOF") => {
+                let location = self.parser.token_at(end).span.start;
+                Err(self.unexpected_at(location, "the rest of the query"))
+            }
+            Err(error) => Err(self.parser_error(error)),
+        }
     }
 
     /// Lets sqlparser read on, and tells its errors in PostgreSQL's words.
     pub fn sqlparser<T>(
         &mut self,
-        parse: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>,
+        parse: impl FnOnce(&mut Parser<'a>) -> Result<T, ParserError>,
     ) -> Result<T, Error> {
         match parse(&mut self.parser) {
             Ok(parsed) => Ok(parsed),
@@ -501,6 +553,10 @@ impl<'a> Cursor<'a> {
             ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
         };
         let (reason, location) = split_location(&message);
+        // This one message lacks the colon, and has the location of what follows.
+        let colon = reason.replacen("Expected an expression, found", "Expected: an expression, found", 1);
+        let location = location.filter(|_| colon == reason);
+        let reason = colon.as_str();
         let (expected, found) =
             match reason.strip_prefix("Expected: ").map(|rest| rest.rsplit_once(", found: ")) {
                 Some(Some((expected, found))) => (Some(expected.trim_end_matches(" after")), Some(found)),
@@ -509,7 +565,10 @@ impl<'a> Cursor<'a> {
         match (expected, found, location) {
             (Some(expected), Some("EOF"), _) => self.unexpected_end(expected),
             (Some(expected), _, Some(location)) => self.unexpected_at(location, expected),
-            (Some(expected), _, None) => self.unexpected(expected),
+            (Some(expected), found, None) => match found.and_then(|found| self.last_read(found)) {
+                Some(location) => self.unexpected_at(location, expected),
+                None => self.unexpected(expected),
+            },
             (None, _, location) => {
                 let position = location
                     .and_then(|location| self.text.position(location))
@@ -523,6 +582,13 @@ impl<'a> Cursor<'a> {
                 Error::new(tidemill_core::SqlState::SYNTAX_ERROR, reason).at(position)
             }
         }
+    }
+
+    /// Where the token `found` stands that was read last.
+    fn last_read(&self, found: &str) -> Option<Location> {
+        let mut tokens = (0..=self.parser.index()).rev().map(|idx| self.parser.token_at(idx));
+        let token = tokens.find(|token| token.token != Token::EOF && token.token.to_string() == found)?;
+        Some(token.span.start)
     }
 
     /// The token here is not what the grammar asks for.
@@ -587,6 +653,18 @@ impl<'a> Cursor<'a> {
             .with_detail(format!("Expected {expected}."))
             .with_hint_opt(hint)
             .at(self.text.position(token.span.start).unwrap_or(1))
+    }
+}
+
+fn parser_of(dialect: &TidemillDialect, tokens: Vec<TokenWithSpan>) -> Parser<'_> {
+    Parser::new(dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens)
+}
+
+/// Whether the token is this word, in any case, without quotes.
+fn is_unquoted(token: &Token, keyword: &str) -> bool {
+    match token {
+        Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword),
+        _ => false,
     }
 }
 

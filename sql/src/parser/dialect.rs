@@ -5,18 +5,50 @@
 //! this PostgreSQL?") stay true.
 
 use std::any::TypeId;
+use std::cell::Cell;
 
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// The dialect of every text that Tidemill reads.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TidemillDialect;
+#[derive(Debug, Clone)]
+pub struct TidemillDialect {
+    /// How many more times the parser may begin an expression or ask for a precedence.
+    ///
+    /// Where the grammar is ambiguous sqlparser reads one way, goes back and reads another; nested,
+    /// that takes exponential time (`position(position(…`). Someone who asks this often is lost.
+    n_steps: Cell<usize>,
+}
 
-/// The one value of [`TidemillDialect`]: parsers borrow it.
-pub static DIALECT: TidemillDialect = TidemillDialect;
+impl Default for TidemillDialect {
+    /// Without a bound on steps: for tokenizing.
+    fn default() -> TidemillDialect {
+        TidemillDialect { n_steps: Cell::new(usize::MAX) }
+    }
+}
+
+impl TidemillDialect {
+    /// For parsing a text of so many tokens.
+    pub fn for_tokens(n_tokens: usize) -> TidemillDialect {
+        // Straight reading takes fewer than four steps per token.
+        TidemillDialect { n_steps: Cell::new(n_tokens.saturating_mul(64).saturating_add(4_096)) }
+    }
+}
+
+impl TidemillDialect {
+    fn take_step(&self) -> Result<(), ParserError> {
+        match self.n_steps.get().checked_sub(1) {
+            Some(n_steps) => {
+                self.n_steps.set(n_steps);
+                Ok(())
+            }
+            None => Err(ParserError::RecursionLimitExceeded),
+        }
+    }
+}
 
 const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
 
@@ -68,20 +100,33 @@ impl Dialect for TidemillDialect {
     }
 
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
-        POSTGRES.parse_prefix(parser)
+        match self.take_step() {
+            Ok(()) => POSTGRES.parse_prefix(parser),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
-        POSTGRES.get_next_precedence(parser)
+        if let Err(error) = self.take_step() {
+            return Some(Err(error));
+        }
+        // sqlparser takes `x NOT NULL` for `x IS NOT NULL`, which PostgreSQL does not; so the
+        // default `DEFAULT 1 NOT NULL` of a column would become a boolean.
+        let not_null = is_keyword(&parser.peek_token_ref().token, Keyword::NOT)
+            && is_keyword(&parser.peek_nth_token_ref(1).token, Keyword::NULL);
+        match not_null {
+            true => Some(Ok(self.prec_unknown())),
+            false => POSTGRES.get_next_precedence(parser),
+        }
     }
 
     fn prec_value(&self, precedence: Precedence) -> u8 {
         POSTGRES.prec_value(precedence)
     }
 
-    // `supports_notnull_operator` is left out on purpose: with it, the generated column
-    // `c INT AS a + 1 NOT NULL` would read as the boolean `(a + 1) NOT NULL`.
-    // `supports_factorial_operator` went away in PostgreSQL 14.
+    // Left out on purpose: `supports_factorial_operator`, which went away in PostgreSQL 14;
+    // `supports_named_fn_args_with_expr_name`, which reads every argument twice, and which
+    // DataFusion does not plan.
     as_postgres! {
         allow_extract_custom,
         allow_extract_single_quotes,
@@ -101,7 +146,7 @@ impl Dialect for TidemillDialect {
         supports_interval_options,
         supports_listen_notify,
         supports_named_fn_args_with_colon_operator,
-        supports_named_fn_args_with_expr_name,
+        supports_notnull_operator,
         supports_nested_comments,
         supports_numeric_literal_underscores,
         supports_select_wildcard_with_alias,
@@ -119,4 +164,8 @@ impl Dialect for TidemillDialect {
         supports_select_wildcard_replace,
         supports_window_clause_named_window_reference,
     }
+}
+
+fn is_keyword(token: &Token, keyword: Keyword) -> bool {
+    matches!(token, Token::Word(word) if word.keyword == keyword && word.quote_style.is_none())
 }

@@ -7,7 +7,7 @@ use tidemill_core::SqlState;
 
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, quote, quote_literal};
-use crate::parser::dialect::DIALECT;
+use crate::parser::dialect::TidemillDialect;
 use crate::parser::text::Text;
 
 /// Options in the order of the text, each key once.
@@ -178,7 +178,7 @@ pub fn is_secret(key: &str) -> bool {
 /// Works on tokens, so it needs no statement that parses; a text that does not even tokenize is
 /// withheld as a whole when it mentions a secret.
 pub fn redact(sql: &str) -> String {
-    let Ok(tokens) = Tokenizer::new(&DIALECT, sql).tokenize_with_location() else {
+    let Ok(tokens) = Tokenizer::new(&TidemillDialect::default(), sql).tokenize_with_location() else {
         return if is_secret(sql) { REDACTED.to_string() } else { sql.to_string() };
     };
     let text = Text::new(sql);
@@ -226,14 +226,10 @@ pub fn redact(sql: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parser::cursor_over;
+    use crate::parser::read;
 
     fn options(sql: &str) -> Result<WithOptions, Error> {
-        let text = Text::new(sql);
-        let mut cursor = cursor_over(&text)?;
-        let options = parse(&mut cursor)?;
-        cursor.finish()?;
-        Ok(options)
+        read(sql, parse)
     }
 
     #[test]
