@@ -1,4 +1,8 @@
-//! stub
+//! How the parts meet: configuration, sessions, the wire, HTTP, and the command line.
 
+pub mod cli;
+pub mod config;
+pub mod http;
 pub mod pgwire;
+pub mod server;
 pub mod session;
