@@ -9,7 +9,7 @@ pub mod table;
 
 mod check;
 mod run;
-mod settings;
+pub(crate) mod settings;
 mod shell;
 mod signals;
 mod start;
@@ -24,6 +24,7 @@ use tidemill_core::SqlState;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
+use crate::demo::Demo;
 use crate::server::Service;
 use crate::session::api::SqlError;
 
@@ -63,6 +64,8 @@ enum Command {
     Check(check::Check),
     /// Talk SQL to a server
     Shell(shell::Shell),
+    /// Watch a stream of auctions being queried, without setting anything up
+    Demo(Demo),
     /// Look at the configuration
     #[command(subcommand)]
     Config(settings::Settings),
@@ -90,7 +93,7 @@ impl<E: Into<SqlError>> From<E> for Failure {
 }
 
 impl Failure {
-    fn io(what: &str, error: &std::io::Error) -> Failure {
+    pub(crate) fn io(what: &str, error: &std::io::Error) -> Failure {
         Failure::Error(SqlError::new(SqlState::IO_ERROR, format!("{what}: {error}")))
     }
 
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => runtime.block_on(run.run()),
         Command::Check(check) => runtime.block_on(check.run()),
         Command::Shell(shell) => shell.run(&runtime),
+        Command::Demo(demo) => runtime.block_on(demo.run()),
         Command::Config(settings) => settings.run(),
         Command::Version(version) => {
             print(&version.run());
