@@ -72,6 +72,8 @@ pub struct SnapshotNames<'a> {
     pub search_path: &'a [String],
     pub snapshots: &'a BTreeMap<RelationId, Arc<ViewSnapshot>>,
     pub system: &'a BTreeMap<String, Arc<dyn TableProvider>>,
+    /// Relations have columns, but no rows.
+    pub is_for_checks: bool,
 }
 
 impl Names for SnapshotNames<'_> {
