@@ -1,4 +1,5 @@
 //! stub
 
+pub mod pg_catalog;
 pub mod pgwire;
 pub mod session;
