@@ -95,6 +95,7 @@ static FUNCTIONS: &[Spec] = &[
     strict("pg_is_in_recovery", "bool", |_, _| Ok(false.into())),
     strict("pg_is_wal_replay_paused", "bool", |_, _| Ok(false.into())),
     strict("txid_current", "int8", |pg, _| Ok(Value::Int(pg.catalog.version() as i64))),
+    strict("getdatabaseencoding", "name", |_, _| Ok("UTF8".into())),
     strict("pg_client_encoding", "name", |_, _| Ok("UTF8".into())),
     strict("pg_my_temp_schema", "oid", |_, _| Ok(Value::Int(0))),
     strict("pg_is_other_temp_schema", "bool", |_, _| Ok(false.into())),
@@ -273,11 +274,11 @@ static FUNCTIONS: &[Spec] = &[
     lenient("quote_nullable", "text", |_, args| {
         Ok(args[0].text().map_or_else(|| "NULL".to_owned(), |text| quote_literal(&text)).into())
     }),
-    strict("array_upper", "int4", |_, args| match &args[0] {
+    strict("array_upper", "int8", |_, args| match &args[0] {
         Value::List(items) if !items.is_empty() && args[1].int() == Some(1) => Ok(items.len().into()),
         _ => Ok(Value::Null),
     }),
-    strict("array_lower", "int4", |_, args| match &args[0] {
+    strict("array_lower", "int8", |_, args| match &args[0] {
         Value::List(items) if !items.is_empty() && args[1].int() == Some(1) => Ok(Value::Int(1)),
         _ => Ok(Value::Null),
     }),
@@ -548,7 +549,10 @@ fn type_oid(pg: &PgCatalog, name: &str) -> Option<u32> {
         None => (name, ""),
     };
     let base = base.split('(').next().unwrap_or_default().trim();
-    let lower = base.to_lowercase();
+    let lower = match split_name(base).as_deref() {
+        Some([schema, name]) if schema == "pg_catalog" => format!("pg_catalog.{name}"),
+        _ => base.to_lowercase(),
+    };
     let unqualified = lower.strip_prefix("pg_catalog.").unwrap_or(&lower);
     let internal = match unqualified {
         "boolean" => "bool",

@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, TableAlias, TableFactor, TableFunctionArgs, Value, Visit, VisitMut, Visitor,
-    VisitorMut,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinConstraint,
+    JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, Subscript, TableAlias,
+    TableFactor, TableFunctionArgs, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use tidemill_sql::column_name;
 
@@ -48,10 +48,19 @@ impl Visitor for Detector {
             },
             Expr::Cast { data_type, .. } => matches!(mapped(data_type), Some(Mapped::Reg { .. })),
             Expr::BinaryOp { op: BinaryOperator::PGCustomBinaryOperator(_), .. } => true,
+            Expr::Identifier(ident) => keyword_function(ident).is_some(),
             _ => false,
         };
         if is_catalog { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
+}
+
+/// Functions that are written without parentheses; as words they are reserved, so no column has the name.
+fn keyword_function(ident: &Ident) -> Option<&'static str> {
+    const NAMES: [&str; 6] =
+        ["current_schema", "current_catalog", "current_user", "current_role", "session_user", "user"];
+    let is_it = |name: &&&str| ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case(name);
+    NAMES.iter().find(is_it).copied()
 }
 
 fn is_system_schema(name: &str) -> bool {
@@ -174,6 +183,9 @@ impl VisitorMut for Rewriter {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<SqlError> {
         name_items(select);
+        split_unnest(select);
+        join_unnest(select);
+        qualify_using(select);
         self.scopes.push(relations_of(select));
         ControlFlow::Continue(())
     }
@@ -189,14 +201,35 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<SqlError> {
+        if let TableFactor::Table { name, alias: alias @ None, args: None, .. } = factor
+            && let [.., schema, table] = names_of(name).as_slice()
+            && is_system_schema(schema)
+        {
+            let name = Ident::with_quote('"', table);
+            *alias = Some(TableAlias { explicit: true, name, columns: Vec::new(), at: None });
+        }
         if let Some(replaced) = table_of_function(factor) {
             *factor = replaced;
         }
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        if let Expr::CompoundFieldAccess { root, access_chain } = expr
+            && let Some(replaced) = element_access(root, access_chain)
+        {
+            *expr = replaced;
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
         let replaced = match expr {
+            Expr::Identifier(ident) => keyword_function(ident).map(|name| call(name, Vec::new())),
+            Expr::Case { operand: Some(operand), conditions, .. } if is_bool_column(operand) => {
+                conditions.iter_mut().for_each(|when| to_bool(&mut when.condition));
+                None
+            }
             Expr::Collate { expr, .. } => Some(std::mem::replace(expr.as_mut(), Expr::value(Value::Null))),
             Expr::BinaryOp { left, op, right } => binary(left, op, right),
             Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
@@ -208,7 +241,7 @@ impl VisitorMut for Rewriter {
             Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => in_list(left, right, false),
             Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => in_list(left, right, true),
             Expr::Subquery(query) => correlated("scalar", query, false),
-            Expr::CompoundIdentifier(idents) => self.system_column(idents),
+            Expr::CompoundIdentifier(idents) => self.system_column(idents).or_else(|| unqualified(idents)),
             Expr::CompoundFieldAccess { root, access_chain } => field_access(root, access_chain),
             _ => None,
         };
@@ -267,7 +300,84 @@ fn name_items(select: &mut Select) {
     }
 }
 
+/// `pg_catalog.pg_class.relname`: the relation was given its own name as an alias.
+fn unqualified(idents: &[Ident]) -> Option<Expr> {
+    match idents {
+        [schema, rest @ ..] if rest.len() == 2 && is_system_schema(&folded(schema)) => {
+            Some(Expr::CompoundIdentifier(rest.to_vec()))
+        }
+        _ => None,
+    }
+}
+
+/// `c.conkey[1]` as a column and a subscript. Vectors count from zero in PostgreSQL, lists from one here.
+fn element_access(root: &Expr, access_chain: &[AccessExpr]) -> Option<Expr> {
+    let mut idents = match root {
+        Expr::Identifier(ident) => vec![ident.clone()],
+        Expr::CompoundIdentifier(idents) => idents.clone(),
+        _ => return None,
+    };
+    let mut rest = access_chain;
+    while let [AccessExpr::Dot(Expr::Identifier(ident)), more @ ..] = rest {
+        idents.push(ident.clone());
+        rest = more;
+    }
+    let column = match idents.as_slice() {
+        [ident] => Expr::Identifier(ident.clone()),
+        _ => Expr::CompoundIdentifier(idents),
+    };
+    match rest {
+        [] => Some(column),
+        [AccessExpr::Subscript(Subscript::Index { index })] if list_column(&column).is_some() => {
+            let index = match list_column(&column) {
+                Some(true) => Expr::BinaryOp {
+                    left: Box::new(Expr::Nested(Box::new(index.clone()))),
+                    op: BinaryOperator::Plus,
+                    right: Box::new(number(1)),
+                },
+                _ => index.clone(),
+            };
+            Some(call("array_element", vec![column, index]))
+        }
+        _ => None,
+    }
+}
+
+/// Columns that are boolean wherever there is one of that name.
+static BOOLS: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+    let columns = || LAYOUTS.iter().flat_map(|layout| layout.columns.iter());
+    let others: HashSet<&str> =
+        columns().filter(|(_, type_name)| *type_name != "bool").map(|(name, _)| *name).collect();
+    columns().map(|(name, _)| *name).filter(|name| !others.contains(name)).collect()
+});
+
+fn is_bool_column(expr: &Expr) -> bool {
+    let ident = match expr {
+        Expr::Identifier(ident) => Some(ident),
+        Expr::CompoundIdentifier(idents) => idents.last(),
+        _ => None,
+    };
+    ident.is_some_and(|ident| BOOLS.contains(folded(ident).as_str()))
+}
+
+/// `'t'` and `'f'`, which PostgreSQL reads as booleans beside one.
+fn to_bool(expr: &mut Expr) {
+    let value = match string_of(expr).map(|text| text.to_lowercase()).as_deref() {
+        Some("t" | "true") => true,
+        Some("f" | "false") => false,
+        _ => return,
+    };
+    *expr = Expr::value(Value::Boolean(value));
+}
+
 fn binary(left: &mut Expr, op: &mut BinaryOperator, right: &mut Expr) -> Option<Expr> {
+    if is_bool_column(left) {
+        to_bool(right);
+    }
+    // An array beside its text: `relacl <> '{}'`.
+    if list_column(left) == Some(false) && string_of(right).is_some() {
+        *left = call("pg_array_text", vec![left.clone()]);
+    }
     if let BinaryOperator::PGCustomBinaryOperator(parts) = op {
         *op = match parts.last()?.as_str() {
             "=" => BinaryOperator::Eq,
@@ -492,17 +602,36 @@ fn cast(inner: &mut Expr, data_type: &DataType, kind: &CastKind) -> Option<Expr>
         format: None,
     };
     match mapped(data_type)? {
-        Mapped::Reg { name } => Some(call(&format!("pg_{name}_oid"), vec![inner.clone()])),
+        Mapped::Reg { name } => {
+            let is_array = matches!(data_type, DataType::Array(_));
+            let items = string_of(inner).filter(|_| is_array).and_then(|text| array_literal(&text));
+            let arg = match items {
+                Some(items) => call("make_array", items.iter().map(|item| string(item)).collect()),
+                None => inner.clone(),
+            };
+            Some(call(&format!("pg_{name}_oid"), vec![arg]))
+        }
         Mapped::Text | Mapped::TextArray if to_reg_text(inner) => Some(inner.clone()),
         Mapped::Text => Some(match list_column(inner) {
             Some(true) => call("pg_vector_text", vec![inner.clone()]),
             Some(false) => call("pg_array_text", vec![inner.clone()]),
             None => plain(DataType::Text, inner),
         }),
-        Mapped::Number(DataType::BigInt(_)) if is_reg_oid(inner) => Some(inner.clone()),
         Mapped::Number(data_type) => Some(plain(data_type, inner)),
         Mapped::TextArray | Mapped::NumberArray(_) => {
-            let items = array_literal(&string_of(inner)?)?;
+            if let (Expr::Value(_), Some(item)) = (&*inner, list_item(data_type))
+                && string_of(inner).is_none()
+            {
+                // A parameter.
+                return Some(plain(
+                    DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(item), None)),
+                    inner,
+                ));
+            }
+            // What is no literal is a list already.
+            let Some(items) = string_of(inner).and_then(|text| array_literal(&text)) else {
+                return Some(inner.clone());
+            };
             let items = items.into_iter().map(|item| match mapped(data_type) {
                 Some(Mapped::NumberArray(item_type)) => plain(item_type, &string(&item)),
                 _ => string(&item),
@@ -512,10 +641,13 @@ fn cast(inner: &mut Expr, data_type: &DataType, kind: &CastKind) -> Option<Expr>
     }
 }
 
-fn is_reg_oid(expr: &Expr) -> bool {
-    let Expr::Function(function) = expr else { return false };
-    let names = names_of(&function.name);
-    names.last().is_some_and(|name| name.starts_with("pg_reg") && name.ends_with("_oid"))
+/// The type of an array type's elements.
+fn list_item(data_type: &DataType) -> Option<DataType> {
+    match mapped(data_type)? {
+        Mapped::TextArray => Some(DataType::Text),
+        Mapped::NumberArray(item) => Some(item),
+        _ => None,
+    }
 }
 
 /// The elements of `{a,"b c"}`.
@@ -613,9 +745,7 @@ impl Visitor for OnlySystem {
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
         let names = names_of(relation);
         let is_system = match names.as_slice() {
-            [name] => {
-                layout::find(None, name).is_some() || self.ctes.contains(name) || name == "generate_series"
-            }
+            [name] => layout::find(None, name).is_some() || self.ctes.contains(name),
             [.., schema, name] => layout::find(Some(schema), name).is_some(),
             [] => false,
         };
@@ -784,6 +914,9 @@ impl VisitorMut for Free {
 
 /// A function in FROM, as a subquery.
 fn table_of_function(factor: &TableFactor) -> Option<TableFactor> {
+    if let TableFactor::UNNEST { array_exprs, alias, with_ordinality, .. } = factor {
+        return unnest_table(array_exprs, alias.as_ref(), *with_ordinality);
+    }
     let (name, args, alias) = match factor {
         TableFactor::Table { name, args: Some(TableFunctionArgs { args, .. }), alias, .. }
         | TableFactor::Function { name, args, alias, .. } => (name, args, alias),
@@ -796,10 +929,20 @@ fn table_of_function(factor: &TableFactor) -> Option<TableFactor> {
         _ => return None,
     };
     let args = args.iter().filter_map(|arg| match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.to_string()),
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
         _ => None,
     });
-    let args = args.collect::<Vec<_>>();
+    let args: Vec<&Expr> = args.collect();
+    if name == "unnest" {
+        let exprs: Vec<Expr> = args.into_iter().cloned().collect();
+        return unnest_table(&exprs, alias.as_ref(), false);
+    }
+    if name == "generate_series" {
+        let series = call("generate_series", args.into_iter().cloned().collect());
+        let named = TableAlias { explicit: true, name: Ident::new(name), columns: Vec::new(), at: None };
+        return unnest_table(&[series], Some(alias.as_ref().unwrap_or(&named)), false);
+    }
+    let args: Vec<String> = args.into_iter().map(Expr::to_string).collect();
     let sql = match name.as_str() {
         "pg_options_to_table" => format!(
             "SELECT split_part(o, '=', 1) AS option_name, substr(o, strpos(o, '=') + 1) AS option_value \
@@ -826,4 +969,214 @@ fn table_of_function(factor: &TableFactor) -> Option<TableFactor> {
         at: None,
     });
     Some(TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None })
+}
+
+/// The items of `unnest(…)` in FROM as a SELECT list.
+fn unnest_items(exprs: &[Expr], alias: Option<&TableAlias>, with_ordinality: bool) -> Vec<SelectItem> {
+    let mut arrays: Vec<Expr> = exprs.to_vec();
+    if let (true, Some(first)) = (with_ordinality, exprs.first()) {
+        arrays.push(call("pg_subscripts", vec![first.clone(), number(1)]));
+    }
+    let name_of = |idx: usize| {
+        let column = alias.and_then(|alias| alias.columns.get(idx)).map(|column| folded(&column.name));
+        column.unwrap_or_else(|| match alias {
+            Some(alias) if idx == 0 && exprs.len() == 1 => folded(&alias.name),
+            _ if with_ordinality && idx == exprs.len() => "ordinality".to_owned(),
+            _ => "unnest".to_owned(),
+        })
+    };
+    let items = arrays.into_iter().enumerate().map(|(idx, array)| SelectItem::ExprWithAlias {
+        expr: call("unnest", vec![array]),
+        alias: Ident::with_quote('"', name_of(idx)),
+    });
+    items.collect()
+}
+
+fn unnest_table(exprs: &[Expr], alias: Option<&TableAlias>, with_ordinality: bool) -> Option<TableFactor> {
+    let mut subquery = tidemill_sql::parser::parse_query("SELECT 1").ok()?;
+    if let SetExpr::Select(select) = subquery.body.as_mut() {
+        select.projection = unnest_items(exprs, alias, with_ordinality);
+    }
+    let name = alias.map_or_else(|| Ident::new("unnest"), |alias| alias.name.clone());
+    let alias = TableAlias { explicit: true, name, columns: Vec::new(), at: None };
+    Some(TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None })
+}
+
+/// `FROM pg_index i, unnest(i.indkey) k`, where the second reads the first, becomes one subquery `i` that has the
+/// columns of both.
+fn join_unnest(select: &mut Select) {
+    let mut factors: Vec<TableFactor> = Vec::new();
+    for from in &select.from {
+        factors.push(from.relation.clone());
+        for join in &from.joins {
+            if !matches!(join.join_operator, JoinOperator::CrossJoin(_)) {
+                return;
+            }
+            factors.push(join.relation.clone());
+        }
+    }
+    let [relation, TableFactor::UNNEST { array_exprs, alias: Some(unnested), with_ordinality, .. }] =
+        factors.as_slice()
+    else {
+        return;
+    };
+    let mut relations = Vec::new();
+    add_relations(relation, &mut relations);
+    let [Relation { name: Some(name), .. }] = relations.as_slice() else { return };
+    let Ok(mut subquery) = tidemill_sql::parser::parse_query("SELECT * FROM pg_class") else { return };
+    let SetExpr::Select(inner) = subquery.body.as_mut() else { return };
+    inner.projection.extend(unnest_items(array_exprs, Some(unnested), *with_ordinality));
+    inner.from[0].relation = relation.clone();
+    let (from, to) = (folded(&unnested.name), Ident::with_quote('"', name));
+    select.from.truncate(1);
+    select.from[0].joins.clear();
+    let alias = TableAlias { explicit: true, name: to.clone(), columns: Vec::new(), at: None };
+    select.from[0].relation =
+        TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
+    let _ = VisitMut::visit(select, &mut Requalify { from, to });
+}
+
+/// Gives the columns of one relation another qualifier.
+struct Requalify {
+    from: String,
+    to: Ident,
+}
+
+impl VisitorMut for Requalify {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::CompoundIdentifier(idents) = expr
+            && let [qualifier, _] = idents.as_mut_slice()
+            && folded(qualifier) == self.from
+        {
+            *qualifier = self.to.clone();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A SELECT with `unnest` in its list, and an item named as a column that it reads, which DataFusion finds
+/// ambiguous, in two steps: the items in a subquery, `unnest` above it.
+fn split_unnest(select: &mut Select) {
+    let is_grouped = !matches!(&select.group_by, GroupByExpr::Expressions(exprs, _) if exprs.is_empty());
+    if is_grouped || select.distinct.is_some() || select.having.is_some() {
+        return;
+    }
+    let (mut inner, mut outer) = (Vec::new(), Vec::new());
+    let (mut is_ambiguous, mut unnests) = (false, false);
+    for (idx, item) in select.projection.iter().enumerate() {
+        let (expr, name) = match item {
+            SelectItem::UnnamedExpr(expr) => (expr, column_name(expr)),
+            SelectItem::ExprWithAlias { expr, alias } => (expr, folded(alias)),
+            _ => return,
+        };
+        let alias = Ident::with_quote('"', &name);
+        if let Expr::Function(function) = expr
+            && names_of(&function.name) == ["unnest"]
+            && let [array] = args_of(&function.args).as_slice()
+        {
+            unnests = true;
+            let below = Ident::new(format!("__unnest_{idx}"));
+            inner.push(SelectItem::ExprWithAlias { expr: array.clone(), alias: below.clone() });
+            let expr = call("unnest", vec![Expr::Identifier(below)]);
+            outer.push(SelectItem::ExprWithAlias { expr, alias });
+        } else {
+            let is_column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+            is_ambiguous |= !is_column && expr.visit(&mut NamesColumn(&name)).is_break();
+            inner.push(SelectItem::ExprWithAlias { expr: expr.clone(), alias: alias.clone() });
+            outer.push(SelectItem::UnnamedExpr(Expr::Identifier(alias)));
+        }
+    }
+    if !unnests || !is_ambiguous {
+        return;
+    }
+    let Ok(mut around) = tidemill_sql::parser::parse_query("SELECT 1 FROM (SELECT 1) AS unnested") else {
+        return;
+    };
+    let SetExpr::Select(around) = around.body.as_mut() else { return };
+    around.projection = outer;
+    std::mem::swap(select, around.as_mut());
+    around.projection = inner;
+    if let Some(from) = select.from.first_mut()
+        && let TableFactor::Derived { subquery, .. } = &mut from.relation
+    {
+        *subquery.body = SetExpr::Select(Box::new(around.as_ref().clone()));
+    }
+}
+
+/// Stops at a column of this name.
+struct NamesColumn<'a>(&'a str);
+
+impl Visitor for NamesColumn<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::CompoundIdentifier(idents) if idents.last().map(folded).as_deref() == Some(self.0) => {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Qualifies columns that `USING` made one of two: DataFusion forgets which they are after one more join.
+fn qualify_using(select: &mut Select) {
+    let mut columns = Vec::new();
+    for join in select.from.iter().flat_map(|from| from.joins.iter()) {
+        let (JoinOperator::Join(constraint)
+        | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint)) = &join.join_operator
+        else {
+            continue;
+        };
+        if let JoinConstraint::Using(names) = constraint {
+            columns.extend(names.iter().filter_map(|name| names_of(name).pop()));
+        }
+    }
+    if columns.is_empty() {
+        return;
+    }
+    let relations = relations_of(select);
+    let owner = |column: &String| {
+        let mut owners = relations.iter().filter(|relation| match &relation.columns {
+            Some(columns) => columns.contains(column),
+            None => false,
+        });
+        owners.next().and_then(|relation| relation.name.clone())
+    };
+    let owned = columns.into_iter().filter_map(|column| Some((column.clone(), owner(&column)?))).collect();
+    let _ = VisitMut::visit(select, &mut Qualify { owned, depth: 0 });
+}
+
+/// Puts the names of relations before bare columns, outside of subqueries.
+struct Qualify {
+    owned: HashMap<String, String>,
+    depth: usize,
+}
+
+impl VisitorMut for Qualify {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.depth == 0
+            && let Expr::Identifier(ident) = expr
+            && let Some(owner) = self.owned.get(&folded(ident))
+        {
+            *expr = Expr::CompoundIdentifier(vec![Ident::with_quote('"', owner), ident.clone()]);
+        }
+        ControlFlow::Continue(())
+    }
 }

@@ -742,7 +742,7 @@ WHERE
     AND ns.nspname = 'public'  -- Filter by schema
     AND cls.relname = 'orders'  -- Filter by table name
 ORDER BY 
-    a.attnum;  -- Order by column number
+    a.attnum  -- Order by column number
 --@ drizzle_pull
 SELECT c.column_name, c.data_type, constraint_type, constraint_name, constraint_schema
       FROM information_schema.table_constraints tc
@@ -813,36 +813,6 @@ SELECT
             AND rel.relname = 'orders'
             AND con.contype IN ('f')
 --@ drizzle_pull
-SELECT  DISTINCT ON (t.relname, ic.relname, k.i) t.relname as table_name, ic.relname AS indexname,
-        k.i AS index_order,
-        i.indisunique as is_unique,
-        am.amname as method,
-        ic.reloptions as with,
-        coalesce(a.attname, pg_get_indexdef(i.indexrelid, k.i, false)) AS column_name,
-          CASE
-        WHEN pg_get_expr(i.indexprs, i.indrelid) IS NOT NULL THEN 1
-        ELSE 0
-    END AS is_expression,
-        i.indoption[k.i-1] & 1 = 1 AS descending,
-        i.indoption[k.i-1] & 2 = 2 AS nulls_first,
-        pg_get_expr(
-                              i.indpred,
-                              i.indrelid
-                          ) as where,
-         opc.opcname
-      FROM pg_class t
-          LEFT JOIN pg_index i ON t.oid = i.indrelid
-          LEFT JOIN pg_class ic ON ic.oid = i.indexrelid
-		  CROSS JOIN LATERAL (SELECT unnest(i.indkey), generate_subscripts(i.indkey, 1) + 1) AS k(attnum, i)
-          LEFT JOIN pg_attribute AS a
-            ON i.indrelid = a.attrelid AND k.attnum = a.attnum
-          JOIN pg_namespace c on c.oid = t.relnamespace
-        LEFT JOIN pg_am AS am ON ic.relam = am.oid
-        JOIN pg_opclass opc ON opc.oid = ANY(i.indclass)
-      WHERE
-      c.nspname = 'public' AND
-      t.relname = 'orders'
---@ drizzle_pull
 SELECT
           idx.indexrelname AS index_name,
           idx.relname AS table_name,
@@ -879,8 +849,109 @@ SELECT current_schema
 --@ yoyo
 SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'
 --@ node_pg_migrate
-SELECT pg_try_advisory_lock(7241865325823964) AS "lockObtained"
---@ node_pg_migrate
 SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_name = 'pgmigrations'
---@ node_pg_migrate
-SELECT pg_advisory_unlock(7241865325823964) AS "lockReleased"
+--@ asyncpg
+WITH RECURSIVE typeinfo_tree(oid, ns, name, kind, basetype, elemtype, elemdelim, range_subtype, attrtypoids, attrnames, depth)
+AS (
+    SELECT ti.oid, ti.ns, ti.name, ti.kind, ti.basetype, ti.elemtype, ti.elemdelim, ti.range_subtype, ti.attrtypoids, ti.attrnames, 0
+    FROM (SELECT t.oid AS oid, ns.nspname AS ns, t.typname AS name, t.typtype AS kind,
+    (CASE WHEN t.typtype = 'd' THEN
+        (WITH RECURSIVE typebases(oid, depth) AS (
+            SELECT t2.typbasetype AS oid, 0 AS depth FROM pg_type t2 WHERE t2.oid = t.oid
+            UNION ALL
+            SELECT t2.typbasetype AS oid, tb.depth + 1 AS depth FROM pg_type t2, typebases tb
+            WHERE tb.oid = t2.oid AND t2.typbasetype != 0
+       ) SELECT oid FROM typebases ORDER BY depth DESC LIMIT 1)
+       ELSE NULL END) AS basetype,
+    t.typelem AS elemtype, elem_t.typdelim AS elemdelim,
+    COALESCE(range_t.rngsubtype, multirange_t.rngsubtype) AS range_subtype,
+    (CASE WHEN t.typtype = 'c' THEN
+        (SELECT array_agg(ia.atttypid ORDER BY ia.attnum)
+        FROM pg_attribute ia INNER JOIN pg_class c ON (ia.attrelid = c.oid)
+        WHERE ia.attnum > 0 AND NOT ia.attisdropped AND c.reltype = t.oid)
+        ELSE NULL END) AS attrtypoids,
+    (CASE WHEN t.typtype = 'c' THEN
+        (SELECT array_agg(ia.attname::text ORDER BY ia.attnum)
+        FROM pg_attribute ia INNER JOIN pg_class c ON (ia.attrelid = c.oid)
+        WHERE ia.attnum > 0 AND NOT ia.attisdropped AND c.reltype = t.oid)
+        ELSE NULL END) AS attrnames
+FROM pg_catalog.pg_type AS t
+    INNER JOIN pg_catalog.pg_namespace ns ON (ns.oid = t.typnamespace)
+    LEFT JOIN pg_type elem_t ON (t.typlen = -1 AND t.typelem != 0 AND t.typelem = elem_t.oid)
+    LEFT JOIN pg_range range_t ON (t.oid = range_t.rngtypid)
+    LEFT JOIN pg_range multirange_t ON (t.oid = multirange_t.rngmultitypid)) AS ti
+    WHERE ti.oid = any('{1016}'::oid[])
+    UNION ALL
+    SELECT ti.oid, ti.ns, ti.name, ti.kind, ti.basetype, ti.elemtype, ti.elemdelim, ti.range_subtype, ti.attrtypoids, ti.attrnames, tt.depth + 1
+    FROM (SELECT t.oid AS oid, ns.nspname AS ns, t.typname AS name, t.typtype AS kind,
+    (CASE WHEN t.typtype = 'd' THEN
+        (WITH RECURSIVE typebases(oid, depth) AS (
+            SELECT t2.typbasetype AS oid, 0 AS depth FROM pg_type t2 WHERE t2.oid = t.oid
+            UNION ALL
+            SELECT t2.typbasetype AS oid, tb.depth + 1 AS depth FROM pg_type t2, typebases tb
+            WHERE tb.oid = t2.oid AND t2.typbasetype != 0
+       ) SELECT oid FROM typebases ORDER BY depth DESC LIMIT 1)
+       ELSE NULL END) AS basetype,
+    t.typelem AS elemtype, elem_t.typdelim AS elemdelim,
+    COALESCE(range_t.rngsubtype, multirange_t.rngsubtype) AS range_subtype,
+    (CASE WHEN t.typtype = 'c' THEN
+        (SELECT array_agg(ia.atttypid ORDER BY ia.attnum)
+        FROM pg_attribute ia INNER JOIN pg_class c ON (ia.attrelid = c.oid)
+        WHERE ia.attnum > 0 AND NOT ia.attisdropped AND c.reltype = t.oid)
+        ELSE NULL END) AS attrtypoids,
+    (CASE WHEN t.typtype = 'c' THEN
+        (SELECT array_agg(ia.attname::text ORDER BY ia.attnum)
+        FROM pg_attribute ia INNER JOIN pg_class c ON (ia.attrelid = c.oid)
+        WHERE ia.attnum > 0 AND NOT ia.attisdropped AND c.reltype = t.oid)
+        ELSE NULL END) AS attrnames
+FROM pg_catalog.pg_type AS t
+    INNER JOIN pg_catalog.pg_namespace ns ON (ns.oid = t.typnamespace)
+    LEFT JOIN pg_type elem_t ON (t.typlen = -1 AND t.typelem != 0 AND t.typelem = elem_t.oid)
+    LEFT JOIN pg_range range_t ON (t.oid = range_t.rngtypid)
+    LEFT JOIN pg_range multirange_t ON (t.oid = multirange_t.rngmultitypid)) ti, typeinfo_tree tt
+    WHERE (tt.elemtype IS NOT NULL AND ti.oid = tt.elemtype)
+        OR (tt.attrtypoids IS NOT NULL AND ti.oid = any(tt.attrtypoids))
+        OR (tt.range_subtype IS NOT NULL AND ti.oid = tt.range_subtype)
+        OR (tt.basetype IS NOT NULL AND ti.oid = tt.basetype)
+)
+SELECT DISTINCT *, basetype::regtype::text AS basetype_name, elemtype::regtype::text AS elemtype_name,
+    range_subtype::regtype::text AS range_subtype_name
+FROM typeinfo_tree ORDER BY depth DESC
+--@ tokio-postgres
+SELECT t.typname, t.typtype, t.typelem, r.rngsubtype, t.typbasetype, n.nspname, t.typrelid
+FROM pg_catalog.pg_type t
+LEFT OUTER JOIN pg_catalog.pg_range r ON r.rngtypid = t.oid
+INNER JOIN pg_catalog.pg_namespace n ON t.typnamespace = n.oid
+WHERE t.oid = 1016
+--@ psycopg
+SELECT typname AS name, oid, typarray AS array_oid, oid::regtype::text AS regtype, typdelim AS delimiter
+FROM pg_type t WHERE t.oid = to_regtype('jsonb') ORDER BY t.oid
+--@ npgsql
+SELECT ns.nspname, t.oid, t.typname, t.typtype, t.typnotnull, t.elemtypoid
+FROM (
+    SELECT typ.oid, typ.typnamespace, typ.typname, typ.typtype, typ.typrelid, typ.typnotnull, typ.relkind,
+        elemtyp.oid AS elemtypoid, elemtyp.typname AS elemtypname, elemcls.relkind AS elemrelkind,
+        CASE WHEN elemproc.proname='array_recv' THEN 'a' ELSE elemtyp.typtype END AS elemtyptype
+    FROM (
+        SELECT typ.oid, typnamespace, typname, typrelid, typnotnull, relkind, typelem AS elemoid,
+            CASE WHEN proc.proname='array_recv' THEN 'a' ELSE typ.typtype END AS typtype,
+            CASE WHEN proc.proname='array_recv' THEN typ.typelem
+                 WHEN typ.typtype='r' THEN rngsubtype
+                 WHEN typ.typtype='m' THEN (SELECT rngtypid FROM pg_range WHERE rngmultitypid = typ.oid)
+                 WHEN typ.typtype='d' THEN typ.typbasetype END AS elemtypoid
+        FROM pg_type AS typ
+        LEFT JOIN pg_class AS cls ON (cls.oid = typ.typrelid)
+        LEFT JOIN pg_proc AS proc ON proc.oid = typ.typreceive
+        LEFT JOIN pg_range ON (pg_range.rngtypid = typ.oid)
+    ) AS typ
+    LEFT JOIN pg_type AS elemtyp ON elemtyp.oid = elemtypoid
+    LEFT JOIN pg_class AS elemcls ON (elemcls.oid = elemtyp.typrelid)
+    LEFT JOIN pg_proc AS elemproc ON elemproc.oid = elemtyp.typreceive
+) AS t
+JOIN pg_namespace AS ns ON (ns.oid = typnamespace)
+WHERE typtype IN ('b', 'r', 'm', 'e', 'd') OR (typtype = 'c' AND relkind='c') OR
+    (typtype = 'p' AND typname IN ('record', 'void', 'unknown')) OR
+    (typtype = 'a' AND (elemtyptype IN ('b', 'r', 'm', 'e', 'd') OR
+        (elemtyptype = 'p' AND elemtypname IN ('record', 'void')) OR
+        (elemtyptype = 'c' AND elemrelkind='c')))
+ORDER BY CASE WHEN typtype IN ('b', 'e', 'p') THEN 0 WHEN typtype = 'r' THEN 1 WHEN typtype = 'c' THEN 2 ELSE 3 END
