@@ -1,4 +1,19 @@
-//! stub
+//! Tidemill: how the parts meet.
+//!
+//! A [`Database`](database::Database) is a catalog, an engine and a planner over one data directory; a
+//! [`Session`](session::Session) is one client's way into it; [`pgwire`] carries sessions over the
+//! Postgres protocol; a [`Service`](server::Service) is all of that running in a process, as the command line
+//! and the HTTP endpoints see it.
 
+pub mod cli;
+pub mod config;
+pub mod database;
+pub mod demo;
+pub mod http;
 pub mod pgwire;
+pub mod server;
 pub mod session;
+
+mod names;
+mod statements;
+mod system;

@@ -1,3 +1,227 @@
 //! A client's session: what it said, what it may see, what runs for it.
+//!
+//! Statements that read see all relations at one epoch, which is at least that of the session's own
+//! last write. Inside a transaction block that is the epoch of its first read, until it writes: writes take
+//! effect one by one, at once.
 
 pub mod api;
+pub mod settings;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::common::ScalarValue;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use tidemill_core::{Epoch, SqlState};
+use tidemill_engine::ReadView;
+use tidemill_sql::parser;
+use tidemill_sql::statements::Statement;
+use tokio_util::sync::CancellationToken;
+
+use self::api::{
+    Described, Notice, Parsed, PgType, Response, SessionApi, SessionFactory, SqlError, StartupParams,
+    TransactionStatus,
+};
+use self::settings::Settings;
+use crate::database::Database;
+
+/// The only database, and the name that tools try when they have none.
+const DATABASES: [&str; 2] = ["tidemill", "postgres"];
+
+/// Opens sessions on a database.
+pub struct Sessions {
+    pub database: Arc<Database>,
+}
+
+#[async_trait]
+impl SessionFactory for Sessions {
+    async fn connect(&self, startup: StartupParams) -> Result<Box<dyn SessionApi>, SqlError> {
+        if !DATABASES.contains(&startup.database.as_str()) {
+            return Err(SqlError::new(
+                SqlState::UNDEFINED_DATABASE,
+                format!("database \"{}\" does not exist", startup.database),
+            )
+            .with_hint("Connect to the database \"tidemill\".")
+            .fatal());
+        }
+        let mut session = Session::new(self.database.clone(), startup.user.clone());
+        for (name, value) in &startup.options {
+            session.settings.set_at_startup(name, value)?;
+        }
+        Ok(Box::new(session))
+    }
+}
+
+/// A result that is fetched in pieces.
+pub struct CursorState {
+    pub schema: SchemaRef,
+    /// Locked by nobody: it only lets a session be looked at from several threads.
+    pub rows: std::sync::Mutex<SendableRecordBatchStream>,
+    /// Read and not fetched yet.
+    pub pending: VecDeque<RecordBatch>,
+    pub is_finished: bool,
+    /// Whether it never ends by itself.
+    pub is_subscription: bool,
+    pub hold: bool,
+}
+
+/// A statement with a name of its own, from PREPARE.
+#[derive(Clone)]
+pub struct PreparedStatement {
+    pub statement: Statement,
+    pub sql: String,
+    pub types: Vec<arrow::datatypes::DataType>,
+}
+
+/// What a statement is executed with beside itself.
+pub struct Call<'a> {
+    pub statement: &'a Statement,
+    /// The statement's own text.
+    pub sql: &'a str,
+    pub params: Vec<ScalarValue>,
+}
+
+/// One client's session.
+pub struct Session {
+    pub database: Arc<Database>,
+    pub user: String,
+    pub settings: Settings,
+    pub status: TransactionStatus,
+    pub notices: Vec<Notice>,
+    /// The epoch of the session's last write.
+    pub written: Epoch,
+    /// A COPY may have written since; its epoch is not known here.
+    pub has_copied: bool,
+    /// What the transaction block reads, once it has read anything.
+    pub pinned: Option<Arc<ReadView>>,
+    pub cursors: HashMap<String, CursorState>,
+    pub prepared: BTreeMap<String, PreparedStatement>,
+}
+
+/// A parsed statement as the wire carries it.
+struct SessionStatement {
+    statement: Statement,
+    /// Where the statement begins in the text that it came with, in characters.
+    offset: usize,
+}
+
+impl Session {
+    pub fn new(database: Arc<Database>, user: String) -> Session {
+        Session {
+            database,
+            user,
+            settings: Settings::default(),
+            status: TransactionStatus::Idle,
+            notices: Vec::new(),
+            written: Epoch::ZERO,
+            has_copied: false,
+            pinned: None,
+            cursors: HashMap::new(),
+            prepared: BTreeMap::new(),
+        }
+    }
+
+    pub fn notice(&mut self, message: impl Into<String>) {
+        self.notices.push(Notice::new(message));
+    }
+
+    /// Runs one statement.
+    pub async fn run(&mut self, call: Call<'_>) -> Result<Response, SqlError> {
+        let ends_block = matches!(
+            call.statement,
+            Statement::Commit(_) | Statement::Rollback(_) | Statement::RollbackTo(_)
+        );
+        if self.status == TransactionStatus::Error && !ends_block {
+            return Err(SqlError::new(
+                SqlState::IN_FAILED_TRANSACTION,
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ));
+        }
+        crate::statements::run(self, call).await
+    }
+}
+
+#[async_trait]
+impl SessionApi for Session {
+    fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>, SqlError> {
+        let statements = parser::parse(sql)?;
+        let parsed = |parsed: parser::Parsed| {
+            Parsed::new(parsed.sql, SessionStatement { statement: parsed.statement, offset: parsed.offset })
+        };
+        Ok(statements.into_iter().map(parsed).collect())
+    }
+
+    async fn describe(
+        &mut self,
+        statement: &Parsed,
+        params: &[Option<PgType>],
+    ) -> Result<Described, SqlError> {
+        let Some(known) = statement.statement::<SessionStatement>() else {
+            return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
+        };
+        crate::statements::describe(self, &known.statement, statement.sql(), params)
+            .await
+            .map_err(|error| shifted(error, known.offset))
+    }
+
+    async fn execute(
+        &mut self,
+        statement: &Parsed,
+        params: Vec<ScalarValue>,
+        _: &CancellationToken,
+    ) -> Result<Response, SqlError> {
+        let Some(known) = statement.statement::<SessionStatement>() else {
+            return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
+        };
+        let call = Call { statement: &known.statement, sql: statement.sql(), params };
+        self.run(call).await.map_err(|error| shifted(error, known.offset))
+    }
+
+    fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    fn failed(&mut self, _: &SqlError) {
+        if self.status == TransactionStatus::Transaction {
+            self.status = TransactionStatus::Error;
+        }
+    }
+
+    async fn end_of_request(&mut self) -> Result<(), SqlError> {
+        if self.status == TransactionStatus::Idle {
+            self.pinned = None;
+        }
+        Ok(())
+    }
+
+    fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
+        self.settings.take_reported()
+    }
+
+    fn statement_timeout(&self) -> Option<Duration> {
+        self.settings.duration("statement_timeout")
+    }
+
+    fn idle_in_transaction_timeout(&self) -> Option<Duration> {
+        self.settings.duration("idle_in_transaction_session_timeout")
+    }
+
+    fn explain(&self, error: DataFusionError) -> SqlError {
+        crate::statements::execution_error(&self.database, error, "")
+    }
+}
+
+/// Positions in a statement as positions in the text that it came with.
+fn shifted(mut error: SqlError, offset: usize) -> SqlError {
+    error.position = error.position.map(|position| position + offset);
+    error
+}

@@ -1,0 +1,158 @@
+//! `tidemill start`: the server, until it is told to stop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+
+use super::lock::DataLock;
+use super::settings::{ConfigFlags, usage};
+use super::{Failure, VERSION, psql_line, say, start_logging, stop_requests};
+use crate::config::check_addresses;
+use crate::server::{self, Service, StartOptions};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidemill start
+  tidemill start --data /var/lib/tidemill --listen 127.0.0.1:7432 --http 127.0.0.1:7433
+  tidemill start --listen :0 --http off --ready-file /tmp/ready.json
+
+Ctrl-C and SIGTERM drain, take a checkpoint and exit with 0; a second one exits at once.")]
+pub struct Start {
+    /// Data directory, or URL of an object store (default: ./tidemill-data) [env: TIDEMILL_DATA]
+    #[arg(long, value_name = "DIR|URL")]
+    data: Option<String>,
+    /// Address for SQL, port 0 for a free one (default: 127.0.0.1:7432) [env: TIDEMILL_LISTEN]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address for HTTP, or off (default: 127.0.0.1:7433) [env: TIDEMILL_HTTP]
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<String>,
+    /// Serve addresses that other machines can reach, although nobody is asked for a password
+    #[arg(long)]
+    insecure_listen: bool,
+    /// How many clients may be connected at once (default: 100) [env: TIDEMILL_MAX_CONNECTIONS]
+    #[arg(long, value_name = "N")]
+    max_connections: Option<u32>,
+    /// Written once ready, with {"sql", "http", "pid"} as JSON
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+impl Start {
+    pub async fn run(self) -> Result<(), Failure> {
+        let began = Instant::now();
+        let mut sources = self.flags.sources();
+        let texts = [("data", &self.data), ("listen", &self.listen), ("http", &self.http)];
+        sources.flags.extend(texts.into_iter().filter_map(|(key, text)| Some((key, text.clone()?.into()))));
+        sources.flags.extend(self.insecure_listen.then(|| ("insecure_listen", true.into())));
+        sources.flags.extend(self.max_connections.map(|n| ("max_connections", n.into())));
+        let config = sources.load().map_err(usage)?.config;
+        check_addresses(&config).map_err(usage)?;
+        start_logging(&config)?;
+        // Before anything else, so that a signal during recovery is heard.
+        let stop = stop_requests().map_err(|error| Failure::io("cannot handle signals", &error))?;
+        let _lock = DataLock::acquire(&config.data)?;
+        let data_dir = config.data.clone();
+        let options = StartOptions {
+            data_dir: data_dir.clone(),
+            listen: Some(config.listen),
+            http: config.http,
+            is_catalog_only: false,
+            config,
+        };
+        let service = tokio::select! {
+            service = server::start(options) => service?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        say(&banner(&service, &data_dir, began.elapsed()));
+        if let Some(path) = &self.ready_file {
+            write_ready_file(path, &service)
+                .map_err(|error| Failure::io(&format!("cannot write \"{}\"", path.display()), &error))?;
+        }
+        stop.cancelled().await;
+        say("Stopping: draining and taking a checkpoint. Once more to stop at once.\n");
+        service.shutdown().await?;
+        if let Some(path) = &self.ready_file {
+            // It says that somebody is there. That it is gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
+        say("Stopped.\n");
+        Ok(())
+    }
+}
+
+fn banner(service: &Arc<dyn Service>, data_dir: &str, took: Duration) -> String {
+    let psql = psql_line(service).unwrap_or_default();
+    let http = service.http_addr().map_or("off".to_owned(), |address| format!("http://{address}/"));
+    let shell = service.sql_addr().map_or_else(String::new, |address| match address.port() {
+        7432 => String::new(),
+        _ => format!(" postgres://tidemill@{address}/tidemill"),
+    });
+    format!(
+        "Tidemill {VERSION}, ready in {} ms
+
+  SQL    {psql}
+  HTTP   {http}  (/metrics, /healthz, /readyz)
+  Data   {data_dir}
+
+  Next   tidemill shell{shell}
+         CREATE SOURCE bid WITH (connector = 'generator', table = 'bid', rate = '1000');
+         CREATE PIPELINE bids AS SELECT auction, count(*) FROM bid GROUP BY auction;
+
+",
+        took.as_millis()
+    )
+}
+
+/// Appears whole or not at all.
+fn write_ready_file(path: &Path, service: &Arc<dyn Service>) -> std::io::Result<()> {
+    let address = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
+    let ready = json!({
+        "sql": address(service.sql_addr()),
+        "http": address(service.http_addr()),
+        "pid": std::process::id(),
+    });
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".tmp");
+    std::fs::write(&unfinished, format!("{ready}\n"))?;
+    std::fs::rename(&unfinished, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::testing::FakeService;
+
+    #[test]
+    fn the_banner_says_where_to_go() {
+        let service: Arc<dyn Service> = Arc::new(FakeService::example());
+        let banner = banner(&service, "./tidemill-data", Duration::from_millis(12));
+        for line in [
+            &*format!("Tidemill {VERSION}, ready in 12 ms"),
+            "  SQL    psql postgres://tidemill@127.0.0.1:7432/tidemill",
+            "  HTTP   http://127.0.0.1:7433/  (/metrics, /healthz, /readyz)",
+            "  Data   ./tidemill-data",
+            "  Next   tidemill shell",
+        ] {
+            assert!(banner.lines().any(|found| found == line), "{line}\n{banner}");
+        }
+    }
+
+    #[test]
+    fn the_ready_file_is_json() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ready.json");
+        let service: Arc<dyn Service> = Arc::new(FakeService::example());
+        write_ready_file(&path, &service).unwrap();
+        let ready: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let expected = json!({"sql": "127.0.0.1:7432", "http": "127.0.0.1:7433", "pid": std::process::id()});
+        assert_eq!(ready, expected);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,443 @@
+//! The one database: what is defined and what runs, kept in step.
+//!
+//! A statement that changes definitions holds the definitions' lock all along: it plans, starts what is to
+//! run, and last of all writes the catalog. So what the catalog names has a checkpoint, and what a crash
+//! leaves without a name is garbage that the next start removes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::common::DFSchema;
+use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
+use tidemill_catalog::{Catalog, Definition, Object, SinkInput};
+use tidemill_connectors::{
+    Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec as ConnectorSpec,
+};
+use tidemill_core::SqlState;
+use tidemill_engine::{Engine, EngineConfig, MemberSpec, SourceColumn, SourceSpec, TableSpec};
+use tidemill_plan::{CloseSource, InputKind, PipelinePlan, Properties, RelationId};
+use tidemill_sql::{Planner, RelationNames};
+use tidemill_storage::{Root, VersionedObject};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::names::PipelineNames;
+use crate::session::api::SqlError;
+
+/// Everything behind a data directory.
+pub struct Database {
+    pub engine: Arc<Engine>,
+    pub planner: Planner,
+    catalog: RwLock<Arc<Catalog>>,
+    store: Arc<Mutex<VersionedObject>>,
+    /// What holds for the rows of pipelines.
+    properties: RwLock<HashMap<u32, Properties>>,
+    definitions: Arc<Mutex<()>>,
+}
+
+impl Database {
+    /// Opens a data directory, and starts what was running in it.
+    pub async fn open(
+        directory: &Path,
+        n_lanes: usize,
+        config: EngineConfig,
+    ) -> Result<Arc<Database>, SqlError> {
+        let root = Root::local(directory)?;
+        let (store, content) = VersionedObject::open(root.child("catalog")).await?;
+        let catalog = match content {
+            Some(content) => Catalog::from_bytes(&content)?,
+            None => Catalog::new(),
+        };
+        let engine = Engine::open(root, config).await?;
+        let database = Arc::new(Database {
+            engine: engine.clone(),
+            planner: Planner::new(n_lanes),
+            catalog: RwLock::new(Arc::new(catalog)),
+            store: Arc::new(Mutex::new(store)),
+            properties: RwLock::default(),
+            definitions: Arc::default(),
+        });
+        database.start().await?;
+        tokio::spawn(engine.maintain());
+        Ok(database)
+    }
+
+    /// Tells the engine of everything that is defined.
+    async fn start(&self) -> Result<(), SqlError> {
+        let catalog = self.catalog();
+        let mut members = Vec::new();
+        for object in catalog.objects() {
+            let started = match &object.definition {
+                Definition::Table(_) => {
+                    self.engine.add_table(table_spec(object)).await.map_err(SqlError::from)
+                }
+                Definition::Source(_) => match self.source_spec(object) {
+                    Ok(spec) => {
+                        self.engine.add_source(spec).await;
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
+                Definition::View(_) => Ok(()),
+                Definition::Pipeline(_) | Definition::Sink(_) => match self.member_spec(object).await {
+                    Ok(spec) => {
+                        members.push(spec);
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            // One bad object must not keep the others from running.
+            if let Err(error) = started {
+                tracing::error!(object = object.full_name(), %error, "cannot be started");
+            }
+        }
+        Ok(self.engine.recover(members).await?)
+    }
+
+    /// What is defined now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.read().expect("nobody panics while holding the catalog").clone()
+    }
+
+    /// Lets one statement change definitions.
+    pub async fn change_definitions(&self) -> OwnedMutexGuard<()> {
+        self.definitions.clone().lock_owned().await
+    }
+
+    /// Makes a changed catalog the one that counts. Under [`change_definitions`](Database::change_definitions).
+    pub async fn commit(&self, catalog: Catalog) -> Result<(), SqlError> {
+        self.store.lock().await.put(catalog.to_bytes().into()).await?;
+        *self.catalog.write().expect("nobody panics while holding the catalog") = Arc::new(catalog);
+        Ok(())
+    }
+
+    /// The names that a hint may suggest.
+    pub fn relation_names(&self) -> RelationNames {
+        RelationNames(self.catalog().relation_names())
+    }
+
+    /// What holds for the rows of a relation.
+    pub fn properties(&self, object: &Object) -> Properties {
+        let id = RelationId(object.oid);
+        let n_columns = object.columns.len();
+        let unique_keys = match object.primary_key.is_empty() {
+            true => Vec::new(),
+            false => vec![object.primary_key.clone()],
+        };
+        match &object.definition {
+            Definition::Source(source) => {
+                let mut closes = vec![Vec::new(); n_columns];
+                if let Some(watermark) = &source.watermark
+                    && let Some(column) = object.column_idx(&watermark.column)
+                {
+                    // A watermark says that no later row is below it, so a value is complete one unit above.
+                    closes[column].push(CloseSource { relation: id, delay: 1 });
+                }
+                let is_append_only = input_kind(object) == InputKind::Append;
+                Properties { is_append_only, unique_keys, closes }
+            }
+            Definition::Pipeline(_) => {
+                let properties = self.properties.read().expect("nobody panics while holding it");
+                properties.get(&object.oid).cloned().unwrap_or_else(|| never(n_columns))
+            }
+            _ => Properties { unique_keys, ..never(n_columns) },
+        }
+    }
+
+    /// Remembers what holds for the rows of a pipeline.
+    pub fn set_properties(&self, oid: u32, properties: Properties) {
+        self.properties.write().expect("nobody panics while holding it").insert(oid, properties);
+    }
+
+    /// How the engine is to read a source.
+    pub fn source_spec(&self, object: &Object) -> Result<SourceSpec, SqlError> {
+        let Definition::Source(definition) = &object.definition else {
+            unreachable!("only sources are asked for");
+        };
+        let mut read = Vec::new();
+        let mut columns: Vec<Option<usize>> = Vec::new();
+        for column in &object.columns {
+            columns.push(match column.generated {
+                Some(_) => None,
+                None => {
+                    read.push(column.field());
+                    Some(read.len() - 1)
+                }
+            });
+        }
+        let read_schema: SchemaRef = Arc::new(Schema::new(read));
+        let options = map(&definition.options);
+        let encode_options = map(&definition.encode_options);
+        let include: Vec<IncludeColumn> = definition
+            .include
+            .iter()
+            .map(|include| {
+                let kind = match (include.kind.as_str(), &include.header) {
+                    ("header", header) => IncludeKind::Header(header.clone()),
+                    (kind, _) => kind.parse().map_err(SqlError::from)?,
+                };
+                let column_idx = read_schema
+                    .index_of(&include.column)
+                    .map_err(|error| SqlError::new(SqlState::INTERNAL_ERROR, error.to_string()))?;
+                Ok(IncludeColumn { kind, column_idx })
+            })
+            .collect::<Result<_, SqlError>>()?;
+        let primary_key: Vec<usize> =
+            object.primary_key.iter().filter_map(|column| columns[*column]).collect();
+        let source = tidemill_connectors::create_source(&ConnectorSpec {
+            name: &object.name,
+            schema: read_schema.clone(),
+            include: &include,
+            primary_key: &primary_key,
+            options: &options,
+            format: format(&definition.format)?,
+            encode: encode(&definition.encode)?,
+            encode_options: &encode_options,
+        })?;
+        let read_columns =
+            DFSchema::try_from(read_schema.as_ref().clone()).map_err(|e| self.plan_error(e, ""))?;
+        let schema = object.arrow_schema();
+        let mut source_columns = Vec::new();
+        for (column, position) in object.columns.iter().zip(&columns) {
+            source_columns.push(match (&column.generated, position) {
+                (Some(text), _) => {
+                    let expr = self.expr(text, &read_columns, Some(&column.field()))?;
+                    SourceColumn::Generated(expr)
+                }
+                (None, Some(position)) => SourceColumn::Read(*position),
+                (None, None) => unreachable!("a column is read or generated"),
+            });
+        }
+        let watermark = match &definition.watermark {
+            Some(watermark) => {
+                let all = DFSchema::try_from(schema.as_ref().clone()).map_err(|e| self.plan_error(e, ""))?;
+                Some(self.expr(&watermark.expr, &all, None)?)
+            }
+            None => None,
+        };
+        Ok(SourceSpec {
+            id: RelationId(object.oid),
+            name: object.name.clone(),
+            source,
+            schema,
+            columns: source_columns,
+            watermark,
+            kind: input_kind(object),
+        })
+    }
+
+    /// An expression over the columns of a schema, as it is evaluated; cast to a column's type.
+    fn expr(
+        &self,
+        text: &str,
+        schema: &DFSchema,
+        to: Option<&Field>,
+    ) -> Result<Arc<dyn PhysicalExpr>, SqlError> {
+        let parsed = tidemill_sql::parser::parse_expr(text)?;
+        let expr = self.planner.plan_expr(&parsed, schema).map_err(|error| self.plan_error(error, text))?;
+        let expr = match to {
+            Some(field) => datafusion::logical_expr::cast(expr, field.data_type().clone()),
+            None => expr,
+        };
+        create_physical_expr(&expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
+            .map_err(|error| self.plan_error(error, text))
+    }
+
+    /// A planning error as a client is to see it.
+    pub fn plan_error(&self, error: datafusion::error::DataFusionError, sql: &str) -> SqlError {
+        tidemill_sql::Error::from_datafusion(error, sql, &self.relation_names()).into()
+    }
+
+    /// A rewriting error as a client is to see it.
+    pub fn delta_error(&self, error: tidemill_sql::DeltaError, sql: &str) -> SqlError {
+        match error {
+            tidemill_sql::DeltaError::DataFusion(error) => self.plan_error(error, sql),
+            tidemill_sql::DeltaError::Refused(refusal) => {
+                let position = refusal.near.as_deref().and_then(|word| position_of(sql, word));
+                let error = SqlError::from(refusal);
+                match position {
+                    Some(position) => error.with_position(position),
+                    None => error,
+                }
+            }
+        }
+    }
+
+    /// The plan of a pipeline's or sink's query.
+    pub async fn pipeline_plan(
+        &self,
+        query: &str,
+        search_path: &[String],
+        emit_on_window_close: bool,
+    ) -> Result<PipelinePlan, SqlError> {
+        let parsed = tidemill_sql::parser::parse_query(query)?;
+        let names = PipelineNames { database: self, catalog: self.catalog(), search_path };
+        self.planner
+            .plan_pipeline(&parsed, &names, emit_on_window_close)
+            .await
+            .map_err(|error| self.delta_error(error, query))
+    }
+
+    /// What the engine is to run for a pipeline or a sink that is defined.
+    async fn member_spec(&self, object: &Object) -> Result<MemberSpec, SqlError> {
+        match &object.definition {
+            Definition::Pipeline(pipeline) => {
+                let close = pipeline.emit_on_window_close;
+                let mut plan = self.pipeline_plan(&pipeline.query, &object.search_path, close).await?;
+                plan.schema = object.arrow_schema();
+                Ok(self.pipeline_spec(object, plan))
+            }
+            Definition::Sink(sink) => {
+                let (query, close) = self.sink_query(&sink.input)?;
+                let plan = self.pipeline_plan(&query, &object.search_path, close).await?;
+                self.sink_spec(object, plan)
+            }
+            _ => unreachable!("only pipelines and sinks run a plan"),
+        }
+    }
+
+    pub fn pipeline_spec(&self, object: &Object, plan: PipelinePlan) -> MemberSpec {
+        self.set_properties(object.oid, plan.properties.clone());
+        MemberSpec {
+            id: RelationId(object.oid),
+            name: object.name.clone(),
+            plan,
+            session: self.planner.state().clone(),
+            sink: None,
+        }
+    }
+
+    /// The query whose changes a sink writes, and whether it waits for windows to close.
+    pub fn sink_query(&self, input: &SinkInput) -> Result<(String, bool), SqlError> {
+        match input {
+            SinkInput::Query { query, emit_on_window_close } => Ok((query.clone(), *emit_on_window_close)),
+            SinkInput::From { oid } => {
+                let catalog = self.catalog();
+                let Some(object) = catalog.get(*oid) else {
+                    return Err(SqlError::new(
+                        SqlState::UNDEFINED_TABLE,
+                        "the sink's relation does not exist",
+                    ));
+                };
+                let quote = tidemill_sql::parser::quote;
+                Ok((format!("SELECT * FROM {}.{}", quote(&object.schema), quote(&object.name)), false))
+            }
+        }
+    }
+
+    pub fn sink_spec(&self, object: &Object, plan: PipelinePlan) -> Result<MemberSpec, SqlError> {
+        let Definition::Sink(definition) = &object.definition else {
+            unreachable!("only sinks are asked for");
+        };
+        let options = map(&definition.options);
+        let encode_options = map(&definition.encode_options);
+        let primary_key = sink_key(object, &plan, &options)?;
+        let sink = tidemill_connectors::create_sink(&SinkSpec {
+            name: &object.name,
+            schema: plan.schema.clone(),
+            primary_key: &primary_key,
+            append_only: plan.properties.is_append_only,
+            options: &options,
+            format: format(&definition.format)?,
+            encode: encode(&definition.encode)?,
+            encode_options: &encode_options,
+        })?;
+        Ok(MemberSpec {
+            id: RelationId(object.oid),
+            name: object.name.clone(),
+            plan,
+            session: self.planner.state().clone(),
+            sink: Some(sink),
+        })
+    }
+}
+
+/// The key that a sink writes rows under: the one that was asked for, or one that the plan has.
+fn sink_key(
+    object: &Object,
+    plan: &PipelinePlan,
+    options: &BTreeMap<String, String>,
+) -> Result<Vec<usize>, SqlError> {
+    if let Some(asked) = options.get("primary_key") {
+        let find = |name: &str| {
+            let name = name.trim();
+            plan.schema.index_of(name).map_err(|_| {
+                let near =
+                    tidemill_core::did_you_mean(name, plan.schema.fields().iter().map(|f| f.name().as_str()));
+                let error = SqlError::new(
+                    SqlState::UNDEFINED_COLUMN,
+                    format!(
+                        "column \"{name}\" named in primary_key of sink \"{}\" does not exist",
+                        object.name
+                    ),
+                );
+                match near {
+                    Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
+                    None => error,
+                }
+            })
+        };
+        return asked.split(',').map(find).collect();
+    }
+    Ok(plan.properties.unique_keys.iter().min_by_key(|key| key.len()).cloned().unwrap_or_default())
+}
+
+fn never(n_columns: usize) -> Properties {
+    Properties { is_append_only: false, unique_keys: Vec::new(), closes: vec![Vec::new(); n_columns] }
+}
+
+/// What the weight of a relation's rows means.
+pub fn input_kind(object: &Object) -> InputKind {
+    match &object.definition {
+        Definition::Source(source) => {
+            let format = source.format.as_deref().unwrap_or("PLAIN");
+            match (object.primary_key.is_empty(), format) {
+                (false, _) => InputKind::Upsert,
+                (true, "DEBEZIUM") => InputKind::Delta,
+                (true, _) => InputKind::Append,
+            }
+        }
+        _ => InputKind::Delta,
+    }
+}
+
+pub fn table_spec(object: &Object) -> TableSpec {
+    TableSpec {
+        id: RelationId(object.oid),
+        name: object.name.clone(),
+        schema: object.arrow_schema(),
+        primary_key: object.primary_key.clone(),
+    }
+}
+
+fn map(options: &[(String, String)]) -> BTreeMap<String, String> {
+    options.iter().cloned().collect()
+}
+
+fn format(word: &Option<String>) -> Result<Format, SqlError> {
+    Ok(word.as_deref().unwrap_or("PLAIN").parse()?)
+}
+
+fn encode(word: &Option<String>) -> Result<Encode, SqlError> {
+    match word {
+        Some(word) => Ok(word.parse()?),
+        None => Ok(Encode::Native),
+    }
+}
+
+/// Where a word stands in a statement, in characters from 1.
+fn position_of(sql: &str, word: &str) -> Option<usize> {
+    let lower = sql.to_lowercase();
+    let word = word.to_lowercase();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    lower.match_indices(&word).find_map(|(at, _)| {
+        let before = lower[..at].chars().next_back();
+        let after = lower[at + word.len()..].chars().next();
+        let is_word = !before.is_some_and(is_part) && !after.is_some_and(is_part);
+        is_word.then(|| lower[..at].chars().count() + 1)
+    })
+}

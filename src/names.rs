@@ -1,0 +1,199 @@
+//! What names in queries stand for: in a pipeline, relations that change; in a SELECT, snapshots.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use datafusion::sql::sqlparser::ast::Query;
+use tidemill_catalog::{Catalog, Definition, Object};
+use tidemill_core::{Diagnostic, SqlState};
+use tidemill_engine::ViewSnapshot;
+use tidemill_engine::dead_letters::DEAD_LETTERS;
+use tidemill_plan::RelationId;
+use tidemill_sql::{Names, Refusal, Relation, RelationTable, Resolved};
+
+use crate::database::{Database, input_kind};
+use crate::session::api::SqlError;
+
+/// What `name` is in the catalog, if it is in there.
+pub fn find(
+    catalog: &Catalog,
+    schema: Option<&str>,
+    name: &str,
+    search_path: &[String],
+) -> Option<Arc<Object>> {
+    match schema {
+        Some(schema) => catalog.find(schema, name).cloned(),
+        None => search_path.iter().find_map(|schema| catalog.find(schema, name).cloned()),
+    }
+}
+
+/// Names in the query of a pipeline.
+pub struct PipelineNames<'a> {
+    pub database: &'a Database,
+    pub catalog: Arc<Catalog>,
+    pub search_path: &'a [String],
+}
+
+impl Names for PipelineNames<'_> {
+    fn resolve(&self, schema: Option<&str>, name: &str) -> Result<Option<Resolved>, Refusal> {
+        let Some(object) = find(&self.catalog, schema, name, self.search_path) else {
+            let is_system = crate::system::is_system_relation(name);
+            if is_system {
+                return Err(Refusal::not_incremental(format!("the system relation \"{name}\"")).near(name));
+            }
+            return Ok(None);
+        };
+        if let Definition::View(view) = &object.definition {
+            return view_query(view.query.as_str()).map(Some);
+        }
+        if let Definition::Sink(_) = &object.definition {
+            return Err(sink_is_read(&object));
+        }
+        let relation = Relation {
+            id: RelationId(object.oid),
+            name: object.name.clone(),
+            schema: object.arrow_schema(),
+            kind: match input_kind(&object) {
+                _ if self.database.properties(&object).is_append_only => tidemill_plan::InputKind::Append,
+                kind => kind,
+            },
+            primary_key: object.primary_key.clone(),
+            properties: self.database.properties(&object),
+        };
+        Ok(Some(Resolved::Table(Arc::new(RelationTable { relation }))))
+    }
+}
+
+/// Names in a SELECT: the snapshots that it reads.
+pub struct SnapshotNames<'a> {
+    pub catalog: &'a Catalog,
+    pub search_path: &'a [String],
+    pub snapshots: &'a BTreeMap<RelationId, Arc<ViewSnapshot>>,
+    pub system: &'a BTreeMap<String, Arc<dyn TableProvider>>,
+}
+
+impl Names for SnapshotNames<'_> {
+    fn resolve(&self, schema: Option<&str>, name: &str) -> Result<Option<Resolved>, Refusal> {
+        let failed = |error: &dyn std::fmt::Display| Refusal {
+            sqlstate: SqlState::INTERNAL_ERROR,
+            message: format!("the rows of \"{name}\" cannot be read: {error}"),
+            hint: None,
+            near: None,
+        };
+        let table = |snapshot: &Arc<ViewSnapshot>| -> Result<Option<Resolved>, Refusal> {
+            let batches = snapshot.batches().map_err(|error| failed(&error))?;
+            let table =
+                MemTable::try_new(snapshot.schema.clone(), vec![batches]).map_err(|error| failed(&error))?;
+            Ok(Some(Resolved::Table(Arc::new(table))))
+        };
+        let Some(object) = find(self.catalog, schema, name, self.search_path) else {
+            if name == "tm_dead_letters"
+                && let Some(snapshot) = self.snapshots.get(&DEAD_LETTERS)
+            {
+                return table(snapshot);
+            }
+            return Ok(self.system.get(name).map(|table| Resolved::Table(table.clone())));
+        };
+        match &object.definition {
+            Definition::View(view) => view_query(&view.query).map(Some),
+            Definition::Sink(_) => Err(sink_is_read(&object)),
+            Definition::Source(_) => Err(Refusal {
+                sqlstate: SqlState::WRONG_OBJECT_TYPE,
+                message: format!(
+                    "source \"{}\" is not stored, so it cannot be read by a SELECT",
+                    object.name
+                ),
+                hint: Some(format!(
+                    "Create a pipeline over it and read that: CREATE PIPELINE p AS SELECT … FROM {}.",
+                    object.name
+                )),
+                near: Some(object.name.clone()),
+            }),
+            Definition::Table(_) | Definition::Pipeline(_) => {
+                match self.snapshots.get(&RelationId(object.oid)) {
+                    Some(snapshot) => table(snapshot),
+                    None => Ok(None),
+                }
+            }
+        }
+    }
+}
+
+/// What a SELECT reads, views followed to what they read.
+#[derive(Debug, Default)]
+pub struct References {
+    pub relations: BTreeSet<RelationId>,
+    /// Names of system relations.
+    pub system: BTreeSet<String>,
+    /// Whether a name is looked for in pg_catalog or information_schema.
+    pub is_catalog_query: bool,
+}
+
+impl References {
+    /// Adds what `query` reads.
+    pub fn add(
+        &mut self,
+        database: &Database,
+        catalog: &Catalog,
+        query: &Query,
+        search_path: &[String],
+    ) -> Result<(), SqlError> {
+        let mut query = query.clone();
+        tidemill_sql::rewrite_windows(&mut query)?;
+        let statement = datafusion::sql::parser::Statement::Statement(Box::new(
+            datafusion::sql::sqlparser::ast::Statement::Query(Box::new(query)),
+        ));
+        let references = database
+            .planner
+            .state()
+            .resolve_table_references(&statement)
+            .map_err(|error| database.plan_error(error, ""))?;
+        for reference in references {
+            let (schema, name) = (reference.schema(), reference.table());
+            match find(catalog, schema, name, search_path) {
+                Some(object) => match &object.definition {
+                    Definition::View(view) => {
+                        let view = tidemill_sql::parser::parse_query(&view.query)?;
+                        self.add(database, catalog, &view, &object.search_path)?;
+                    }
+                    Definition::Table(_) | Definition::Pipeline(_) => {
+                        self.relations.insert(RelationId(object.oid));
+                    }
+                    Definition::Source(_) | Definition::Sink(_) => (),
+                },
+                None if name == "tm_dead_letters" => {
+                    self.relations.insert(DEAD_LETTERS);
+                }
+                None if crate::system::is_system_relation(name) => {
+                    self.system.insert(name.to_owned());
+                }
+                None => {
+                    let is_catalog = matches!(schema, Some("pg_catalog" | "information_schema"));
+                    self.is_catalog_query |= is_catalog || (schema.is_none() && name.starts_with("pg_"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn view_query(text: &str) -> Result<Resolved, Refusal> {
+    let query = tidemill_sql::parser::parse_query(text).map_err(|error| Refusal {
+        sqlstate: error.sqlstate(),
+        message: error.to_string(),
+        hint: error.hint(),
+        near: None,
+    })?;
+    Ok(Resolved::View(query))
+}
+
+fn sink_is_read(object: &Object) -> Refusal {
+    Refusal {
+        sqlstate: SqlState::WRONG_OBJECT_TYPE,
+        message: format!("\"{}\" is a sink, which cannot be read", object.name),
+        hint: Some("Read the relation that it writes.".into()),
+        near: Some(object.name.clone()),
+    }
+}

@@ -1,0 +1,237 @@
+//! `SET` and `SHOW`: a session's settings.
+//!
+//! Settings that something here depends on are checked; the others of PostgreSQL are stored, since
+//! clients set them and expect to read them back; names that neither has are an error.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tidemill_core::{SqlState, did_you_mean};
+
+use super::api::SqlError;
+
+/// Name, value at the start, and whether clients are told of changes.
+const KNOWN: &[(&str, &str, bool)] = &[
+    ("application_name", "", true),
+    ("bytea_output", "hex", false),
+    ("client_encoding", "UTF8", true),
+    ("client_min_messages", "notice", false),
+    ("datestyle", "ISO, MDY", true),
+    ("default_transaction_isolation", "serializable", false),
+    ("default_transaction_read_only", "off", false),
+    ("extra_float_digits", "1", false),
+    ("freshness", "session", false),
+    ("idle_in_transaction_session_timeout", "0", false),
+    ("integer_datetimes", "on", true),
+    ("intervalstyle", "postgres", true),
+    ("is_superuser", "on", true),
+    ("jit", "off", false),
+    ("lock_timeout", "0", false),
+    ("max_index_keys", "32", false),
+    ("max_identifier_length", "63", false),
+    ("row_security", "on", false),
+    ("search_path", "\"$user\", public", false),
+    ("server_encoding", "UTF8", true),
+    ("server_version", "16.6", true),
+    ("server_version_num", "160006", false),
+    ("standard_conforming_strings", "on", true),
+    ("statement_timeout", "0", false),
+    ("synchronize_seqscans", "on", false),
+    ("timezone", "UTC", true),
+    ("transaction_isolation", "serializable", false),
+    ("transaction_read_only", "off", false),
+];
+
+/// Settings that cannot be set.
+const FIXED: &[&str] = &[
+    "integer_datetimes",
+    "is_superuser",
+    "max_index_keys",
+    "max_identifier_length",
+    "server_encoding",
+    "server_version",
+    "server_version_num",
+];
+
+/// A session's settings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    values: BTreeMap<String, String>,
+    /// What RESET goes back to.
+    start: BTreeMap<String, String>,
+    /// What SET LOCAL has covered, until the transaction ends.
+    covered: BTreeMap<String, String>,
+    reported: Vec<(String, String)>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let values: BTreeMap<String, String> =
+            KNOWN.iter().map(|(name, value, _)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Settings { start: values.clone(), values, covered: BTreeMap::new(), reported: Vec::new() }
+    }
+}
+
+impl Settings {
+    /// A setting of the startup message. Unknown ones are kept: clients send what they like.
+    pub fn set_at_startup(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
+        let name = name.to_lowercase();
+        if FIXED.contains(&name.as_str()) {
+            return Ok(());
+        }
+        check(&name, value)?;
+        self.values.insert(name.clone(), value.to_owned());
+        self.start.insert(name, value.to_owned());
+        Ok(())
+    }
+
+    pub fn set(&mut self, name: &str, value: Option<String>, is_local: bool) -> Result<(), SqlError> {
+        let name = name.to_lowercase();
+        if FIXED.contains(&name.as_str()) {
+            return Err(SqlError::new(SqlState("55P02"), format!("parameter \"{name}\" cannot be changed")));
+        }
+        // A name with a dot is the client's own, as in PostgreSQL.
+        if !self.values.contains_key(&name) && !name.contains('.') {
+            return Err(unknown(&name));
+        }
+        let value = match value {
+            Some(value) => value,
+            None => self.start.get(&name).cloned().unwrap_or_default(),
+        };
+        check(&name, &value)?;
+        let before = self.values.insert(name.clone(), value.clone());
+        if is_local {
+            self.covered.entry(name.clone()).or_insert(before.unwrap_or_default());
+        }
+        self.report(&name, value);
+        Ok(())
+    }
+
+    fn report(&mut self, name: &str, value: String) {
+        if KNOWN.iter().any(|(known, _, is_reported)| known == &name && *is_reported) {
+            self.reported.push((display_name(name).to_owned(), value));
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Result<&str, SqlError> {
+        let name = name.to_lowercase();
+        self.values.get(&name).map(String::as_str).ok_or_else(|| unknown(&name))
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(name, value)| (display_name(name), value.as_str()))
+    }
+
+    pub fn reset_all(&mut self) {
+        self.values = self.start.clone();
+    }
+
+    /// Ends what SET LOCAL began.
+    pub fn end_transaction(&mut self) {
+        for (name, value) in std::mem::take(&mut self.covered) {
+            self.report(&name, value.clone());
+            self.values.insert(name, value);
+        }
+    }
+
+    pub fn take_reported(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.reported)
+    }
+
+    /// A timeout; zero is none.
+    pub fn duration(&self, name: &str) -> Option<Duration> {
+        let duration = parse_duration(self.values.get(name)?)?;
+        (!duration.is_zero()).then_some(duration)
+    }
+
+    /// The schemas in which names are looked up.
+    pub fn search_path(&self) -> Vec<String> {
+        let path = self.values.get("search_path").map(String::as_str).unwrap_or_default();
+        path.split(',')
+            .map(|schema| schema.trim().trim_matches('"').to_owned())
+            .filter(|schema| !schema.is_empty() && schema != "$user")
+            .collect()
+    }
+}
+
+fn display_name(name: &str) -> &str {
+    match name {
+        "datestyle" => "DateStyle",
+        "intervalstyle" => "IntervalStyle",
+        "timezone" => "TimeZone",
+        other => other,
+    }
+}
+
+fn check(name: &str, value: &str) -> Result<(), SqlError> {
+    let invalid = |hint: &str| {
+        let message = format!("invalid value for parameter \"{name}\": \"{value}\"");
+        Err(SqlError::new(SqlState::INVALID_PARAMETER, message).with_hint(hint))
+    };
+    match name {
+        "client_encoding"
+            if !["utf8", "utf-8", "unicode", "sql_ascii"].contains(&value.to_lowercase().as_str()) =>
+        {
+            invalid("All text is UTF8.")
+        }
+        "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout"
+            if parse_duration(value).is_none() =>
+        {
+            invalid("Write milliseconds or a duration: 500, '30s', '5min'.")
+        }
+        "freshness" if !["session", "strict", "latest"].contains(&value.to_lowercase().as_str()) => {
+            invalid("Available values: session, strict, latest.")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Milliseconds, or a number with a unit.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let micros = match text[digits..].trim() {
+        "" | "ms" => 1000,
+        "us" => 1,
+        "s" => 1_000_000,
+        "min" => 60_000_000,
+        "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
+        _ => return None,
+    };
+    Some(Duration::from_micros(number.checked_mul(micros)?))
+}
+
+fn unknown(name: &str) -> SqlError {
+    let error =
+        SqlError::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""));
+    match did_you_mean(name, KNOWN.iter().map(|(known, _, _)| *known)) {
+        Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_checked_and_local_ones_end() {
+        let mut settings = Settings::default();
+        settings.set("statement_timeout", Some("2s".into()), false).unwrap();
+        assert_eq!(settings.duration("statement_timeout"), Some(Duration::from_secs(2)));
+        settings.set("Statement_Timeout", Some("0".into()), true).unwrap();
+        assert_eq!(settings.duration("statement_timeout"), None);
+        settings.end_transaction();
+        assert_eq!(settings.get("statement_timeout").unwrap(), "2s");
+        assert_eq!(settings.set("statement_timeot", None, false).unwrap_err().sqlstate.0, "42704");
+        assert_eq!(
+            settings.set("client_encoding", Some("latin1".into()), false).unwrap_err().sqlstate.0,
+            "22023"
+        );
+        assert_eq!(settings.set("server_version", Some("9".into()), false).unwrap_err().sqlstate.0, "55P02");
+        settings.set("search_path", Some("a, \"B\"".into()), false).unwrap();
+        assert_eq!(settings.search_path(), ["a", "B"]);
+    }
+}

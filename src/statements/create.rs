@@ -1,0 +1,573 @@
+//! `CREATE`, `ALTER … RENAME`, `COMMENT ON`: statements that change definitions.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use datafusion::sql::sqlparser::ast::Query;
+use tidemill_catalog::{
+    Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, PipelineDefinition,
+    SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition, Watermark,
+};
+use tidemill_connectors::IncludeKind as ConnectorInclude;
+use tidemill_core::{SqlState, did_you_mean};
+use tidemill_engine::{OnConflict as OnDuplicate, TableWrite};
+use tidemill_sql::parser::ObjectName;
+use tidemill_sql::statements::{
+    Alter, AlterAction, ColumnDef, Comment, CommentTarget, CreatePipeline, CreateSchema, CreateSink,
+    CreateSource, CreateTable, CreateView, ObjectKind, SinkInput, WithOptions,
+};
+
+use super::{dml, done, engine_error, query, unsupported};
+use crate::database::table_spec;
+use crate::names::find;
+use crate::session::api::{Response, SqlError};
+use crate::session::{Call, Session};
+
+/// What `CREATE … name` says before its own part.
+struct Head<'a> {
+    name: &'a ObjectName,
+    or_replace: bool,
+    if_not_exists: bool,
+}
+
+impl Head<'_> {
+    fn on_conflict(&self) -> OnConflict {
+        match (self.or_replace, self.if_not_exists) {
+            (true, _) => OnConflict::Replace,
+            (_, true) => OnConflict::Keep,
+            _ => OnConflict::Fail,
+        }
+    }
+}
+
+/// An object that has its place in a catalog that does not count yet.
+struct Entered {
+    catalog: tidemill_catalog::Catalog,
+    object: std::sync::Arc<Object>,
+    replaced: Option<std::sync::Arc<Object>>,
+}
+
+pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> Result<Response, SqlError> {
+    let head =
+        Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
+    let format = create.format.as_ref().map(|format| format.value.to_uppercase());
+    let encode = create.encode.as_ref().map(|encode| encode.value.to_uppercase());
+    let options = options(&create.options);
+    let encode_options = self::options(&create.encode_options);
+    let mut columns = self::columns(&create.columns);
+    if columns.is_empty() {
+        let encode = match &encode {
+            Some(encode) => encode.parse()?,
+            None => tidemill_connectors::Encode::Native,
+        };
+        let map = |options: &[(String, String)]| options.iter().cloned().collect();
+        let schema = tidemill_connectors::source_columns(&map(&options), encode, &map(&encode_options))?;
+        let Some(schema) = schema else {
+            return Err(SqlError::new(
+                SqlState::INVALID_TABLE_DEFINITION,
+                format!("source \"{}\" needs a column list", create.name.name),
+            )
+            .with_hint(
+                "Write CREATE SOURCE name (column type, …) WITH (…); this connector cannot tell the columns.",
+            )
+            .with_position(create.name.position));
+        };
+        columns = schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
+    }
+    let mut include = Vec::new();
+    for clause in &create.include {
+        let kind = match clause.kind.name() {
+            "header" => ConnectorInclude::Header(clause.header.clone()),
+            name => name.parse().map_err(|error| SqlError::from_connector(error, clause.position))?,
+        };
+        columns.push(Column::new(clause.column(), kind.data_type(), true));
+        include.push(Include {
+            kind: clause.kind.name().into(),
+            header: clause.header.clone(),
+            column: clause.column().into(),
+        });
+    }
+    let watermark = match &create.watermark {
+        Some(watermark) => {
+            check_watermark(watermark, &columns)?;
+            Some(Watermark { column: watermark.column.clone(), expr: watermark.text.clone() })
+        }
+        None => None,
+    };
+    let definition = SourceDefinition { options, format, encode, encode_options, include, watermark };
+    let _changing = session.database.change_definitions().await;
+    let new = NewObject {
+        columns,
+        primary_key: create.primary_key.clone(),
+        ..new_object(session, &head, Definition::Source(definition), sql)?
+    };
+    let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE SOURCE")) };
+    let spec = session.database.source_spec(&entered.object)?;
+    validate(&spec).await?;
+    stop_replaced(session, &entered).await?;
+    session.database.engine.add_source(spec).await;
+    session.database.commit(entered.catalog).await?;
+    Ok(done("CREATE SOURCE"))
+}
+
+/// Asks the outside whether it is there, so that a mistake shows now and not in a log.
+async fn validate(spec: &tidemill_engine::SourceSpec) -> Result<(), SqlError> {
+    let limit = std::time::Duration::from_secs(12);
+    match tokio::time::timeout(limit, spec.source.splits()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(SqlError::new(
+            SqlState::CONNECTION_FAILURE,
+            format!("source \"{}\" does not answer within {} seconds", spec.name, limit.as_secs()),
+        )),
+    }
+}
+
+fn check_watermark(
+    watermark: &tidemill_sql::statements::Watermark,
+    columns: &[Column],
+) -> Result<(), SqlError> {
+    let Some(column) = columns.iter().find(|column| column.name == watermark.column) else {
+        let near = did_you_mean(&watermark.column, columns.iter().map(|column| column.name.as_str()));
+        let error = SqlError::new(
+            SqlState::UNDEFINED_COLUMN,
+            format!("column \"{}\" named in WATERMARK does not exist", watermark.column),
+        )
+        .with_position(watermark.position);
+        return Err(match near {
+            Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
+            None => error,
+        });
+    };
+    if !matches!(column.data_type, arrow::datatypes::DataType::Timestamp(_, _)) {
+        let found = tidemill_sql::types::pg_type_name(&column.data_type);
+        return Err(SqlError::new(
+            SqlState::DATATYPE_MISMATCH,
+            format!("WATERMARK FOR \"{}\" needs a timestamp, but the column is {found}", column.name),
+        )
+        .with_position(watermark.position));
+    }
+    Ok(())
+}
+
+pub async fn table(
+    session: &mut Session,
+    create: &CreateTable,
+    call: &Call<'_>,
+) -> Result<Response, SqlError> {
+    let head =
+        Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
+    if let Some((key, _)) = create.options.iter().next() {
+        let position = create.options.position(key);
+        let error =
+            SqlError::new(SqlState::INVALID_PARAMETER, format!("unknown option \"{key}\" of a table"))
+                .with_hint("A table takes no options. To read from the outside, write CREATE SOURCE.");
+        return Err(match position {
+            Some(position) => error.with_position(position),
+            None => error,
+        });
+    }
+    let mut filled = None;
+    let mut columns = self::columns(&create.columns);
+    if let Some(query) = &create.query {
+        let (schema, batches) =
+            query::collect(session, query, call.sql, call.params.clone(), &Default::default()).await?;
+        columns = schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
+        for (column, name) in columns.iter_mut().zip(&create.column_names) {
+            column.name = name.clone();
+        }
+        columns.iter_mut().for_each(|column| column.nullable = true);
+        filled = Some(batches);
+    }
+    let _changing = session.database.change_definitions().await;
+    let definition = TableDefinition { options: Vec::new(), query: create.query_text.clone() };
+    let new = NewObject {
+        columns,
+        primary_key: create.primary_key.clone(),
+        ..new_object(session, &head, Definition::Table(definition), call.sql)?
+    };
+    let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE TABLE")) };
+    stop_replaced(session, &entered).await?;
+    let spec = table_spec(&entered.object);
+    let (id, schema) = (spec.id, spec.schema.clone());
+    session.database.engine.add_table(spec).await?;
+    session.database.commit(entered.catalog).await?;
+    let Some(batches) = filled else { return Ok(done("CREATE TABLE")) };
+    let rows = dml::concat(&schema, &batches)?;
+    let n_rows = rows.num_rows();
+    let write = TableWrite::Insert { rows, on_conflict: OnDuplicate::Error };
+    session.written = session.database.engine.write(id, write).await?.epoch;
+    Ok(done(format!("SELECT {n_rows}")))
+}
+
+pub async fn pipeline(
+    session: &mut Session,
+    create: &CreatePipeline,
+    sql: &str,
+) -> Result<Response, SqlError> {
+    let head =
+        Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
+    check_options(&create.options, &[])?;
+    let _changing = session.database.change_definitions().await;
+    if let Some(response) = kept(session, &head, "CREATE PIPELINE")? {
+        return Ok(response);
+    }
+    let search_path = session.settings.search_path();
+    let mut plan = session
+        .database
+        .pipeline_plan(&create.query_text, &search_path, create.emit_on_window_close)
+        .await
+        .map_err(|error| at_query(error, sql, &create.query_text))?;
+    let mut columns: Vec<Column> =
+        plan.schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
+    rename(&mut columns, &create.column_names, create.name.position)?;
+    let definition = PipelineDefinition {
+        query: create.query_text.clone(),
+        options: options(&create.options),
+        emit_on_window_close: create.emit_on_window_close,
+    };
+    let new = NewObject {
+        columns,
+        dependencies: dependencies(session, &create.query, &search_path)?,
+        ..new_object(session, &head, Definition::Pipeline(definition), sql)?
+    };
+    let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE PIPELINE")) };
+    stop_replaced(session, &entered).await?;
+    plan.schema = entered.object.arrow_schema();
+    let spec = session.database.pipeline_spec(&entered.object, plan);
+    let database = session.database.clone();
+    database.engine.create_member(spec).await.map_err(|error| engine_error(&database, error))?;
+    session.database.commit(entered.catalog).await?;
+    Ok(done("CREATE PIPELINE"))
+}
+
+pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Result<Response, SqlError> {
+    let head =
+        Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
+    let _changing = session.database.change_definitions().await;
+    if let Some(response) = kept(session, &head, "CREATE SINK")? {
+        return Ok(response);
+    }
+    let search_path = session.settings.search_path();
+    let catalog = session.database.catalog();
+    let (input, dependencies) = match &create.input {
+        SinkInput::From(name) => {
+            let object = catalog.resolve(name.schema.as_deref(), &name.name, &search_path)?;
+            (tidemill_catalog::SinkInput::From { oid: object.oid }, vec![object.oid])
+        }
+        SinkInput::Query { query, text, emit_on_window_close } => {
+            let input = tidemill_catalog::SinkInput::Query {
+                query: text.clone(),
+                emit_on_window_close: *emit_on_window_close,
+            };
+            (input, dependencies(session, query, &search_path)?)
+        }
+    };
+    let (query, close) = session.database.sink_query(&input)?;
+    let plan = session
+        .database
+        .pipeline_plan(&query, &search_path, close)
+        .await
+        .map_err(|error| at_query(error, sql, &query))?;
+    let definition = SinkDefinition {
+        input,
+        options: options(&create.options),
+        format: create.format.as_ref().map(|format| format.value.to_uppercase()),
+        encode: create.encode.as_ref().map(|encode| encode.value.to_uppercase()),
+        encode_options: options(&create.encode_options),
+    };
+    let columns = plan.schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
+    let new =
+        NewObject { columns, dependencies, ..new_object(session, &head, Definition::Sink(definition), sql)? };
+    let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE SINK")) };
+    let spec = session.database.sink_spec(&entered.object, plan)?;
+    stop_replaced(session, &entered).await?;
+    let database = session.database.clone();
+    database.engine.create_member(spec).await.map_err(|error| engine_error(&database, error))?;
+    session.database.commit(entered.catalog).await?;
+    Ok(done("CREATE SINK"))
+}
+
+pub async fn view(session: &mut Session, create: &CreateView, sql: &str) -> Result<Response, SqlError> {
+    let head =
+        Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
+    let _changing = session.database.change_definitions().await;
+    let search_path = session.settings.search_path();
+    // Planned as a pipeline would be, but not rewritten: a view may do what only a SELECT can.
+    let schema = view_schema(session, create, sql, &search_path).await?;
+    let mut columns: Vec<Column> = schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
+    let mut query = create.query_text.clone();
+    if !create.column_names.is_empty() {
+        rename(&mut columns, &create.column_names, create.name.position)?;
+        let names: Vec<String> =
+            create.column_names.iter().map(|name| tidemill_sql::parser::quote(name).to_string()).collect();
+        query = format!("SELECT * FROM ({query}) AS view({})", names.join(", "));
+    }
+    let new = NewObject {
+        columns,
+        dependencies: dependencies(session, &create.query, &search_path)?,
+        ..new_object(session, &head, Definition::View(ViewDefinition { query }), sql)?
+    };
+    let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE VIEW")) };
+    session.database.commit(entered.catalog).await?;
+    Ok(done("CREATE VIEW"))
+}
+
+async fn view_schema(
+    session: &Session,
+    create: &CreateView,
+    sql: &str,
+    search_path: &[String],
+) -> Result<arrow::datatypes::SchemaRef, SqlError> {
+    let database = &session.database;
+    let names = crate::names::PipelineNames { database, catalog: database.catalog(), search_path };
+    let planned = database.planner.plan_query(&create.query, &names).await.map_err(|error| {
+        at_query(database.delta_error(error, &create.query_text), sql, &create.query_text)
+    })?;
+    let fields: Vec<_> = planned.plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+    Ok(std::sync::Arc::new(arrow::datatypes::Schema::new(fields)))
+}
+
+pub async fn schema(session: &mut Session, create: &CreateSchema) -> Result<Response, SqlError> {
+    let _changing = session.database.change_definitions().await;
+    let catalog = session.database.catalog();
+    if create.if_not_exists && catalog.schema(&create.name.value).is_ok() {
+        session.notice(format!("schema \"{}\" already exists, skipping", create.name.value));
+        return Ok(done("CREATE SCHEMA"));
+    }
+    let catalog = catalog
+        .create_schema(&create.name.value, &session.user, create.if_not_exists)
+        .map_err(|error| SqlError::from(error).with_position(create.name.position))?;
+    session.database.commit(catalog).await?;
+    Ok(done("CREATE SCHEMA"))
+}
+
+pub async fn alter(session: &mut Session, alter: &Alter) -> Result<Response, SqlError> {
+    let _changing = session.database.change_definitions().await;
+    let catalog = session.database.catalog();
+    let Some(kind) = kind(alter.kind) else { return Err(unsupported("ALTER SCHEMA")) };
+    let search_path = session.settings.search_path();
+    let name = &alter.name;
+    let object = match catalog.resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path) {
+        Ok(object) => object.clone(),
+        Err(_)
+            if alter.if_exists
+                && find(&catalog, name.schema.as_deref(), &name.name, &search_path).is_none() =>
+        {
+            session.notice(format!("relation \"{}\" does not exist, skipping", name.name));
+            return Ok(done(format!("ALTER {}", kind.keyword())));
+        }
+        Err(error) => return Err(SqlError::from(error).with_position(name.position)),
+    };
+    let AlterAction::RenameTo(new_name) = &alter.action;
+    let catalog = catalog.rename(object.oid, &new_name.value)?;
+    session.database.commit(catalog).await?;
+    Ok(done(format!("ALTER {}", kind.keyword())))
+}
+
+pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Response, SqlError> {
+    let _changing = session.database.change_definitions().await;
+    let catalog = session.database.catalog();
+    let search_path = session.settings.search_path();
+    let text = comment.comment.clone();
+    let at = |name: &ObjectName| {
+        let position = name.position;
+        move |error: tidemill_catalog::Error| SqlError::from(error).with_position(position)
+    };
+    let changed = match &comment.target {
+        CommentTarget::Object { kind: object_kind, name } => match kind(*object_kind) {
+            Some(kind) => {
+                let object = catalog
+                    .resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path)
+                    .map_err(at(name))?;
+                catalog.comment(object.oid, text)
+            }
+            None => catalog.comment_schema(&name.name, text)?,
+        },
+        CommentTarget::Column { relation, column, position } => {
+            let object = catalog
+                .resolve(relation.schema.as_deref(), &relation.name, &search_path)
+                .map_err(at(relation))?;
+            catalog
+                .comment_column(object.oid, column, text)
+                .map_err(|error| SqlError::from(error).with_position(*position))?
+        }
+    };
+    session.database.commit(changed).await?;
+    Ok(done("COMMENT"))
+}
+
+/// The catalog's word for a kind; a schema is no relation.
+pub fn kind(kind: ObjectKind) -> Option<Kind> {
+    match kind {
+        ObjectKind::Source => Some(Kind::Source),
+        ObjectKind::Table => Some(Kind::Table),
+        ObjectKind::Pipeline => Some(Kind::Pipeline),
+        ObjectKind::View => Some(Kind::View),
+        ObjectKind::Sink => Some(Kind::Sink),
+        ObjectKind::Schema => None,
+    }
+}
+
+fn new_object(
+    session: &Session,
+    head: &Head<'_>,
+    definition: Definition,
+    sql: &str,
+) -> Result<NewObject, SqlError> {
+    let search_path = session.settings.search_path();
+    let catalog = session.database.catalog();
+    let schema = match &head.name.schema {
+        Some(schema) => catalog.schema(schema),
+        None => catalog.creation_schema(&search_path),
+    };
+    let schema =
+        schema.map_err(|error| SqlError::from(error).with_position(head.name.position))?.name.clone();
+    if crate::system::is_system_relation(&head.name.name) {
+        return Err(SqlError::new(
+            SqlState::DUPLICATE_TABLE,
+            format!("\"{}\" is the name of a system relation", head.name.name),
+        )
+        .with_position(head.name.position));
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(NewObject {
+        schema,
+        name: head.name.name.clone(),
+        columns: Vec::new(),
+        primary_key: Vec::new(),
+        definition,
+        sql: sql.to_owned(),
+        search_path,
+        dependencies: Vec::new(),
+        owner: session.user.clone(),
+        created_at: now.as_micros() as i64,
+    })
+}
+
+/// Under `IF NOT EXISTS`, the answer where the name is taken: before anything is planned.
+fn kept(session: &mut Session, head: &Head<'_>, tag: &str) -> Result<Option<Response>, SqlError> {
+    if !head.if_not_exists {
+        return Ok(None);
+    }
+    let catalog = session.database.catalog();
+    let search_path = session.settings.search_path();
+    let schema = match &head.name.schema {
+        Some(schema) => schema.clone(),
+        None => catalog.creation_schema(&search_path)?.name.clone(),
+    };
+    if catalog.find(&schema, &head.name.name).is_none() {
+        return Ok(None);
+    }
+    session.notice(format!("relation \"{}\" already exists, skipping", head.name.name));
+    Ok(Some(done(tag)))
+}
+
+/// Gives an object its place in a new catalog; none where it is there already, under `IF NOT EXISTS`.
+fn enter(session: &mut Session, head: &Head<'_>, new: NewObject) -> Result<Option<Entered>, SqlError> {
+    let (catalog, created) = session
+        .database
+        .catalog()
+        .create(new, head.on_conflict())
+        .map_err(|error| SqlError::from(error).with_position(head.name.position))?;
+    if let Some(notice) = created.notice() {
+        session.notice(notice);
+    }
+    Ok(match created {
+        Created::Kept(_) => None,
+        Created::New(object) => Some(Entered { catalog, object, replaced: None }),
+        Created::Replaced { old, new } => Some(Entered { catalog, object: new, replaced: Some(old) }),
+    })
+}
+
+/// Ends what runs for an object that is replaced.
+async fn stop_replaced(session: &Session, entered: &Entered) -> Result<(), SqlError> {
+    match &entered.replaced {
+        Some(old) => super::drop::stop(session, old).await,
+        None => Ok(()),
+    }
+}
+
+fn columns(definitions: &[ColumnDef]) -> Vec<Column> {
+    let column = |definition: &ColumnDef| {
+        let field = definition.column_type.field(&definition.name, !definition.not_null);
+        Column {
+            default: definition.default.as_ref().map(|default| default.text.clone()),
+            generated: definition.generated.as_ref().map(|generated| generated.text.clone()),
+            ..Column::from(&field)
+        }
+    };
+    definitions.iter().map(column).collect()
+}
+
+fn options(options: &WithOptions) -> Vec<(String, String)> {
+    options.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// Refuses options that are not among `known`.
+fn check_options(options: &WithOptions, known: &[&str]) -> Result<(), SqlError> {
+    for option in &options.0 {
+        if known.contains(&option.key.as_str()) {
+            continue;
+        }
+        let error = SqlError::new(
+            SqlState::INVALID_PARAMETER,
+            format!("unknown option \"{}\" of a pipeline", option.key),
+        )
+        .with_position(option.position);
+        return Err(match did_you_mean(&option.key, known.iter().copied()) {
+            Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
+            None => error.with_hint("A pipeline takes no options yet."),
+        });
+    }
+    Ok(())
+}
+
+/// Gives columns the names of a column list.
+fn rename(columns: &mut [Column], names: &[String], position: usize) -> Result<(), SqlError> {
+    if names.len() > columns.len() {
+        return Err(SqlError::new(
+            SqlState::INVALID_TABLE_DEFINITION,
+            format!("{} column names are given for {} columns", names.len(), columns.len()),
+        )
+        .with_position(position));
+    }
+    for (column, name) in columns.iter_mut().zip(names) {
+        column.name = name.clone();
+    }
+    Ok(())
+}
+
+/// What a query reads directly, by OID.
+fn dependencies(session: &Session, query: &Query, search_path: &[String]) -> Result<Vec<u32>, SqlError> {
+    let catalog = session.database.catalog();
+    let mut query = query.clone();
+    tidemill_sql::rewrite_windows(&mut query)?;
+    let statement = datafusion::sql::parser::Statement::Statement(Box::new(
+        datafusion::sql::sqlparser::ast::Statement::Query(Box::new(query)),
+    ));
+    let references = session
+        .database
+        .planner
+        .state()
+        .resolve_table_references(&statement)
+        .map_err(|error| session.database.plan_error(error, ""))?;
+    let find = |reference: &datafusion::common::TableReference| {
+        find(&catalog, reference.schema(), reference.table(), search_path).map(|object| object.oid)
+    };
+    Ok(references.iter().filter_map(find).collect())
+}
+
+/// A position in a query as one in the statement around it.
+pub fn at_query(mut error: SqlError, sql: &str, query: &str) -> SqlError {
+    if let (Some(position), Some(start)) = (error.position, sql.find(query)) {
+        error.position = Some(position + sql[..start].chars().count());
+    }
+    error
+}
+
+impl SqlError {
+    /// A connector's error about a place in the statement.
+    fn from_connector(error: tidemill_core::source::ConnectorError, position: usize) -> SqlError {
+        SqlError::from(error).with_position(position)
+    }
+}

@@ -1,0 +1,413 @@
+//! `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE`.
+//!
+//! A statement that reads what it changes holds the table's lock while it does; on return the change is
+//! durable, and the session's next SELECT sees it in everything that depends on the table.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::util::display::FormatOptions;
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use datafusion::sql::sqlparser::ast::{
+    self, Assignment, AssignmentTarget, Expr, FromTable, SelectItem, SetExpr, TableFactor,
+};
+use tidemill_catalog::{Kind, Object};
+use tidemill_core::{Delta, SqlState, did_you_mean};
+use tidemill_engine::{OnConflict, TableWrite};
+use tidemill_plan::RelationId;
+use tidemill_sql::parser::{Name, ObjectName, parse_query, quote};
+use tidemill_sql::statements::{Delete, Insert, Truncate, Update};
+
+use super::{done, engine_error, query, rows, unsupported};
+use crate::names::find;
+use crate::session::api::{Response, RowsTag, SqlError};
+use crate::session::{Call, Session};
+
+/// The table that a statement writes to.
+pub fn target(session: &Session, name: &ObjectName, verb: &str) -> Result<Arc<Object>, SqlError> {
+    let catalog = session.database.catalog();
+    let search_path = session.settings.search_path();
+    match find(&catalog, name.schema.as_deref(), &name.name, &search_path) {
+        Some(object) if object.kind() == Kind::Table => Ok(object),
+        Some(object) => Err(SqlError::new(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("cannot {verb} {} \"{}\"", object.kind().name(), object.name),
+        )
+        .with_hint("Only tables are written to; a pipeline's rows follow from what it reads.")
+        .with_position(name.position)),
+        None => {
+            let error = catalog.resolve(name.schema.as_deref(), &name.name, &search_path).map(drop);
+            Err(match error {
+                Err(error) => SqlError::from(error).with_position(name.position),
+                Ok(()) => SqlError::new(
+                    SqlState::UNDEFINED_TABLE,
+                    format!("relation \"{}\" does not exist", name.name),
+                ),
+            })
+        }
+    }
+}
+
+pub async fn insert(session: &mut Session, insert: &Insert, call: &Call<'_>) -> Result<Response, SqlError> {
+    let table = target(session, &insert.table, "insert into")?;
+    let columns = target_columns(&table, &insert.columns)?;
+    let given = match &insert.source {
+        Some(source) => {
+            let mut source = source.clone();
+            replace_defaults(&mut source, &table, &columns)?;
+            let (_, batches) =
+                query::collect(session, &source, call.sql, call.params.clone(), &BTreeMap::new()).await?;
+            batches
+        }
+        // DEFAULT VALUES
+        None => {
+            let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(1));
+            let empty = Arc::new(Schema::empty());
+            vec![RecordBatch::try_new_with_options(empty, Vec::new(), &options).map_err(arrow_error)?]
+        }
+    };
+    let columns = if insert.source.is_none() { Vec::new() } else { columns };
+    let mut arranged = Vec::new();
+    for batch in &given {
+        arranged.push(arrange(session, &table, &columns, batch).await?);
+    }
+    let rows = concat(&table.arrow_schema(), &arranged)?;
+    let n_rows = rows.num_rows();
+    let write = TableWrite::Insert { rows, on_conflict: OnConflict::Error };
+    let inserted = write_to(session, &table, write).await?;
+    match &insert.returning {
+        Some(items) => returning(session, &table, items, inserted, call.sql, RowsTag::INSERT).await,
+        None => Ok(done(format!("INSERT 0 {n_rows}"))),
+    }
+}
+
+/// Writes, and notes the epoch; gives the rows that came in.
+pub async fn write_to(
+    session: &mut Session,
+    table: &Object,
+    write: TableWrite,
+) -> Result<RecordBatch, SqlError> {
+    let database = session.database.clone();
+    let written = database
+        .engine
+        .write(RelationId(table.oid), write)
+        .await
+        .map_err(|error| engine_error(&database, error))?;
+    session.written = written.epoch;
+    session.pinned = None;
+    Ok(written.inserted)
+}
+
+/// The positions of the columns that are given values.
+pub fn target_columns(table: &Object, names: &[Name]) -> Result<Vec<usize>, SqlError> {
+    if names.is_empty() {
+        return Ok((0..table.columns.len()).collect());
+    }
+    let mut columns = Vec::new();
+    for name in names {
+        let column = column(table, &name.value, Some(name.position))?;
+        if columns.contains(&column) {
+            return Err(SqlError::new(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{}\" specified more than once", name.value),
+            )
+            .with_position(name.position));
+        }
+        columns.push(column);
+    }
+    Ok(columns)
+}
+
+fn column(table: &Object, name: &str, position: Option<usize>) -> Result<usize, SqlError> {
+    table.column_idx(name).ok_or_else(|| {
+        let mut error = SqlError::new(
+            SqlState::UNDEFINED_COLUMN,
+            format!("column \"{name}\" of relation \"{}\" does not exist", table.name),
+        );
+        error.position = position;
+        match did_you_mean(name, table.columns.iter().map(|column| column.name.as_str())) {
+            Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
+            None => error,
+        }
+    })
+}
+
+/// Writes a column's default where VALUES says DEFAULT.
+fn replace_defaults(source: &mut ast::Query, table: &Object, columns: &[usize]) -> Result<(), SqlError> {
+    let SetExpr::Values(values) = source.body.as_mut() else { return Ok(()) };
+    for row in &mut values.rows {
+        if row.content.len() > columns.len() {
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "INSERT has more expressions than target columns",
+            ));
+        }
+        for (value, column) in row.content.iter_mut().zip(columns) {
+            let is_default = matches!(value, Expr::Identifier(ident) if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("default"));
+            if is_default {
+                let text = table.columns[*column].default.clone().unwrap_or_else(|| "NULL".into());
+                *value = tidemill_sql::parser::parse_expr(&text)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rows for some columns of a table as rows of the table: cast, and with defaults for the others.
+pub async fn arrange(
+    session: &mut Session,
+    table: &Object,
+    columns: &[usize],
+    batch: &RecordBatch,
+) -> Result<RecordBatch, SqlError> {
+    if batch.num_columns() > columns.len() {
+        return Err(SqlError::new(SqlState::SYNTAX_ERROR, "INSERT has more expressions than target columns"));
+    }
+    if batch.num_columns() < columns.len() && columns.len() != table.columns.len() {
+        return Err(SqlError::new(SqlState::SYNTAX_ERROR, "INSERT has more target columns than expressions"));
+    }
+    let schema = table.arrow_schema();
+    let mut arranged: Vec<ArrayRef> = Vec::new();
+    for (idx, field) in schema.fields().iter().enumerate() {
+        let given =
+            columns.iter().position(|column| *column == idx).filter(|given| *given < batch.num_columns());
+        arranged.push(match (given, &table.columns[idx].default) {
+            (Some(given), _) => assign(batch.column(given), field, &table.name)?,
+            (None, None) => new_null_array(field.data_type(), batch.num_rows()),
+            (None, Some(default)) => {
+                let value = default_value(session, default).await?;
+                let value = assign(&value, field, &table.name)?;
+                let rows = arrow::array::UInt32Array::from(vec![0; batch.num_rows()]);
+                arrow::compute::take(&value, &rows, None).map_err(arrow_error)?
+            }
+        });
+    }
+    unchecked_batch(&schema, arranged, batch.num_rows())
+}
+
+/// A batch whose NULLs have not been looked at yet: the engine does, and says which column it was.
+fn unchecked_batch(
+    schema: &SchemaRef,
+    columns: Vec<ArrayRef>,
+    n_rows: usize,
+) -> Result<RecordBatch, SqlError> {
+    let fields: Vec<_> =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(n_rows));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(arrow_error)
+}
+
+async fn default_value(session: &mut Session, text: &str) -> Result<ArrayRef, SqlError> {
+    let sql = format!("SELECT {text}");
+    let parsed = parse_query(&sql)?;
+    let (_, batches) = query::collect(session, &parsed, &sql, Vec::new(), &BTreeMap::new()).await?;
+    let batch = batches.into_iter().find(|batch| batch.num_rows() == 1);
+    let batch = batch.ok_or_else(|| SqlError::new(SqlState::INTERNAL_ERROR, "a default has no value"))?;
+    Ok(batch.column(0).clone())
+}
+
+/// A column of values as values of a table's column.
+fn assign(values: &ArrayRef, field: &arrow::datatypes::Field, table: &str) -> Result<ArrayRef, SqlError> {
+    if values.data_type() == field.data_type() {
+        return Ok(values.clone());
+    }
+    let options = CastOptions { safe: false, format_options: FormatOptions::default() };
+    cast_with_options(values, field.data_type(), &options).map_err(|error| {
+        let to = tidemill_sql::types::pg_type_of(field);
+        let from = tidemill_sql::types::pg_type_name(values.data_type());
+        let is_text = matches!(values.data_type(), arrow::datatypes::DataType::Utf8);
+        let sqlstate = if is_text { SqlState::INVALID_TEXT } else { SqlState::DATATYPE_MISMATCH };
+        SqlError::new(
+            sqlstate,
+            format!(
+                "column \"{}\" of table \"{table}\" is of type {to}, but a value of type {from} is not",
+                field.name()
+            ),
+        )
+        .with_detail(error.to_string())
+    })
+}
+
+/// One batch of a table's schema.
+pub fn concat(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch, SqlError> {
+    let fields: Vec<_> =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let mut same = Vec::new();
+    for batch in batches {
+        same.push(unchecked_batch(&schema, batch.columns().to_vec(), batch.num_rows())?);
+    }
+    concat_batches(&schema, &same).map_err(arrow_error)
+}
+
+pub fn arrow_error(error: arrow::error::ArrowError) -> SqlError {
+    tidemill_sql::Error::from_datafusion(error.into(), "", &Default::default()).into()
+}
+
+pub async fn update(session: &mut Session, update: &Update, call: &Call<'_>) -> Result<Response, SqlError> {
+    let table = target(session, &update.table, "update")?;
+    let ast = &update.ast;
+    if ast.from.is_some() || !ast.table.joins.is_empty() {
+        return Err(unsupported("UPDATE … FROM")
+            .with_hint("Write the condition as WHERE … IN (SELECT …), and the value as a subquery."));
+    }
+    let mut values: Vec<String> =
+        table.columns.iter().map(|column| quote(&column.name).to_string()).collect();
+    for Assignment { target, value } in &ast.assignments {
+        let AssignmentTarget::ColumnName(name) = target else {
+            return Err(unsupported("UPDATE … SET (a, b) = …"));
+        };
+        let name = name.0.last().and_then(|part| part.as_ident()).map(ident_name).unwrap_or_default();
+        let idx = column(&table, &name, None)?;
+        let is_default =
+            matches!(value, Expr::Identifier(ident) if ident.value.eq_ignore_ascii_case("default"));
+        values[idx] = match (is_default, &table.columns[idx].default) {
+            (true, Some(default)) => default.clone(),
+            (true, None) => "NULL".into(),
+            (false, _) => value.to_string(),
+        };
+    }
+    let n_columns = table.columns.len();
+    let old = (0..n_columns).map(|idx| format!("{} AS \"old{idx}\"", quote(&table.columns[idx].name)));
+    let new = values.iter().enumerate().map(|(idx, value)| format!("{value} AS \"new{idx}\""));
+    let items: Vec<String> = old.chain(new).collect();
+    let condition =
+        ast.selection.as_ref().map_or_else(String::new, |condition| format!(" WHERE {condition}"));
+    let sql = format!("SELECT {} FROM {}{condition}", items.join(", "), ast.table);
+
+    let (_guard, batches) = read_locked(session, &table, &sql, call).await?;
+    let schema = table.arrow_schema();
+    let mut removed = Vec::new();
+    let mut added = Vec::new();
+    for batch in &batches {
+        let columns = |range: std::ops::Range<usize>| -> Result<Vec<ArrayRef>, SqlError> {
+            let field = |idx: usize| schema.field(idx % n_columns);
+            range.map(|idx| assign(batch.column(idx), field(idx), &table.name)).collect()
+        };
+        removed.push(unchecked_batch(&schema, columns(0..n_columns)?, batch.num_rows())?);
+        added.push(unchecked_batch(&schema, columns(n_columns..2 * n_columns)?, batch.num_rows())?);
+    }
+    let removed = concat(&schema, &removed)?;
+    let added = concat(&schema, &added)?;
+    let n_rows = added.num_rows();
+    if n_rows > 0 {
+        let change = both(&Delta::retractions(&removed), &Delta::inserts(&added))?;
+        write_to(session, &table, TableWrite::Change(change)).await?;
+    }
+    match &update.returning {
+        Some(items) => returning(session, &table, items, added, call.sql, RowsTag::UPDATE).await,
+        None => Ok(done(format!("UPDATE {n_rows}"))),
+    }
+}
+
+pub async fn delete(session: &mut Session, delete: &Delete, call: &Call<'_>) -> Result<Response, SqlError> {
+    let table = target(session, &delete.table, "delete from")?;
+    let ast = &delete.ast;
+    let from = match &ast.from {
+        FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from) => from,
+    };
+    let ([from], None) = (&from[..], &ast.using) else {
+        return Err(unsupported("DELETE … USING").with_hint("Write the condition as WHERE … IN (SELECT …)."));
+    };
+    let qualifier = match &from.relation {
+        TableFactor::Table { alias: Some(alias), .. } => alias.name.to_string(),
+        TableFactor::Table { name, .. } => name.to_string(),
+        _ => return Err(unsupported("DELETE from anything but a table")),
+    };
+    let condition =
+        ast.selection.as_ref().map_or_else(String::new, |condition| format!(" WHERE {condition}"));
+    let sql = format!("SELECT {qualifier}.* FROM {from}{condition}");
+    let (_guard, batches) = read_locked(session, &table, &sql, call).await?;
+    let removed = concat(&table.arrow_schema(), &batches)?;
+    let n_rows = removed.num_rows();
+    if n_rows > 0 {
+        write_to(session, &table, TableWrite::Change(Delta::retractions(&removed))).await?;
+    }
+    match &delete.returning {
+        Some(items) => returning(session, &table, items, removed, call.sql, RowsTag::DELETE).await,
+        None => Ok(done(format!("DELETE {n_rows}"))),
+    }
+}
+
+pub async fn truncate(session: &mut Session, truncate: &Truncate) -> Result<Response, SqlError> {
+    let tables = truncate.names.iter().map(|name| target(session, name, "truncate"));
+    for table in tables.collect::<Result<Vec<_>, _>>()? {
+        let sql = format!("SELECT * FROM {}.{}", quote(&table.schema), quote(&table.name));
+        let call =
+            Call { statement: &tidemill_sql::statements::Statement::Empty, sql: &sql, params: Vec::new() };
+        let (_guard, batches) = read_locked(session, &table, &sql, &call).await?;
+        let removed = concat(&table.arrow_schema(), &batches)?;
+        if removed.num_rows() > 0 {
+            write_to(session, &table, TableWrite::Change(Delta::retractions(&removed))).await?;
+        }
+    }
+    Ok(done("TRUNCATE TABLE"))
+}
+
+/// The rows that a query finds while nobody else can change the table on what it has read.
+async fn read_locked(
+    session: &mut Session,
+    table: &Object,
+    sql: &str,
+    call: &Call<'_>,
+) -> Result<(tokio::sync::OwnedMutexGuard<()>, Vec<RecordBatch>), SqlError> {
+    let guard = session.database.engine.lock_table(RelationId(table.oid)).await?;
+    // What others wrote before the lock was taken is to be seen, whatever the session's freshness.
+    session.written = session.written.max(session.database.engine.epoch());
+    session.pinned = None;
+    let parsed = parse_query(sql)?;
+    let (_, batches) =
+        query::collect(session, &parsed, call.sql, call.params.clone(), &BTreeMap::new()).await?;
+    Ok((guard, batches))
+}
+
+fn both(removed: &Delta, added: &Delta) -> Result<Delta, SqlError> {
+    let schema = removed.batch().schema();
+    let added =
+        RecordBatch::try_new(schema.clone(), added.batch().columns().to_vec()).map_err(arrow_error)?;
+    Ok(Delta::new(concat_batches(&schema, [removed.batch(), &added]).map_err(arrow_error)?))
+}
+
+fn ident_name(ident: &ast::Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// The items of RETURNING over the rows that a statement touched.
+async fn returning(
+    session: &mut Session,
+    table: &Object,
+    items: &[SelectItem],
+    touched: RecordBatch,
+    sql: &str,
+    tag: RowsTag,
+) -> Result<Response, SqlError> {
+    let parsed = returning_query(table, items)?;
+    let extra = returning_table(table, touched)?;
+    let (schema, batches) = query::collect(session, &parsed, sql, Vec::new(), &extra).await?;
+    Ok(rows(schema, batches, tag))
+}
+
+/// RETURNING as a query over a relation that only it sees.
+pub fn returning_query(table: &Object, items: &[SelectItem]) -> Result<Box<ast::Query>, SqlError> {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    let name = quote(&table.name);
+    Ok(parse_query(&format!("SELECT {} FROM __touched AS {name}", items.join(", ")))?)
+}
+
+pub fn returning_table(
+    table: &Object,
+    touched: RecordBatch,
+) -> Result<BTreeMap<String, Arc<dyn TableProvider>>, SqlError> {
+    let schema = table.arrow_schema();
+    let rows = concat(&schema, &[touched])?;
+    let provider = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(SqlError::from_datafusion)?;
+    let provider: Arc<dyn TableProvider> = Arc::new(provider);
+    Ok(BTreeMap::from([("__touched".to_owned(), provider)]))
+}

@@ -1,0 +1,96 @@
+//! `DROP`: takes objects out, in an order in which nothing is missed.
+
+use std::sync::Arc;
+
+use tidemill_catalog::{Kind, Object};
+use tidemill_plan::RelationId;
+use tidemill_sql::statements::DropObjects;
+
+use super::create::kind;
+use super::done;
+use crate::names::find;
+use crate::session::Session;
+use crate::session::api::{Notice, Response, SqlError};
+
+pub async fn run(session: &mut Session, drop: &DropObjects) -> Result<Response, SqlError> {
+    let _changing = session.database.change_definitions().await;
+    let tag = format!("DROP {}", drop.kind.name().to_uppercase());
+    let Some(kind) = kind(drop.kind) else { return schemas(session, drop).await };
+    let catalog = session.database.catalog();
+    let search_path = session.settings.search_path();
+    let mut oids = Vec::new();
+    for name in &drop.names {
+        match catalog.resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path) {
+            Ok(object) => oids.push(object.oid),
+            Err(_)
+                if drop.if_exists
+                    && find(&catalog, name.schema.as_deref(), &name.name, &search_path).is_none() =>
+            {
+                session.notice(format!("{} \"{}\" does not exist, skipping", kind.name(), name.name));
+            }
+            Err(error) => return Err(SqlError::from(error).with_position(name.position)),
+        }
+    }
+    let (catalog, dropped) = catalog.as_ref().drop(&oids, drop.cascade)?;
+    tell_of_cascade(session, &dropped, &oids);
+    for object in &dropped {
+        stop(session, object).await?;
+    }
+    session.database.commit(catalog).await?;
+    Ok(done(tag))
+}
+
+async fn schemas(session: &mut Session, drop: &DropObjects) -> Result<Response, SqlError> {
+    let mut catalog = session.database.catalog().as_ref().clone();
+    let mut all = Vec::new();
+    for name in &drop.names {
+        if drop.if_exists && catalog.schema(&name.name).is_err() {
+            session.notice(format!("schema \"{}\" does not exist, skipping", name.name));
+            continue;
+        }
+        let (changed, dropped) = catalog
+            .drop_schema(&name.name, drop.cascade)
+            .map_err(|error| SqlError::from(error).with_position(name.position))?;
+        catalog = changed;
+        all.extend(dropped);
+    }
+    tell_of_cascade(session, &all, &[]);
+    for object in &all {
+        stop(session, object).await?;
+    }
+    session.database.commit(catalog).await?;
+    Ok(done("DROP SCHEMA"))
+}
+
+/// Says what went beside what was named.
+fn tell_of_cascade(session: &mut Session, dropped: &[Arc<Object>], named: &[u32]) {
+    let others: Vec<String> = dropped
+        .iter()
+        .filter(|object| !named.contains(&object.oid))
+        .map(|object| object.describe())
+        .collect();
+    match &others[..] {
+        [] => (),
+        [one] => session.notice(format!("drop cascades to {one}")),
+        many => {
+            let mut notice = Notice::new(format!("drop cascades to {} other objects", many.len()));
+            notice.detail = Some(
+                many.iter().map(|object| format!("drop cascades to {object}")).collect::<Vec<_>>().join("\n"),
+            );
+            session.notices.push(notice);
+        }
+    }
+}
+
+/// Ends what runs for an object.
+pub async fn stop(session: &Session, object: &Object) -> Result<(), SqlError> {
+    let engine = &session.database.engine;
+    let id = RelationId(object.oid);
+    match object.kind() {
+        Kind::Pipeline | Kind::Sink => engine.drop_members(&[id]).await?,
+        Kind::Table => engine.drop_table(id).await?,
+        Kind::Source => engine.drop_source(id).await,
+        Kind::View => (),
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! Statements: one file per kind, each a function of the session and the statement.
+
+mod copy;
+mod create;
+mod cursor;
+mod describe;
+mod dml;
+mod drop;
+mod explain;
+mod query;
+mod show;
+mod subscribe;
+mod transaction;
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::error::DataFusionError;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use tidemill_core::SqlState;
+use tidemill_sql::statements::Statement;
+
+use crate::database::Database;
+use crate::session::api::{Response, RowsTag, SqlError};
+use crate::session::{Call, Session};
+
+pub use describe::describe;
+
+/// Runs a statement.
+pub async fn run(session: &mut Session, call: Call<'_>) -> Result<Response, SqlError> {
+    match call.statement {
+        Statement::Query(select) => query::run(session, &select.query, &call).await,
+        Statement::Insert(insert) => dml::insert(session, insert, &call).await,
+        Statement::Update(update) => dml::update(session, update, &call).await,
+        Statement::Delete(delete) => dml::delete(session, delete, &call).await,
+        Statement::Truncate(truncate) => dml::truncate(session, truncate).await,
+        Statement::Copy(copy) => copy::run(session, copy, &call).await,
+        Statement::CreateSource(create) => create::source(session, create, call.sql).await,
+        Statement::CreateTable(create) => create::table(session, create, &call).await,
+        Statement::CreatePipeline(create) => create::pipeline(session, create, call.sql).await,
+        Statement::CreateView(create) => create::view(session, create, call.sql).await,
+        Statement::CreateSink(create) => create::sink(session, create, call.sql).await,
+        Statement::CreateSchema(create) => create::schema(session, create).await,
+        Statement::Drop(objects) => drop::run(session, objects).await,
+        Statement::Alter(alter) => create::alter(session, alter).await,
+        Statement::Comment(comment) => create::comment(session, comment).await,
+        Statement::Show(show) => show::run(session, show).await,
+        Statement::ShowVariable(variable) => show::variable(session, variable),
+        Statement::Describe(describe) => show::describe(session, describe),
+        Statement::Explain(explain) => explain::run(session, explain, &call).await,
+        Statement::Subscribe(subscribe) => subscribe::run(session, subscribe).await,
+        Statement::Declare(declare) => cursor::declare(session, declare, &call).await,
+        Statement::Fetch(fetch) => cursor::fetch(session, fetch, true).await,
+        Statement::Move(fetch) => cursor::fetch(session, fetch, false).await,
+        Statement::Close(close) => cursor::close(session, close),
+        Statement::Flush(_) => {
+            session.database.engine.flush().await?;
+            Ok(done("FLUSH"))
+        }
+        Statement::Prepare(_) | Statement::Execute(_) | Statement::Deallocate(_) => {
+            transaction::prepared(session, call.statement).await
+        }
+        other => transaction::run(session, other),
+    }
+}
+
+/// A command that is done.
+pub(crate) fn done(tag: impl Into<String>) -> Response {
+    Response::Command { tag: tag.into() }
+}
+
+/// Rows that are at hand.
+pub(crate) fn rows(schema: SchemaRef, batches: Vec<RecordBatch>, tag: RowsTag) -> Response {
+    let stream = futures::stream::iter(batches.into_iter().map(Ok));
+    Response::Rows {
+        schema: schema.clone(),
+        rows: Box::pin(RecordBatchStreamAdapter::new(schema, stream)),
+        tag,
+    }
+}
+
+/// Rows of text, under the given names.
+pub(crate) fn text_rows(names: &[&str], rows_of_text: &[Vec<String>], tag: RowsTag) -> Response {
+    let fields: Vec<Field> = names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let column = |idx: usize| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rows_of_text.iter().map(|row| row[idx].as_str())))
+    };
+    let columns = (0..names.len()).map(column).collect();
+    let batch = RecordBatch::try_new(schema.clone(), columns).expect("each row has every column");
+    rows(schema, vec![batch], tag)
+}
+
+/// An error of planning or execution as a client is to see it.
+pub(crate) fn execution_error(database: &Database, error: DataFusionError, sql: &str) -> SqlError {
+    // Errors of our own travel inside DataFusion's.
+    if let DataFusionError::External(inner) = error.find_root() {
+        if let Some(error) = inner.downcast_ref::<SqlError>() {
+            return error.clone();
+        }
+        if let Some(error) = inner.downcast_ref::<tidemill_engine::Error>() {
+            let mut shown = SqlError::new(tidemill_core::Diagnostic::sqlstate(error), error.to_string());
+            shown.hint = tidemill_core::Diagnostic::hint(error);
+            shown.detail = tidemill_core::Diagnostic::detail(error);
+            return shown;
+        }
+    }
+    database.plan_error(error, sql)
+}
+
+/// An error of the engine, of which some come from DataFusion.
+pub(crate) fn engine_error(database: &Database, error: tidemill_engine::Error) -> SqlError {
+    match error {
+        tidemill_engine::Error::Execution(error) => execution_error(database, error, ""),
+        other => other.into(),
+    }
+}
+
+/// What is refused until later.
+pub(crate) fn unsupported(what: impl std::fmt::Display) -> SqlError {
+    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported"))
+}

@@ -1,0 +1,193 @@
+//! `SELECT`: a batch query over snapshots, all at one epoch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SessionContext;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::sql::sqlparser::ast::Query;
+use futures::StreamExt;
+use tidemill_core::Epoch;
+use tidemill_engine::ReadView;
+use tidemill_plan::RelationId;
+use tidemill_sql::QueryPlan;
+
+use super::{engine_error, execution_error};
+use crate::names::{References, SnapshotNames};
+use crate::session::api::{Notice, Response, RowsTag, SqlError, TransactionStatus};
+use crate::session::{Call, Session};
+use crate::system;
+
+/// A query that can be run, or described.
+pub struct Planned {
+    pub plan: LogicalPlan,
+    state: datafusion::execution::context::SessionState,
+    /// The columns as the client is to see them.
+    pub schema: SchemaRef,
+}
+
+pub async fn run(session: &mut Session, query: &Query, call: &Call<'_>) -> Result<Response, SqlError> {
+    let (schema, rows) = stream(session, query, call.sql, call.params.clone()).await?;
+    Ok(Response::Rows { schema, rows, tag: RowsTag::SELECT })
+}
+
+/// The rows of a query, as they come.
+pub async fn stream(
+    session: &mut Session,
+    query: &Query,
+    sql: &str,
+    params: Vec<ScalarValue>,
+) -> Result<(SchemaRef, SendableRecordBatchStream), SqlError> {
+    let planned = plan(session, query, sql, &BTreeMap::new()).await?;
+    execute(session, planned, sql, params).await
+}
+
+/// All rows of a query.
+pub async fn collect(
+    session: &mut Session,
+    query: &Query,
+    sql: &str,
+    params: Vec<ScalarValue>,
+    extra: &BTreeMap<String, Arc<dyn TableProvider>>,
+) -> Result<(SchemaRef, Vec<RecordBatch>), SqlError> {
+    let planned = plan(session, query, sql, extra).await?;
+    let (schema, mut rows) = execute(session, planned, sql, params).await?;
+    let mut batches = Vec::new();
+    while let Some(batch) = rows.next().await {
+        batches.push(batch.map_err(|error| execution_error(&session.database, error, sql))?);
+    }
+    Ok((schema, batches))
+}
+
+/// Plans a query over what its relations show now. `extra` are relations by name that hide others.
+pub async fn plan(
+    session: &mut Session,
+    query: &Query,
+    sql: &str,
+    extra: &BTreeMap<String, Arc<dyn TableProvider>>,
+) -> Result<Planned, SqlError> {
+    let database = session.database.clone();
+    let catalog = database.catalog();
+    let search_path = session.settings.search_path();
+    let mut references = References::default();
+    references.add(&database, &catalog, query, &search_path)?;
+    let view = read(session, &references).await?;
+    let mut system = system::tables(&references.system, &status(session, &references).await)?;
+    system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
+    let names = SnapshotNames {
+        catalog: &catalog,
+        search_path: &search_path,
+        snapshots: &view.relations,
+        system: &system,
+    };
+    let QueryPlan { plan, state, display_names } =
+        database.planner.plan_query(query, &names).await.map_err(|error| database.delta_error(error, sql))?;
+    let fields = plan.schema().fields().iter().enumerate().map(|(idx, field)| {
+        let name = display_names.as_ref().and_then(|names| names.get(idx)).unwrap_or(field.name());
+        field.as_ref().clone().with_name(name)
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
+    Ok(Planned { plan, state, schema })
+}
+
+async fn execute(
+    session: &Session,
+    planned: Planned,
+    sql: &str,
+    params: Vec<ScalarValue>,
+) -> Result<(SchemaRef, SendableRecordBatchStream), SqlError> {
+    let database = &session.database;
+    let error = |error| execution_error(database, error, sql);
+    let mut plan = planned.plan;
+    if !params.is_empty() {
+        let values = ParamValues::from(params);
+        plan = plan.with_param_values(values).map_err(error)?;
+    }
+    let context = SessionContext::new_with_state(planned.state);
+    let frame = context.execute_logical_plan(plan).await.map_err(error)?;
+    let stream = frame.execute_stream().await.map_err(error)?;
+    // Types are settled only now, where parameters had a say.
+    let found = stream.schema();
+    let fields = found
+        .fields()
+        .iter()
+        .zip(planned.schema.fields())
+        .map(|(field, shown)| field.as_ref().clone().with_name(shown.name()));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
+    let renamed = schema.clone();
+    let rows = stream.map(move |batch| {
+        let batch = batch?;
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(renamed.clone(), batch.columns().to_vec(), &options)?)
+    });
+    Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows))))
+}
+
+/// What the session sees of some relations.
+async fn read(session: &mut Session, references: &References) -> Result<Arc<ReadView>, SqlError> {
+    let database = session.database.clone();
+    if std::mem::take(&mut session.has_copied) {
+        session.written = session.written.max(database.engine.epoch());
+    }
+    if references.relations.is_empty() {
+        return Ok(Arc::new(ReadView { epoch: Epoch::ZERO, relations: BTreeMap::new(), stale: Vec::new() }));
+    }
+    if session.status == TransactionStatus::Transaction {
+        let knows =
+            |view: &Arc<ReadView>| references.relations.iter().all(|id| view.relations.contains_key(id));
+        if let Some(view) = session.pinned.clone().filter(knows) {
+            return Ok(view);
+        }
+        // A block reads one snapshot, so the first read takes all that later ones may ask for.
+        let catalog = database.catalog();
+        let mut all = references.relations.clone();
+        for object in catalog.objects() {
+            if matches!(object.kind(), tidemill_catalog::Kind::Table | tidemill_catalog::Kind::Pipeline) {
+                all.insert(RelationId(object.oid));
+            }
+        }
+        if session.pinned.is_none()
+            && let Ok(view) = database.engine.read(&all, at_least(session)).await
+        {
+            let view = Arc::new(view);
+            session.pinned = Some(view.clone());
+            return Ok(view);
+        }
+    }
+    let view = database
+        .engine
+        .read(&references.relations, at_least(session))
+        .await
+        .map_err(|error| engine_error(&database, error))?;
+    for (name, reason) in &view.stale {
+        let mut notice = Notice::warning(
+            tidemill_core::SqlState::NOT_IN_PREREQUISITE_STATE,
+            format!("\"{name}\" has failed and shows its last good epoch"),
+        );
+        notice.detail = Some(reason.clone());
+        session.notices.push(notice);
+    }
+    Ok(Arc::new(view))
+}
+
+/// The epoch that a read must have reached.
+fn at_least(session: &Session) -> Epoch {
+    match session.settings.get("freshness") {
+        Ok("strict") => session.database.engine.epoch(),
+        Ok("latest") => Epoch::ZERO,
+        _ => session.written,
+    }
+}
+
+async fn status(session: &Session, references: &References) -> tidemill_engine::EngineStatus {
+    match references.system.is_empty() {
+        true => tidemill_engine::EngineStatus::default(),
+        false => session.database.engine.status().await,
+    }
+}

@@ -1,0 +1,170 @@
+//! System relations: what runs, as rows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Field, Schema};
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use tidemill_engine::{EngineStatus, PipelineStatus};
+
+use crate::session::api::SqlError;
+
+/// All of them, but for `tm_dead_letters`, which is a table.
+const NAMES: [&str; 7] =
+    ["tm_sources", "tm_splits", "tm_tables", "tm_pipelines", "tm_sinks", "tm_jobs", "tm_epochs"];
+
+pub fn is_system_relation(name: &str) -> bool {
+    NAMES.contains(&name) || name == "tm_dead_letters"
+}
+
+/// The rows of some system relations.
+pub fn tables(
+    names: &BTreeSet<String>,
+    status: &EngineStatus,
+) -> Result<BTreeMap<String, Arc<dyn TableProvider>>, SqlError> {
+    let table = |name: &String| -> Result<(String, Arc<dyn TableProvider>), SqlError> {
+        let rows = rows(name, status);
+        let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(SqlError::from_datafusion)?;
+        Ok((name.clone(), Arc::new(table)))
+    };
+    names.iter().map(table).collect()
+}
+
+fn rows(name: &str, status: &EngineStatus) -> RecordBatch {
+    match name {
+        "tm_sources" => {
+            let s = &status.sources;
+            Columns::default()
+                .int("oid", s.iter().map(|s| Some(i64::from(s.id.0))))
+                .text("name", s.iter().map(|s| Some(s.name.clone())))
+                .text("state", s.iter().map(|s| Some(s.state.name().into())))
+                .int("rows", s.iter().map(|s| Some(s.rows as i64)))
+                .int("bytes", s.iter().map(|s| Some(s.bytes as i64)))
+                .int("bad_records", s.iter().map(|s| Some(s.bad_records as i64)))
+                .time("watermark", s.iter().map(|s| s.watermark.filter(|w| *w != i64::MAX)))
+                .int("splits", s.iter().map(|s| Some(s.splits.len() as i64)))
+                .text(
+                    "last_error",
+                    s.iter().map(|s| s.state.error().map(str::to_owned).or_else(|| s.last_error.clone())),
+                )
+                .finish()
+        }
+        "tm_splits" => {
+            let s: Vec<_> = status
+                .sources
+                .iter()
+                .flat_map(|source| source.splits.iter().map(move |split| (source, split)))
+                .collect();
+            Columns::default()
+                .text("source", s.iter().map(|(source, _)| Some(source.name.clone())))
+                .text("split", s.iter().map(|(_, split)| Some(split.id.clone())))
+                .text("offset", s.iter().map(|(_, split)| Some(split.offset.clone())))
+                .text(
+                    "state",
+                    s.iter().map(|(_, s)| Some(if s.is_finished { "FINISHED" } else { "READING" }.into())),
+                )
+                .finish()
+        }
+        "tm_tables" => {
+            let t = &status.tables;
+            Columns::default()
+                .int("oid", t.iter().map(|t| Some(i64::from(t.id.0))))
+                .text("name", t.iter().map(|t| Some(t.name.clone())))
+                .int("epoch", t.iter().map(|t| Some(t.epoch.0 as i64)))
+                .int("rows", t.iter().map(|t| Some(t.rows)))
+                .int("state_bytes", t.iter().map(|t| Some(t.state_bytes as i64)))
+                .finish()
+        }
+        "tm_pipelines" => pipelines(&status.pipelines.iter().collect::<Vec<_>>()).finish(),
+        "tm_sinks" => {
+            let s = &status.sinks;
+            pipelines(&s.iter().map(|sink| &sink.pipeline).collect::<Vec<_>>())
+                .int("rows_delivered", s.iter().map(|s| Some(s.rows_delivered as i64)))
+                .int("rows_pending", s.iter().map(|s| Some(s.rows_pending as i64)))
+                .int("delivered_epoch", s.iter().map(|s| Some(s.delivered_to.0 as i64)))
+                .int("retries", s.iter().map(|s| Some(s.retries as i64)))
+                .text("last_error", s.iter().map(|s| s.last_error.clone()))
+                .finish()
+        }
+        "tm_jobs" => {
+            let all: Vec<&PipelineStatus> =
+                status.pipelines.iter().chain(status.sinks.iter().map(|sink| &sink.pipeline)).collect();
+            let filling: Vec<&&PipelineStatus> = all.iter().filter(|p| p.fill.is_some()).collect();
+            Columns::default()
+                .text("object", filling.iter().map(|p| Some(p.name.clone())))
+                .text("job", filling.iter().map(|_| Some("FILL".into())))
+                .int("rows_done", filling.iter().map(|p| p.fill.map(|fill| fill.0 as i64)))
+                .int("rows_total", filling.iter().map(|p| p.fill.and_then(|fill| fill.1).map(|n| n as i64)))
+                .finish()
+        }
+        _ => {
+            let mut relations: Vec<(String, &'static str, u64)> = Vec::new();
+            relations.push(("".into(), "database", status.epoch.0));
+            relations.extend(status.pipelines.iter().map(|p| (p.name.clone(), "pipeline", p.epoch.0)));
+            relations
+                .extend(status.sinks.iter().map(|s| (s.pipeline.name.clone(), "sink", s.pipeline.epoch.0)));
+            relations.extend(status.tables.iter().map(|t| (t.name.clone(), "table", t.epoch.0)));
+            Columns::default()
+                .text("kind", relations.iter().map(|r| Some(r.1.into())))
+                .text("name", relations.iter().map(|r| (!r.0.is_empty()).then(|| r.0.clone())))
+                .int("epoch", relations.iter().map(|r| Some(r.2 as i64)))
+                .int(
+                    "epochs_behind",
+                    relations.iter().map(|r| Some(status.epoch.0.saturating_sub(r.2) as i64)),
+                )
+                .finish()
+        }
+    }
+}
+
+fn pipelines(p: &[&PipelineStatus]) -> Columns {
+    Columns::default()
+        .int("oid", p.iter().map(|p| Some(i64::from(p.id.0))))
+        .text("name", p.iter().map(|p| Some(p.name.clone())))
+        .text("state", p.iter().map(|p| Some(p.state.name().into())))
+        .int("dataflow", p.iter().map(|p| Some(p.dataflow as i64)))
+        .int("epoch", p.iter().map(|p| Some(p.epoch.0 as i64)))
+        .int("checkpoint_epoch", p.iter().map(|p| Some(p.checkpoint_epoch.0 as i64)))
+        .int("steps", p.iter().map(|p| Some(p.steps as i64)))
+        .int("rows_in", p.iter().map(|p| Some(p.rows_in as i64)))
+        .int("rows_out", p.iter().map(|p| Some(p.rows_out as i64)))
+        .int("late_rows", p.iter().map(|p| Some(p.late_rows as i64)))
+        .int("state_bytes", p.iter().map(|p| Some(p.state_bytes as i64)))
+        .int("latency_p50_us", p.iter().map(|p| Some(p.latency.quantile(0.5).as_micros() as i64)))
+        .int("latency_p99_us", p.iter().map(|p| Some(p.latency.quantile(0.99).as_micros() as i64)))
+        .text("error", p.iter().map(|p| p.state.error().map(str::to_owned)))
+}
+
+/// Columns of a relation, one after the other.
+#[derive(Default)]
+struct Columns {
+    fields: Vec<Field>,
+    columns: Vec<ArrayRef>,
+}
+
+impl Columns {
+    fn push(mut self, name: &str, column: ArrayRef) -> Columns {
+        self.fields.push(Field::new(name, column.data_type().clone(), true));
+        self.columns.push(column);
+        self
+    }
+
+    fn int(self, name: &str, values: impl Iterator<Item = Option<i64>>) -> Columns {
+        self.push(name, Arc::new(values.collect::<Int64Array>()))
+    }
+
+    fn text(self, name: &str, values: impl Iterator<Item = Option<String>>) -> Columns {
+        self.push(name, Arc::new(values.collect::<StringArray>()))
+    }
+
+    fn time(self, name: &str, values: impl Iterator<Item = Option<i64>>) -> Columns {
+        let times = values.collect::<TimestampMicrosecondArray>();
+        self.push(name, Arc::new(times))
+    }
+
+    fn finish(self) -> RecordBatch {
+        RecordBatch::try_new(Arc::new(Schema::new(self.fields)), self.columns).expect("columns of one length")
+    }
+}
