@@ -36,9 +36,66 @@ pub struct Database {
     /// What holds for the rows of pipelines.
     properties: RwLock<HashMap<u32, Properties>>,
     definitions: Arc<Mutex<()>>,
+    /// Nothing runs and nothing is kept: statements are only looked at.
+    is_for_checks: bool,
+    /// Of a database for checks, where its engine is.
+    _scratch: Option<Scratch>,
+}
+
+/// A directory that is removed when it is not needed any more.
+struct Scratch(std::path::PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is the system's to clean.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Database {
+    /// Opens the catalog of a data directory, to check statements against it. Nothing in it is changed.
+    pub async fn open_for_checks(
+        directory: &Path,
+        n_lanes: usize,
+        config: EngineConfig,
+    ) -> Result<Arc<Database>, SqlError> {
+        let mut catalog = Catalog::new();
+        if directory.join("catalog").exists() {
+            let (_, content) = VersionedObject::open(Root::local(directory)?.child("catalog")).await?;
+            if let Some(content) = content {
+                catalog = Catalog::from_bytes(&content)?;
+            }
+        }
+        let nanos =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let scratch = std::env::temp_dir().join(format!("tidemill-check-{}-{nanos}", std::process::id()));
+        let root = Root::local(&scratch)?;
+        let (store, _) = VersionedObject::open(root.child("catalog")).await?;
+        let database = Arc::new(Database {
+            engine: Engine::open(root, config).await?,
+            planner: Planner::new(n_lanes),
+            catalog: RwLock::new(Arc::new(catalog)),
+            store: Arc::new(Mutex::new(store)),
+            properties: RwLock::default(),
+            definitions: Arc::default(),
+            is_for_checks: true,
+            _scratch: Some(Scratch(scratch)),
+        });
+        // Pipelines are planned, for what holds for their rows.
+        let objects: Vec<Arc<Object>> = database.catalog().objects().cloned().collect();
+        for object in objects {
+            if matches!(object.definition, Definition::Pipeline(_)) {
+                database.member_spec(&object).await?;
+            }
+        }
+        Ok(database)
+    }
+
+    /// Whether statements are only looked at.
+    pub fn is_for_checks(&self) -> bool {
+        self.is_for_checks
+    }
+
     /// Opens a data directory, and starts what was running in it.
     pub async fn open(
         directory: &Path,
@@ -59,6 +116,8 @@ impl Database {
             store: Arc::new(Mutex::new(store)),
             properties: RwLock::default(),
             definitions: Arc::default(),
+            is_for_checks: false,
+            _scratch: None,
         });
         database.start().await?;
         tokio::spawn(engine.maintain());
@@ -110,7 +169,9 @@ impl Database {
 
     /// Makes a changed catalog the one that counts. Under [`change_definitions`](Database::change_definitions).
     pub async fn commit(&self, catalog: Catalog) -> Result<(), SqlError> {
-        self.store.lock().await.put(catalog.to_bytes().into()).await?;
+        if !self.is_for_checks {
+            self.store.lock().await.put(catalog.to_bytes().into()).await?;
+        }
         *self.catalog.write().expect("nobody panics while holding the catalog") = Arc::new(catalog);
         Ok(())
     }

@@ -72,6 +72,8 @@ pub struct SnapshotNames<'a> {
     pub search_path: &'a [String],
     pub snapshots: &'a BTreeMap<RelationId, Arc<ViewSnapshot>>,
     pub system: &'a BTreeMap<String, Arc<dyn TableProvider>>,
+    /// Relations have columns, but no rows.
+    pub is_for_checks: bool,
 }
 
 impl Names for SnapshotNames<'_> {
@@ -114,6 +116,10 @@ impl Names for SnapshotNames<'_> {
             Definition::Table(_) | Definition::Pipeline(_) => {
                 match self.snapshots.get(&RelationId(object.oid)) {
                     Some(snapshot) => table(snapshot),
+                    None if self.is_for_checks => {
+                        let table = MemTable::try_new(object.arrow_schema(), vec![Vec::new()]);
+                        Ok(Some(Resolved::Table(Arc::new(table.map_err(|error| failed(&error))?))))
+                    }
                     None => Ok(None),
                 }
             }

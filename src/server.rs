@@ -3,15 +3,26 @@
 //! They see a [`Service`] and nothing behind it, so that each of them can be tested with a made-up one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
+use futures::TryStreamExt;
 use tidemill_core::SqlState;
-use tidemill_engine::EngineStatus;
+use tidemill_engine::{EngineConfig, EngineStatus};
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::session::api::SqlError;
+use crate::database::Database;
+use crate::pgwire::server::{Server, ServerConfig};
+use crate::session::api::{Response, SessionApi, SqlError};
+use crate::session::{Session, Sessions};
 
 /// A server that runs in this process.
 #[async_trait]
@@ -62,14 +73,177 @@ pub struct StartOptions {
     pub config: Config,
 }
 
+/// How often what [`Service::status`] says is renewed.
+const STATUS_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Starts a server. It is ready when this returns.
-// PLACEHOLDER: replaced by the server core, which builds the `Database` and serves it.
 pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> {
-    let StartOptions { data_dir, .. } = options;
-    Err(SqlError::new(
-        SqlState::FEATURE_NOT_SUPPORTED,
-        format!("the server is not built in yet; nothing was done to \"{data_dir}\""),
-    ))
+    let directory = local_directory(&options.data_dir)?;
+    let config = EngineConfig {
+        epoch_interval: options.config.epoch_interval,
+        checkpoint_interval: options.config.checkpoint_interval,
+    };
+    let database = match options.is_catalog_only {
+        true => Database::open_for_checks(&directory, options.config.lanes, config).await?,
+        false => Database::open(&directory, options.config.lanes, config).await?,
+    };
+    let running = Arc::new(Running {
+        database: database.clone(),
+        status: RwLock::new(database.engine.status().await),
+        is_ready: AtomicBool::new(true),
+        sql_addr: OnceLock::new(),
+        http_addr: OnceLock::new(),
+        shutdown: CancellationToken::new(),
+        tasks: Mutex::default(),
+    });
+    let watched = Arc::downgrade(&running);
+    tokio::spawn(async move {
+        while let Some(running) = watched.upgrade() {
+            running.renew_status().await;
+            drop(running);
+            tokio::time::sleep(STATUS_INTERVAL).await;
+        }
+    });
+    let mut tasks = Vec::new();
+    if let Some(address) = options.listen {
+        let listener = listen(address).await?;
+        let _ = running.sql_addr.set(listener.local_addr().map_err(|error| cannot_listen(address, &error))?);
+        let config =
+            ServerConfig { n_connections_max: options.config.max_connections, ..ServerConfig::default() };
+        let server = Server::new(config, Arc::new(Sessions { database }), running.shutdown.clone());
+        tasks.push(tokio::spawn(server.serve(listener)));
+    }
+    if let Some(address) = options.http {
+        let listener = listen(address).await?;
+        let _ = running.http_addr.set(listener.local_addr().map_err(|error| cannot_listen(address, &error))?);
+        let service: Arc<dyn Service> = running.clone();
+        let shutdown = running.shutdown.clone();
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = crate::http::serve(listener, service, shutdown).await {
+                tracing::error!(%error, "HTTP is not served any more");
+            }
+        }));
+    }
+    *running.tasks.lock().await = tasks;
+    Ok(running)
+}
+
+/// The real service.
+struct Running {
+    database: Arc<Database>,
+    status: RwLock<EngineStatus>,
+    is_ready: AtomicBool,
+    sql_addr: OnceLock<SocketAddr>,
+    http_addr: OnceLock<SocketAddr>,
+    shutdown: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Running {
+    async fn renew_status(&self) {
+        let status = self.database.engine.status().await;
+        *self.status.write().expect("nobody panics while holding it") = status;
+    }
+}
+
+#[async_trait]
+impl Service for Running {
+    fn status(&self) -> EngineStatus {
+        self.status.read().expect("nobody panics while holding it").clone()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed)
+    }
+
+    async fn run_sql(&self, sql: &str) -> Result<Vec<StatementResult>, SqlError> {
+        let mut session = Session::new(self.database.clone(), "tidemill".into());
+        let mut results = Vec::new();
+        for parsed in SessionApi::parse(&mut session, sql)? {
+            let response =
+                SessionApi::execute(&mut session, &parsed, Vec::new(), &CancellationToken::new()).await?;
+            let mut result = StatementResult::default();
+            match response {
+                Response::Rows { schema, rows, tag } => {
+                    result.rows = rows.try_collect().await.map_err(|error| session.explain(error))?;
+                    let n_rows: usize = result.rows.iter().map(RecordBatch::num_rows).sum();
+                    if result.rows.is_empty() {
+                        result.rows.push(RecordBatch::new_empty(schema));
+                    }
+                    result.tag = tag.complete(n_rows as u64);
+                }
+                Response::Command { tag } => result.tag = tag,
+                Response::Empty => (),
+                Response::CopyOut { .. } | Response::CopyIn { .. } => {
+                    return Err(SqlError::new(
+                        SqlState::FEATURE_NOT_SUPPORTED,
+                        "COPY needs a connection: use psql or tidemill shell",
+                    ));
+                }
+            }
+            result.notices = session.take_notices().into_iter().map(|notice| notice.message).collect();
+            results.push(result);
+        }
+        // What was just defined is to be seen in the status at once.
+        self.renew_status().await;
+        Ok(results)
+    }
+
+    async fn check_sql(&self, sql: &str) -> Vec<SqlError> {
+        let mut session = Session::new(self.database.clone(), "tidemill".into());
+        let statements = match SessionApi::parse(&mut session, sql) {
+            Ok(statements) => statements,
+            Err(error) => return vec![error],
+        };
+        let mut errors = Vec::new();
+        for parsed in statements {
+            if let Err(error) = session.check(&parsed).await {
+                errors.push(error);
+            }
+        }
+        errors
+    }
+
+    fn sql_addr(&self) -> Option<SocketAddr> {
+        self.sql_addr.get().copied()
+    }
+
+    fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_addr.get().copied()
+    }
+
+    async fn shutdown(&self) -> Result<(), SqlError> {
+        self.is_ready.store(false, Ordering::Relaxed);
+        self.shutdown.cancel();
+        for task in self.tasks.lock().await.drain(..) {
+            // A panic there has been reported; what is durable must still become so.
+            let _ = task.await;
+        }
+        self.database.engine.shutdown().await?;
+        Ok(())
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, SqlError> {
+    TcpListener::bind(address).await.map_err(|error| cannot_listen(address, &error))
+}
+
+fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> SqlError {
+    SqlError::new(SqlState::CONNECTION_FAILURE, format!("cannot listen on {address}: {error}"))
+        .with_hint("Another server may be using the address. Choose another port, or 0 for any free one.")
+}
+
+/// The directory that `--data` names.
+fn local_directory(data: &str) -> Result<PathBuf, SqlError> {
+    match data.split_once("://") {
+        None => Ok(PathBuf::from(data)),
+        Some(("file", path)) => Ok(PathBuf::from(path)),
+        Some((scheme, _)) => Err(SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("data cannot be kept at \"{scheme}://\" yet"),
+        )
+        .with_hint("Give a local directory, or a file:// URL.")),
+    }
 }
 
 /// A service that is made up, for tests of those who use one.

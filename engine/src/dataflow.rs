@@ -32,7 +32,7 @@ const FILL_ROWS: usize = 64 * 1024;
 /// What others ask of a running dataflow.
 pub(crate) enum Command {
     /// Takes a member in, and fills it.
-    Attach(Attach),
+    Attach(Box<Attach>),
     /// Takes over all members of another dataflow. Both have stepped to the same epoch.
     Absorb(Box<Dataflow>),
     /// Lets a member go.
@@ -175,7 +175,7 @@ impl Dataflow {
                 }
                 command = inbox.recv() => match command {
                     None => return,
-                    Some(Command::Attach(attach)) => self.attach(attach).await,
+                    Some(Command::Attach(attach)) => self.attach(*attach).await,
                     Some(Command::Absorb(other)) => self.absorb(*other),
                     Some(Command::Detach { id, answer }) => {
                         self.members.retain(|member| member.id != id);

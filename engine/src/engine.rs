@@ -531,7 +531,7 @@ impl Engine {
         let (reached, is_reached) = oneshot::channel();
         let (filled, is_filled) = oneshot::channel();
         let attach = Attach { member, missed, reached, filled };
-        target.commands.send(Command::Attach(attach)).await.map_err(|_| Error::ShuttingDown)?;
+        target.commands.send(Command::Attach(Box::new(attach))).await.map_err(|_| Error::ShuttingDown)?;
         is_reached.await.map_err(|_| Error::ShuttingDown)?;
         self.start_sources(&mut clock);
         drop(clock);

@@ -53,6 +53,9 @@ pub struct Written {
     pub inserted: RecordBatch,
 }
 
+/// A key, and the encoded row that has it.
+type Taken<'a> = (Vec<u8>, Option<&'a [u8]>);
+
 /// A table while the server runs.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -132,11 +135,7 @@ impl Table {
     }
 
     /// The rows that have the same keys as `rows`: for each the encoded row that is there.
-    fn taken<'a>(
-        &self,
-        snapshot: &'a Snapshot,
-        rows: &RecordBatch,
-    ) -> Result<Vec<(Vec<u8>, Option<&'a [u8]>)>, Error> {
+    fn taken<'a>(&self, snapshot: &'a Snapshot, rows: &RecordBatch) -> Result<Vec<Taken<'a>>, Error> {
         let arranged = self.view.arrange(rows.columns());
         let keys = self.view.layout().encode_keys(&arranged[..self.spec.primary_key.len()])?;
         let find = |key: &[u8]| {

@@ -86,18 +86,20 @@ fn connection(
         Failure::Usage(error.with_hint("Write postgres://tidemill@127.0.0.1:7432/tidemill."))
     };
     let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let port = match variable("PGPORT") {
+        Some(port) => port.parse().map_err(|_| wrong(format!("invalid PGPORT \"{port}\"")))?,
+        None => 7432,
+    };
     let mut config = match url {
-        Some(url) => url.parse().map_err(|error| wrong(format!("invalid URL \"{url}\": {error}")))?,
+        Some(url) => {
+            with_port(url, port).parse().map_err(|error| wrong(format!("invalid URL \"{url}\": {error}")))?
+        }
         None => tokio_postgres::Config::new(),
     };
     if config.get_hosts().is_empty() {
         config.host(variable("PGHOST").as_deref().unwrap_or("127.0.0.1"));
     }
     if config.get_ports().is_empty() {
-        let port = match variable("PGPORT") {
-            Some(port) => port.parse().map_err(|_| wrong(format!("invalid PGPORT \"{port}\"")))?,
-            None => 7432,
-        };
         config.port(port);
     }
     if config.get_user().is_none() {
@@ -112,6 +114,18 @@ fn connection(
     config.application_name("tidemill shell");
     config.connect_timeout(Duration::from_secs(5));
     Ok(config)
+}
+
+/// The URL with a port, which the client library would otherwise take to be PostgreSQL's.
+fn with_port(url: &str, port: u16) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.rsplit_once(']').map_or(host, |(_, after)| after) {
+        after if host.is_empty() || after.contains([':', ',']) => url.to_owned(),
+        _ => format!("{scheme}://{authority}:{port}{path}"),
+    }
 }
 
 type Connection = (Client, mpsc::UnboundedReceiver<DbError>);
@@ -433,6 +447,10 @@ mod tests {
         let variables = [("PGHOST", "db"), ("PGPORT", "99"), ("PGUSER", "me"), ("PGDATABASE", "")];
         assert_eq!(shown(None, &variables), "me@db:99/tidemill");
         assert_eq!(shown(Some("postgres://you@there/other"), &variables), "you@there:99/other");
+        assert_eq!(shown(Some("postgres://you:secret@there"), &[]), "you@there:7432/tidemill");
+        assert_eq!(shown(Some("postgres://there:5/x?user=a"), &[]), "a@there:5/x");
+        assert_eq!(shown(Some("postgres://[::1]/x"), &[]), "tidemill@::1:7432/x");
+        assert_eq!(shown(Some("postgres:///x"), &[]), "tidemill@127.0.0.1:7432/x");
         assert_eq!(shown(None, &[("PGPORT", "x")]), "wrong");
         assert_eq!(shown(Some("mysql://x"), &[]), "wrong");
     }

@@ -85,7 +85,7 @@ async fn a_demo_runs_its_statements_and_ends_in_time() {
     };
     let total = demo.watch(&service, false, &CancellationToken::new()).await.unwrap();
     assert!(total.seconds >= end.as_secs_f64() && total.seconds < 5.0, "{total:?}");
-    let statements = fake.statements.lock().unwrap();
+    let statements = fake.statements.lock().unwrap().clone();
     assert_eq!(statements.iter().filter(|sql| sql.contains("rate = '7'")).count(), 3);
     assert!(statements.iter().all(|sql| sql.starts_with("CREATE ") && sql.contains(" IF NOT EXISTS ")));
     assert!(!fake.was_shut_down.load(Ordering::Relaxed));

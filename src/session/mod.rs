@@ -130,6 +130,35 @@ impl Session {
         self.notices.push(Notice::new(message));
     }
 
+    /// Looks at a statement as far as that goes without running it; definitions are entered, so that what
+    /// follows can refer to them.
+    pub async fn check(&mut self, parsed: &Parsed) -> Result<(), SqlError> {
+        assert!(self.database.is_for_checks(), "statements are checked where nothing runs");
+        let Some(known) = parsed.statement::<SessionStatement>() else {
+            return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
+        };
+        let is_definition = matches!(
+            known.statement,
+            Statement::CreateSource(_)
+                | Statement::CreateTable(_)
+                | Statement::CreatePipeline(_)
+                | Statement::CreateView(_)
+                | Statement::CreateSink(_)
+                | Statement::CreateSchema(_)
+                | Statement::Drop(_)
+                | Statement::Alter(_)
+                | Statement::Comment(_)
+                | Statement::Set(_)
+        );
+        let outcome = if is_definition {
+            let call = Call { statement: &known.statement, sql: parsed.sql(), params: Vec::new() };
+            self.run(call).await.map(drop)
+        } else {
+            crate::statements::describe(self, &known.statement, parsed.sql(), &[]).await.map(drop)
+        };
+        outcome.map_err(|error| shifted(error, known.offset))
+    }
+
     /// Runs one statement.
     pub async fn run(&mut self, call: Call<'_>) -> Result<Response, SqlError> {
         let ends_block = matches!(

@@ -154,7 +154,7 @@ impl Run {
         for offset in &self.offsets {
             out.put_u32_le(*offset);
         }
-        if n_rows % 2 == 0 {
+        if n_rows.is_multiple_of(2) {
             out.put_u32_le(0);
         }
         for weight in &self.weights {

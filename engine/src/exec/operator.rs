@@ -122,9 +122,12 @@ impl ExecutionPlan for OperatorExec {
             };
             Distribution::KeyPartitioned(columns.iter().map(column).collect())
         };
-        InputDistributionRequirements::co_partitioned(
-            self.lanes.distribution.iter().zip(&self.inputs).map(requirement).collect(),
-        )
+        let per_input: Vec<Distribution> =
+            self.lanes.distribution.iter().zip(&self.inputs).map(requirement).collect();
+        match per_input.len() {
+            1 => InputDistributionRequirements::new(per_input),
+            _ => InputDistributionRequirements::co_partitioned(per_input),
+        }
     }
 
     fn apply_expressions(

@@ -235,10 +235,9 @@ impl Parts {
                 let message = format!("column \"{}\" appears twice in primary key", name.value);
                 return Err(Error::new(SqlState::DUPLICATE_COLUMN, message).at(name.position));
             }
-            match self.columns.iter_mut().find(|column| column.name == name.value) {
-                Some(column) => column.not_null = true,
-                // A source's key may be an included column, which is not in the list.
-                None => (),
+            // A source's key may be an included column, which is not in the list.
+            if let Some(column) = self.columns.iter_mut().find(|column| column.name == name.value) {
+                column.not_null = true;
             }
         }
         let primary_key = key.into_iter().map(|name| name.value).collect();

@@ -63,6 +63,8 @@ use crate::parser::cursor::Cursor;
 
 /// Everything that a session can be asked.
 #[derive(Debug, Clone, PartialEq)]
+// One is made per statement and soon taken apart: boxing each variant would buy nothing.
+#[allow(clippy::large_enum_variant)]
 pub enum Statement {
     CreateSource(CreateSource),
     CreateTable(CreateTable),
