@@ -15,5 +15,7 @@ pub mod server;
 pub mod session;
 
 mod names;
+#[cfg(test)]
+mod oracle;
 mod statements;
 mod system;
