@@ -1,0 +1,245 @@
+//! Kafka in, a pipeline, Kafka out, against a real broker, with a kill in the middle.
+//!
+//! `tests/services/kafka.sh` fetches and starts the broker; it needs Java and, the first time, mvn and the
+//! network. Where there is none, `TIDEMILL_TEST_OFFLINE=1` leaves these tests out, and says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use crate::server::{self, Server, execute, query};
+
+const PARTITIONS: i32 = 2;
+const WAIT: Duration = Duration::from_secs(30);
+
+/// A broker of the test's own.
+struct Kafka {
+    directory: PathBuf,
+    address: String,
+}
+
+impl Kafka {
+    /// `None` where tests are run without network.
+    fn start(directory: &Path) -> Option<Kafka> {
+        if std::env::var("TIDEMILL_TEST_OFFLINE").is_ok_and(|value| value == "1") {
+            println!("skipped: TIDEMILL_TEST_OFFLINE=1, and a broker may have to be fetched");
+            return None;
+        }
+        let output = script("start", directory);
+        assert!(
+            output.status.success(),
+            "Kafka cannot be started (TIDEMILL_TEST_OFFLINE=1 leaves this test out):\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let address = String::from_utf8(output.stdout).expect("an address is text").trim().to_owned();
+        Some(Kafka { directory: directory.to_owned(), address })
+    }
+
+    async fn create_topics(&self, names: &[&str]) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client");
+        let topics: Vec<NewTopic<'_>> =
+            names.iter().map(|name| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(1))).collect();
+        let options = AdminOptions::new().operation_timeout(Some(WAIT)).request_timeout(Some(WAIT));
+        for result in admin.create_topics(&topics, &options).await.expect("the broker answers") {
+            result.expect("the topic is created");
+        }
+    }
+
+    fn producer(&self) -> FutureProducer {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("linger.ms", "5")
+            .create()
+            .expect("a client")
+    }
+
+    /// Every message of a topic, as key and value.
+    fn read(&self, topic: &str) -> Vec<(Option<String>, Option<String>)> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.address)
+            .set("group.id", "reader")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a client");
+        let mut assignment = TopicPartitionList::new();
+        let mut n_expected = 0;
+        for partition in 0..PARTITIONS {
+            let (low, high) = consumer.fetch_watermarks(topic, partition, WAIT).expect("the broker answers");
+            n_expected += high - low;
+            assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
+        }
+        consumer.assign(&assignment).expect("partitions can be assigned");
+        let mut messages = Vec::new();
+        let deadline = Instant::now() + WAIT;
+        while (messages.len() as i64) < n_expected {
+            assert!(Instant::now() < deadline, "{topic}: {} of {n_expected} messages came", messages.len());
+            let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+            let message = message.expect("a message can be read");
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it is text");
+            messages.push((message.key().map(text), message.payload().map(text)));
+        }
+        messages
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        script("stop", &self.directory);
+    }
+}
+
+fn script(action: &str, directory: &Path) -> std::process::Output {
+    Command::new("bash")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services/kafka.sh"))
+        .arg(action)
+        .arg(directory)
+        .output()
+        .expect("bash can be run")
+}
+
+async fn produce(producer: &FutureProducer, topic: &str, records: impl Iterator<Item = (String, String)>) {
+    let mut sent = Vec::new();
+    for (key, value) in records {
+        let record = FutureRecord::to(topic).key(&key).payload(&value);
+        sent.push(producer.send_result(record).map_err(|(error, _)| error).expect("the queue has room"));
+    }
+    for delivery in sent {
+        delivery.await.expect("the producer lives").map_err(|(error, _)| error).expect("the broker takes it");
+    }
+}
+
+/// The orders `from..to`, of ten customers.
+fn orders(from: u64, to: u64) -> impl Iterator<Item = (String, String)> {
+    (from..to).map(|id| {
+        let customer = id % 10;
+        (
+            format!("c{customer}"),
+            format!(r#"{{"id": {id}, "customer": "c{customer}", "amount": {}}}"#, id % 7),
+        )
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_to_pipeline_to_kafka_survives_a_kill() {
+    let kafka_directory = server::directory();
+    let Some(kafka) = Kafka::start(kafka_directory.path()) else { return };
+    kafka.create_topics(&["orders", "totals", "big"]).await;
+    let producer = kafka.producer();
+    produce(&producer, "orders", orders(0, 1000)).await;
+    let bad = ["not json", r#"{"id": "x"}"#, "{"];
+    produce(&producer, "orders", bad.iter().map(|value| ("bad".into(), (*value).into()))).await;
+
+    let directory = server::directory();
+    let mut server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    let at = format!("properties.bootstrap.server = '{}'", kafka.address);
+    let statements = format!(
+        "CREATE SOURCE orders (id BIGINT NOT NULL, customer TEXT, amount BIGINT) \
+             INCLUDE partition INCLUDE offset AS at_offset INCLUDE timestamp AS sent INCLUDE key AS raw_key \
+             WITH (connector = 'kafka', topic = 'orders', {at}) FORMAT PLAIN ENCODE JSON;
+         CREATE PIPELINE totals AS SELECT customer, count(*) AS n, sum(amount) AS total FROM orders GROUP BY customer;
+         CREATE PIPELINE seen AS SELECT count(*) AS n, count(DISTINCT id) AS ids, count(sent) AS sent, \
+             count(DISTINCT raw_key) AS keys, max(partition) AS top FROM orders;
+         CREATE SINK totals_out FROM totals WITH (connector = 'kafka', topic = 'totals', primary_key = 'customer', {at}) \
+             FORMAT UPSERT ENCODE JSON;
+         CREATE SINK big_out AS SELECT id, amount FROM orders WHERE amount = 6 \
+             WITH (connector = 'kafka', topic = 'big', {at}) FORMAT PLAIN ENCODE JSON"
+    );
+    execute(&client, &statements).await;
+    wait_for(&server, "SELECT n, ids, sent, keys, top FROM seen", &["1000", "1000", "1000", "10", "1"]).await;
+
+    server.kill();
+    produce(&producer, "orders", orders(1000, 1500)).await;
+    server.restart().await;
+    produce(&producer, "orders", orders(1500, 2000)).await;
+    wait_for(&server, "SELECT n, ids, sent, keys, top FROM seen", &["2000", "2000", "2000", "10", "1"]).await;
+    let client = server.connect().await;
+    execute(&client, "FLUSH").await;
+    let totals = query(&client, "SELECT customer, n, total FROM totals").await;
+    let expected: Vec<u64> = (0..2000).filter(|id| id % 7 == 6).collect();
+
+    // Bad records stand aside, each once, with where and why.
+    let letters =
+        query(&client, "SELECT DISTINCT object, split, \"offset\", raw, reason FROM tm_dead_letters").await;
+    assert_eq!(letters.len(), bad.len(), "{letters:?}");
+    assert_eq!(query(&client, "SELECT count(*) FROM tm_dead_letters").await, [[bad.len().to_string()]]);
+    for letter in &letters {
+        assert_eq!(letter[0], "orders");
+        assert!(bad.iter().any(|bad| letter[3] == server::bytea(bad)) && !letter[4].is_empty(), "{letter:?}");
+    }
+    drop(client);
+    // What is to be delivered is delivered before the end.
+    assert!(server.terminate().await.success(), "SIGTERM ends well:\n{}", server.log_tail());
+
+    // At least once: the last value of each key is the view's row.
+    let mut last: BTreeMap<String, (String, String)> = BTreeMap::new();
+    for (key, value) in kafka.read("totals") {
+        let key: serde_json::Value = serde_json::from_str(&key.expect("a key")).expect("the key is JSON");
+        let value: serde_json::Value =
+            serde_json::from_str(&value.expect("nothing was deleted")).expect("JSON");
+        let customer = key["customer"].as_str().expect("the key is the customer").to_owned();
+        assert_eq!(value["customer"].as_str(), Some(customer.as_str()));
+        last.insert(customer, (value["n"].to_string(), value["total"].to_string()));
+    }
+    let of_view: BTreeMap<String, (String, String)> =
+        totals.into_iter().map(|row| (row[0].clone(), (row[1].clone(), row[2].clone()))).collect();
+    assert_eq!(last, of_view, "the topic's last values are the pipeline's rows");
+    // No row of an append-only sink is lost; some may have come twice.
+    let written: Vec<u64> = kafka
+        .read("big")
+        .iter()
+        .map(|(_, value)| {
+            let value: serde_json::Value =
+                serde_json::from_str(value.as_ref().expect("a row")).expect("JSON");
+            assert_eq!(value["amount"].as_u64(), Some(6));
+            value["id"].as_u64().expect("an id")
+        })
+        .collect();
+    let distinct: BTreeSet<u64> = written.iter().copied().collect();
+    assert_eq!(distinct.into_iter().collect::<Vec<_>>(), expected, "no row is lost");
+    println!("{} rows written for {} in the pipeline", written.len(), expected.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_does_not_answer_is_an_error_of_the_statement() {
+    let directory = server::directory();
+    let server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    let started = Instant::now();
+    // Port 1 is nobody's.
+    let error = server::failure(
+        &client,
+        "CREATE SOURCE s (a INT) WITH (connector = 'kafka', topic = 't', properties.bootstrap.server = '127.0.0.1:1') \
+         FORMAT PLAIN ENCODE JSON",
+    )
+    .await;
+    assert_eq!(error.code().code(), "08001", "{error}");
+    assert!(
+        error.message().contains("127.0.0.1:1") || error.detail().is_some_and(|d| d.contains("127.0.0.1:1")),
+        "{error}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(15), "it takes {:?}", started.elapsed());
+    assert_eq!(query(&client, "SHOW SOURCES").await.len(), 0);
+}
+
+async fn wait_for(server: &Server, sql: &str, expected: &[&str]) {
+    let client = server.connect().await;
+    let deadline = Instant::now() + server::TIMEOUT;
+    loop {
+        let rows = query(&client, sql).await;
+        if rows == [expected] {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{sql} gives {rows:?}, not {expected:?}:\n{}", server.log_tail());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,11 @@
+//! The real server process, driven by real clients.
+//!
+//! One binary, so that DataFusion is linked once. Every test starts its own server on a directory of its
+//! own; `server.rs` knows how. Set `TIDEMILL_TEST_LOG=1` to see what the servers write.
+
+mod flights;
+mod kafka;
+mod recovery;
+mod server;
+mod slt;
+mod wire;
