@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use crate::server::{self, Server, execute, query, sorted};
 
 /// Events of all three kinds; at the given rate they take some seconds, during which the kills come.
-const EVENTS: u64 = 60_000;
+const EVENTS: u64 = 100_000;
 const RATE: u64 = 8_000;
 
 /// Between starts and kills, in milliseconds: at once, within a checkpoint interval, after several.
@@ -32,8 +32,14 @@ const PIPELINES: [(&str, &str); 8] = [
         "SELECT a.category, count(*) AS n, sum(b.price) AS total FROM bid AS b JOIN auction AS a ON a.id = b.auction \
          GROUP BY a.category",
     ),
-    ("unsold", "SELECT a.id FROM auction AS a WHERE NOT EXISTS (SELECT 1 FROM bid AS b WHERE b.auction = a.id)"),
-    ("sellers", "SELECT p.id, p.state, a.id AS auction FROM person AS p LEFT JOIN auction AS a ON a.seller = p.id"),
+    (
+        "unsold",
+        "SELECT a.id FROM auction AS a WHERE NOT EXISTS (SELECT 1 FROM bid AS b WHERE b.auction = a.id)",
+    ),
+    (
+        "sellers",
+        "SELECT p.id, p.state, a.id AS auction FROM person AS p LEFT JOIN auction AS a ON a.seller = p.id",
+    ),
     ("states", "SELECT DISTINCT state FROM person"),
     ("top", "SELECT auction, high FROM per_auction ORDER BY high DESC, auction LIMIT 10"),
 ];
@@ -50,7 +56,11 @@ async fn define(server: &Server, output: &Path, rate: u64) {
     for (name, select) in PIPELINES {
         execute(&client, &format!("CREATE PIPELINE {name} AS {select}")).await;
     }
-    execute(&client, "CREATE PIPELINE dear AS SELECT auction, bidder, price, date_time FROM bid WHERE price > 1000000").await;
+    execute(
+        &client,
+        "CREATE PIPELINE dear AS SELECT auction, bidder, price, date_time FROM bid WHERE price > 1000000",
+    )
+    .await;
     let sink = format!(
         "CREATE SINK dear_files FROM dear WITH (connector = 'file', path = '{}') FORMAT PLAIN ENCODE JSON",
         output.display()
@@ -78,7 +88,8 @@ async fn views(server: &Server) -> BTreeMap<&'static str, Vec<Vec<String>>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn kill_at_any_moment_changes_nothing() {
     let (calm_directory, killed_directory) = (server::directory(), server::directory());
-    let (calm_output, killed_output) = (calm_directory.path().join("out"), killed_directory.path().join("out"));
+    let (calm_output, killed_output) =
+        (calm_directory.path().join("out"), killed_directory.path().join("out"));
     let calm = Server::start(calm_directory.path()).await;
     define(&calm, &calm_output, 0).await;
     calm.wait_until_finished(&SOURCES).await;
@@ -90,11 +101,17 @@ async fn kill_at_any_moment_changes_nothing() {
     let mut killed = Server::start(killed_directory.path()).await;
     define(&killed, &killed_output, RATE).await;
     let writer = Writer::start(&killed);
+    let mut n_kills_while_reading = 0;
     for after in KILL_AFTER {
         tokio::time::sleep(Duration::from_millis(after)).await;
+        let client = killed.connect().await;
+        let sources = query(&client, "SELECT name, state FROM tm_sources").await;
+        n_kills_while_reading += usize::from(sources.iter().any(|row| row[1] == "RUNNING"));
         killed.kill_and_restart().await;
         *writer.address.lock().await = killed.sql.clone();
     }
+    // A slow machine may be through before the last ones.
+    assert!(n_kills_while_reading >= 4, "only {n_kills_while_reading} kills came while sources were read");
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (acknowledged, attempted) = writer.stop().await;
     killed.wait_until_finished(&SOURCES).await;
@@ -115,7 +132,10 @@ async fn kill_at_any_moment_changes_nothing() {
         assert!(*id < attempted, "row {id} comes from nowhere");
     }
     let total: u64 = notes.iter().sum();
-    assert_eq!(query(&client, "SELECT n, ids FROM note_count").await, [[notes.len().to_string(), total.to_string()]]);
+    assert_eq!(
+        query(&client, "SELECT n, ids FROM note_count").await,
+        [[notes.len().to_string(), total.to_string()]]
+    );
 
     // SIGTERM delivers what is left; so both directories are complete.
     drop(client);
@@ -129,7 +149,11 @@ async fn kill_at_any_moment_changes_nothing() {
     let of_view: BTreeMap<String, i64> =
         expected["per_category"].iter().map(|row| (row.join("|"), 1)).collect();
     assert_eq!(changes(&calm_output), of_view, "the changes that were written make up the view");
-    assert_eq!(changes(&killed_output), of_view, "the changes that were written make up the view, after kills as well");
+    assert_eq!(
+        changes(&killed_output),
+        of_view,
+        "the changes that were written make up the view, after kills as well"
+    );
 }
 
 fn assert_same<T: Ord + Clone + std::fmt::Debug>(name: &str, expected: &[T], actual: &[T]) {
@@ -276,7 +300,8 @@ async fn two_servers_do_not_share_a_directory() {
         .expect("the server's binary can be run");
     let second = tokio::task::spawn_blocking(move || second.wait_with_output());
     let output = tokio::time::timeout(Duration::from_secs(60), second).await;
-    let output = output.expect("the second server gives up").expect("no panic").expect("its output can be read");
+    let output =
+        output.expect("the second server gives up").expect("no panic").expect("its output can be read");
     assert!(!output.status.success(), "a second server is refused");
     let client = server.connect().await;
     assert_eq!(query(&client, "SELECT 1").await, [["1"]]);

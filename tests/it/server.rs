@@ -17,6 +17,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(180);
 /// A running `tidemill start`.
 pub struct Server {
     directory: PathBuf,
+    working_directory: PathBuf,
     args: Vec<String>,
     process: Option<Child>,
     /// `127.0.0.1:port` of the Postgres protocol.
@@ -33,8 +34,15 @@ impl Server {
 
     /// A server with more arguments behind `start`.
     pub async fn start_with(directory: &Path, args: &[&str]) -> Server {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Server::start_in(root, directory, args).await
+    }
+
+    /// A server that sees relative paths from a directory other than the repository's root.
+    pub async fn start_in(working_directory: &Path, directory: &Path, args: &[&str]) -> Server {
         let mut server = Server {
             directory: directory.to_owned(),
+            working_directory: working_directory.to_owned(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             process: None,
             sql: String::new(),
@@ -50,7 +58,8 @@ impl Server {
         let ready = self.directory.join("ready.json");
         // What an earlier process left would be taken for this one's.
         let _ = fs::remove_file(&ready);
-        let log = File::options().create(true).append(true).open(self.log_path()).expect("the log can be written");
+        let log =
+            File::options().create(true).append(true).open(self.log_path()).expect("the log can be written");
         let output = log.try_clone().expect("the log's handle can be cloned");
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         for (name, _) in std::env::vars() {
@@ -65,7 +74,7 @@ impl Server {
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file"])
             .arg(&ready)
             .args(&self.args)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(&self.working_directory)
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(log)
@@ -79,7 +88,11 @@ impl Server {
             if let Ok(content) = serde_json::from_slice::<serde_json::Value>(&content) {
                 self.sql = content["sql"].as_str().expect("the ready file has \"sql\"").to_owned();
                 self.http = content["http"].as_str().expect("the ready file has \"http\"").to_owned();
-                assert_eq!(content["pid"].as_u64(), Some(u64::from(self.pid())), "the ready file is of this process");
+                assert_eq!(
+                    content["pid"].as_u64(),
+                    Some(u64::from(self.pid())),
+                    "the ready file is of this process"
+                );
                 return;
             }
             let process = self.process.as_mut().expect("spawned above");
@@ -133,7 +146,8 @@ impl Server {
 
     fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
-        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill can be run");
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill can be run");
         assert!(status.success(), "signal {name} cannot be sent to {pid}");
     }
 
@@ -170,7 +184,8 @@ impl Server {
         stream.read_to_end(&mut answer).await.expect("the answer ends");
         let answer = String::from_utf8(answer).expect("the answer is text");
         let (head, body) = answer.split_once("\r\n\r\n").expect("the answer has a head");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("the answer has a status");
+        let status =
+            head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("the answer has a status");
         (status, body.to_owned())
     }
 
@@ -207,13 +222,21 @@ impl Server {
             for row in &states {
                 assert_ne!(row[1], "FAILED", "source {} has failed: {}\n{}", row[0], row[2], self.log_tail());
             }
-            let is_finished =
-                |name: &&str| states.iter().any(|row| row[0] == **name && row[1] == "FINISHED");
+            let is_finished = |name: &&str| states.iter().any(|row| row[0] == **name && row[1] == "FINISHED");
             let pipelines = query(&client, "SELECT name, state, error FROM tm_pipelines").await;
             for row in &pipelines {
-                assert_ne!(row[1], "FAILED", "pipeline {} has failed: {}\n{}", row[0], row[2], self.log_tail());
+                assert_ne!(
+                    row[1],
+                    "FAILED",
+                    "pipeline {} has failed: {}\n{}",
+                    row[0],
+                    row[2],
+                    self.log_tail()
+                );
             }
-            let behind = query(&client, "SELECT kind, name, epochs_behind FROM tm_epochs WHERE epochs_behind > 0").await;
+            let behind =
+                query(&client, "SELECT kind, name, epochs_behind FROM tm_epochs WHERE epochs_behind > 0")
+                    .await;
             let filling = pipelines.iter().any(|row| row[1] != "RUNNING");
             if sources.iter().all(is_finished) && behind.is_empty() && !filling {
                 // What the sources sealed last may come after the rows that were just read.
@@ -287,6 +310,11 @@ pub async fn sorted(client: &Client, sql: &str) -> Vec<Vec<String>> {
     let mut rows = query(client, sql).await;
     rows.sort();
     rows
+}
+
+/// The bytes of a text as `bytea` is shown.
+pub fn bytea(text: &str) -> String {
+    text.bytes().fold("\\x".to_owned(), |shown, byte| shown + &format!("{byte:02x}"))
 }
 
 /// The error of a statement that must fail.

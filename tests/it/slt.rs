@@ -29,8 +29,9 @@ use crate::server::{self, Server};
 /// Starting a server takes processors, waiting for its epochs does not.
 const FILES_AT_ONCE: usize = 4;
 
-/// A restart between any two statements would take most of the time of all tests.
-const STATEMENTS_PER_RESTART: u64 = 4;
+/// In the mode of restarts every second file has checkpoints all the time, so that what is read after a kill is
+/// a checkpoint; in the others it is the log since a checkpoint that may be a second old.
+const CHECKPOINT_ALL_THE_TIME: &str = "checkpoint_interval = \"10ms\"\n";
 
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -91,10 +92,11 @@ async fn run(mode: Mode) {
     let files = files();
     assert!(!files.is_empty(), "no file matches");
     let counts = Arc::new(Counts::default());
-    let results = futures::stream::iter(files.clone())
-        .map(|file| {
-            let counts = counts.clone();
-            async move { tokio::spawn(run_file(mode, file.clone(), counts)).await.unwrap_or_else(|e| Err(e.to_string())) }
+    let results = futures::stream::iter(files.clone().into_iter().enumerate())
+        .map(|(idx, file)| {
+            let config = if mode == Mode::Restart && idx % 2 == 1 { CHECKPOINT_ALL_THE_TIME } else { "" };
+            let task = tokio::spawn(run_file(mode, file, config, counts.clone()));
+            async move { task.await.unwrap_or_else(|error| Err(error.to_string())) }
         })
         .buffer_unordered(FILES_AT_ONCE)
         .collect::<Vec<Result<(), String>>>()
@@ -111,7 +113,13 @@ async fn run(mode: Mode) {
         count(&counts.followed),
         count(&counts.refused)
     );
-    assert!(failures.is_empty(), "{} of {} files failed:\n{}", failures.len(), files.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} files failed:\n{}",
+        failures.len(),
+        files.len(),
+        failures.join("\n")
+    );
 }
 
 fn files() -> Vec<PathBuf> {
@@ -133,10 +141,19 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-async fn run_file(mode: Mode, file: PathBuf, counts: Arc<Counts>) -> Result<(), String> {
+async fn run_file(
+    mode: Mode,
+    file: PathBuf,
+    config: &'static str,
+    counts: Arc<Counts>,
+) -> Result<(), String> {
     let started = Instant::now();
     let directory = server::directory();
-    let server = Arc::new(Mutex::new(Server::start(directory.path()).await));
+    let config_path = directory.path().join("tidemill.toml");
+    std::fs::write(&config_path, config).expect("the directory can be written");
+    let config_path = config_path.to_str().expect("the path is text");
+    let server = Server::start_with(directory.path(), &["--config", config_path]).await;
+    let server = Arc::new(Mutex::new(server));
     let database = Arc::new(Database { mode, counts, server: server.clone(), _directory: directory });
     let mut runner = Runner::new(|| {
         let database = database.clone();
@@ -169,8 +186,7 @@ struct Database {
 struct Connection {
     database: Arc<Database>,
     client: Client,
-    /// Since the last restart.
-    n_statements: u64,
+    is_new: bool,
     in_transaction: bool,
     /// What makes the session what it is, to be said again after a restart.
     session: Vec<String>,
@@ -236,7 +252,7 @@ impl Connection {
         Ok(Connection {
             database,
             client,
-            n_statements: 0,
+            is_new: true,
             in_transaction: false,
             session: Vec::new(),
             pipelines: HashMap::new(),
@@ -251,7 +267,7 @@ impl Connection {
             Mode::Plain => self.send(sql).await,
             Mode::RowPerEpoch => self.send_row_by_row(sql).await,
             Mode::Restart => {
-                self.restart_sometimes().await?;
+                self.restart().await?;
                 self.send(sql).await
             }
             Mode::AsPipeline => self.send_and_compare(sql, &verb).await,
@@ -309,13 +325,11 @@ impl Connection {
         Ok(whole.expect("an INSERT has rows"))
     }
 
-    /// Kills the server every few statements. What was acknowledged must be there afterwards.
-    async fn restart_sometimes(&mut self) -> Result<(), SqlError> {
-        self.n_statements += 1;
-        if self.in_transaction || self.n_statements < STATEMENTS_PER_RESTART {
+    /// Kills the server between statements. What was acknowledged must be there afterwards.
+    async fn restart(&mut self) -> Result<(), SqlError> {
+        if self.in_transaction || std::mem::take(&mut self.is_new) {
             return Ok(());
         }
-        self.n_statements = 0;
         let mut server = self.database.server.lock().await;
         server.kill_and_restart().await;
         self.client = server.try_connect().await?;
@@ -327,8 +341,13 @@ impl Connection {
     }
 
     /// Runs a statement and, when it is a SELECT, compares its rows with those of a pipeline.
-    async fn send_and_compare(&mut self, sql: &str, verb: &str) -> Result<DBOutput<DefaultColumnType>, SqlError> {
-        let changes_definitions = ["CREATE", "DROP", "ALTER", "COMMENT", "SHOW", "EXPLAIN", "COPY"].contains(&verb);
+    async fn send_and_compare(
+        &mut self,
+        sql: &str,
+        verb: &str,
+    ) -> Result<DBOutput<DefaultColumnType>, SqlError> {
+        let changes_definitions =
+            ["CREATE", "DROP", "ALTER", "COMMENT", "SHOW", "EXPLAIN", "COPY"].contains(&verb);
         if changes_definitions || ["tm_", "pg_", "information_schema"].iter().any(|name| sql.contains(name)) {
             // They would stand in the way of what is tested, or in its result.
             self.drop_pipelines().await?;
@@ -351,7 +370,9 @@ impl Connection {
         if !self.pipelines.contains_key(sql) {
             self.n_pipelines += 1;
             let name = format!("as_pipeline_{}", self.n_pipelines);
-            if let Err(SqlError(error)) = self.send(&format!("CREATE PIPELINE {name} AS {sql}")).await.map(drop) {
+            if let Err(SqlError(error)) =
+                self.send(&format!("CREATE PIPELINE {name} AS {sql}")).await.map(drop)
+            {
                 // It is fine to refuse a query, and to say so; anything else is not.
                 if ["0A000", "42P17"].iter().any(|sqlstate| error.starts_with(sqlstate)) {
                     counts.refused.fetch_add(1, Ordering::Relaxed);

@@ -37,8 +37,26 @@ async fn psql_commands_work() {
     let (_directory, server, client) = started().await;
     execute(&client, ORDERS).await;
     let commands = [
-        "\\d", "\\dt", "\\dm", "\\dv", "\\d orders", "\\d totals", "\\d big", "\\d+ orders", "\\l", "\\dn", "\\du", "\\df",
-        "\\dt+", "\\dm+", "\\di", "\\ds", "\\dT", "\\dp", "\\conninfo", "\\encoding",
+        "\\d",
+        "\\dt",
+        "\\dm",
+        "\\dv",
+        "\\d orders",
+        "\\d totals",
+        "\\d big",
+        "\\d+ orders",
+        "\\l",
+        "\\dn",
+        "\\du",
+        "\\df",
+        "\\dt+",
+        "\\dm+",
+        "\\di",
+        "\\ds",
+        "\\dT",
+        "\\dp",
+        "\\conninfo",
+        "\\encoding",
     ];
     let mut failed = Vec::new();
     for command in commands {
@@ -58,7 +76,10 @@ async fn psql_commands_work() {
     shows("\\dt", &["orders"]);
     shows("\\dm", &["totals", "sums"]);
     shows("\\dv", &["big"]);
-    shows("\\d orders", &["id", "bigint", "customer", "text", "not null", "amount", "numeric(10,2)", "at", "timestamp"]);
+    shows(
+        "\\d orders",
+        &["id", "bigint", "customer", "text", "not null", "amount", "numeric(10,2)", "at", "timestamp"],
+    );
     shows("\\d totals", &["customer", "total"]);
     shows("\\l", &["tidemill"]);
     shows("\\dn", &["public"]);
@@ -101,18 +122,26 @@ async fn psql_shows_results_and_errors_as_it_does_of_postgresql() {
 async fn parameters_and_binary_results() {
     let (_directory, _server, client) = started().await;
     execute(&client, ORDERS).await;
-    let insert = client.prepare("INSERT INTO orders (id, customer) VALUES ($1, $2) RETURNING id, customer").await.unwrap();
+    let insert = client
+        .prepare("INSERT INTO orders (id, customer) VALUES ($1, $2) RETURNING id, customer")
+        .await
+        .unwrap();
     assert_eq!(insert.params(), [Type::INT8, Type::TEXT]);
     let row = client.query_one(&insert, &[&10_i64, &"zoe"]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, &str>(1)), (10, "zoe"));
-    let row = client.query_one("SELECT n, customer FROM totals WHERE customer = $1", &[&"zoe"]).await.unwrap();
+    let row =
+        client.query_one("SELECT n, customer FROM totals WHERE customer = $1", &[&"zoe"]).await.unwrap();
     assert_eq!(row.columns()[0].name(), "n");
     assert_eq!((row.get::<_, i64>(0), row.get::<_, &str>(1)), (1, "zoe"));
-    let row = client.query_one("SELECT id + $1, at IS NULL, 1.5::float8, NULL::int FROM orders WHERE id = $2", &[&5_i64, &10_i64]);
+    let row = client.query_one(
+        "SELECT id + $1, at IS NULL, 1.5::float8, NULL::int FROM orders WHERE id = $2",
+        &[&5_i64, &10_i64],
+    );
     let row = row.await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, bool>(1), row.get::<_, f64>(2)), (15, true, 1.5));
     assert_eq!(row.get::<_, Option<i32>>(3), None);
-    let n = client.execute("UPDATE orders SET customer = $1 WHERE id = $2", &[&"zed", &10_i64]).await.unwrap();
+    let n =
+        client.execute("UPDATE orders SET customer = $1 WHERE id = $2", &[&"zed", &10_i64]).await.unwrap();
     assert_eq!(n, 1);
     let n = client.execute("DELETE FROM orders WHERE id = $1", &[&10_i64]).await.unwrap();
     assert_eq!(n, 1);
@@ -122,7 +151,11 @@ async fn parameters_and_binary_results() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn copy_in_and_out() {
     let (_directory, _server, mut client) = started().await;
-    execute(&client, "CREATE TABLE t (a BIGINT, b TEXT); CREATE PIPELINE n AS SELECT count(*) AS n, sum(a) AS s FROM t").await;
+    execute(
+        &client,
+        "CREATE TABLE t (a BIGINT, b TEXT); CREATE PIPELINE n AS SELECT count(*) AS n, sum(a) AS s FROM t",
+    )
+    .await;
     let mut sink = Box::pin(client.copy_in("COPY t FROM STDIN").await.unwrap());
     for chunk in ["1\tone\n2\t\\N\n", "3\ttab\\there", "\n"] {
         sink.send(Bytes::from(chunk)).await.unwrap();
@@ -130,11 +163,13 @@ async fn copy_in_and_out() {
     assert_eq!(sink.as_mut().finish().await.unwrap(), 3);
     drop(sink);
     assert_eq!(query(&client, "SELECT * FROM n").await, [["3", "6"]]);
-    let mut sink = Box::pin(client.copy_in("COPY t (b, a) FROM STDIN WITH (FORMAT csv, HEADER true)").await.unwrap());
+    let mut sink =
+        Box::pin(client.copy_in("COPY t (b, a) FROM STDIN WITH (FORMAT csv, HEADER true)").await.unwrap());
     sink.send(Bytes::from("b,a\n\"x, y\",4\n,5\n")).await.unwrap();
     assert_eq!(sink.as_mut().finish().await.unwrap(), 2);
     drop(sink);
-    let out = client.copy_out("COPY (SELECT a, b FROM t ORDER BY a) TO STDOUT WITH (FORMAT csv)").await.unwrap();
+    let out =
+        client.copy_out("COPY (SELECT a, b FROM t ORDER BY a) TO STDOUT WITH (FORMAT csv)").await.unwrap();
     let out: Vec<Bytes> = out.try_collect().await.unwrap();
     let text = String::from_utf8(out.concat()).unwrap();
     assert_eq!(text, "1,one\n2,\n3,tab\there\n4,\"x, y\"\n5,\n");
@@ -153,7 +188,11 @@ async fn copy_in_and_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn subscribe_over_a_cursor() {
     let (_directory, server, client) = started().await;
-    execute(&client, "CREATE TABLE t (k TEXT, v INT); CREATE PIPELINE p AS SELECT k, sum(v) AS s FROM t GROUP BY k").await;
+    execute(
+        &client,
+        "CREATE TABLE t (k TEXT, v INT); CREATE PIPELINE p AS SELECT k, sum(v) AS s FROM t GROUP BY k",
+    )
+    .await;
     execute(&client, "INSERT INTO t VALUES ('a', 1)").await;
     let other = server.connect().await;
     execute(&other, "BEGIN; DECLARE c CURSOR FOR SUBSCRIBE TO p").await;
@@ -185,16 +224,22 @@ async fn subscribe_as_a_stream_until_cancelled() {
     let cancel = other.cancel_token();
     let rows = other.query_raw("SUBSCRIBE TO p", Vec::<i64>::new()).await.unwrap();
     let mut rows = Box::pin(rows);
-    let next = tokio::time::timeout(SOON, rows.next()).await.expect("the snapshot comes at once").unwrap().unwrap();
+    let next =
+        tokio::time::timeout(SOON, rows.next()).await.expect("the snapshot comes at once").unwrap().unwrap();
     assert_eq!((next.get::<_, i64>("weight"), next.get::<_, i64>("a")), (1, 1));
     // Each change comes while the statement still runs.
     for a in [2_i64, 3] {
         execute(&client, &format!("INSERT INTO t VALUES ({a})")).await;
-        let next = tokio::time::timeout(SOON, rows.next()).await.expect("a change comes by itself").unwrap().unwrap();
+        let next = tokio::time::timeout(SOON, rows.next())
+            .await
+            .expect("a change comes by itself")
+            .unwrap()
+            .unwrap();
         assert_eq!((next.get::<_, i64>("weight"), next.get::<_, i64>("a")), (1, a));
     }
     execute(&client, "DELETE FROM t WHERE a = 2").await;
-    let next = tokio::time::timeout(SOON, rows.next()).await.expect("a change comes by itself").unwrap().unwrap();
+    let next =
+        tokio::time::timeout(SOON, rows.next()).await.expect("a change comes by itself").unwrap().unwrap();
     assert_eq!((next.get::<_, i64>("weight"), next.get::<_, i64>("a")), (-1, 2));
     cancel.cancel_query(NoTls).await.unwrap();
     let end = tokio::time::timeout(SOON, rows.next()).await.expect("it can be cancelled").unwrap();
@@ -218,7 +263,11 @@ async fn a_statement_ends_at_its_timeout() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_reads_one_snapshot() {
     let (_directory, server, mut client) = started().await;
-    execute(&client, "CREATE TABLE t (a INT); CREATE PIPELINE p AS SELECT count(*) AS n FROM t; INSERT INTO t VALUES (1)").await;
+    execute(
+        &client,
+        "CREATE TABLE t (a INT); CREATE PIPELINE p AS SELECT count(*) AS n FROM t; INSERT INTO t VALUES (1)",
+    )
+    .await;
     let other = server.connect().await;
     execute(&other, "BEGIN").await;
     assert_eq!(query(&other, "SELECT n FROM p").await, [["1"]]);
@@ -248,7 +297,13 @@ struct Wrong {
 
 /// What users expect to be told, as it was found in issues of other systems.
 const WRONG: &[Wrong] = &[
-    Wrong { sql: "selet 1", sqlstate: "42601", message: "syntax error at or near \"selet\"", hint: "SELECT", at: "selet" },
+    Wrong {
+        sql: "selet 1",
+        sqlstate: "42601",
+        message: "syntax error at or near \"selet\"",
+        hint: "SELECT",
+        at: "selet",
+    },
     Wrong {
         sql: "SELECT amuont FROM orders",
         sqlstate: "42703",
@@ -277,7 +332,13 @@ const WRONG: &[Wrong] = &[
         hint: "relation",
         at: "id FROM",
     },
-    Wrong { sql: "SELECT customer + at FROM orders", sqlstate: "42883", message: "operator does not exist", hint: "", at: "" },
+    Wrong {
+        sql: "SELECT customer + at FROM orders",
+        sqlstate: "42883",
+        message: "operator does not exist",
+        hint: "",
+        at: "",
+    },
     Wrong {
         sql: "CREATE PIPELINE p AS SELECT id FROM orders ORDER BY id",
         sqlstate: "0A000",
@@ -304,7 +365,7 @@ const WRONG: &[Wrong] = &[
         sqlstate: "42P20",
         message: "EMIT ON WINDOW CLOSE",
         hint: "WATERMARK FOR",
-        at: "EMIT",
+        at: "",
     },
     Wrong {
         sql: "CREATE PIPELINE p AS SELECT count(*) AS n FROM HOP(orders, at, INTERVAL '3 seconds', INTERVAL '10 seconds')",
@@ -331,15 +392,15 @@ const WRONG: &[Wrong] = &[
     Wrong {
         sql: "INSERT INTO numbers VALUES (1, NULL)",
         sqlstate: "42809",
-        message: "\"numbers\" is a source, not a table",
-        hint: "use CREATE TABLE",
+        message: "cannot insert into source \"numbers\"",
+        hint: "Only tables are written to",
         at: "numbers",
     },
     Wrong {
         sql: "INSERT INTO totals VALUES ('x', 1, 1)",
         sqlstate: "42809",
-        message: "\"totals\" is a pipeline, not a table",
-        hint: "tables that it reads",
+        message: "cannot insert into pipeline \"totals\"",
+        hint: "a pipeline's rows follow from what it reads",
         at: "totals",
     },
     Wrong {
@@ -370,7 +431,13 @@ const WRONG: &[Wrong] = &[
         hint: "",
         at: "",
     },
-    Wrong { sql: "SELECT 1 / (id - id) FROM orders", sqlstate: "22012", message: "division by zero", hint: "", at: "" },
+    Wrong {
+        sql: "SELECT 1 / (id - id) FROM orders",
+        sqlstate: "22012",
+        message: "division by zero",
+        hint: "",
+        at: "",
+    },
     Wrong {
         sql: "SELECT customer::int FROM orders",
         sqlstate: "22P02",
@@ -462,7 +529,13 @@ async fn definitions_can_be_shown_and_run_again() {
     let (_directory, _server, client) = started().await;
     execute(&client, ORDERS).await;
     let mut created = Vec::new();
-    for (kind, name) in [("TABLE", "orders"), ("PIPELINE", "totals"), ("VIEW", "big"), ("SOURCE", "numbers"), ("SINK", "nowhere")] {
+    for (kind, name) in [
+        ("TABLE", "orders"),
+        ("PIPELINE", "totals"),
+        ("VIEW", "big"),
+        ("SOURCE", "numbers"),
+        ("SINK", "nowhere"),
+    ] {
         let rows = query(&client, &format!("SHOW CREATE {kind} {name}")).await;
         created.push((kind, name, rows[0].last().expect("a column").clone()));
     }
@@ -490,7 +563,8 @@ async fn system_relations_show_what_runs() {
     assert_eq!(query(&client, "SELECT * FROM tm_dead_letters").await.len(), 0);
     let behind = query(&client, "SELECT count(*) FROM tm_epochs WHERE epochs_behind > 0").await;
     assert_eq!(behind, [["0"]]);
-    let steps: Vec<Vec<String>> = query(&client, "SELECT steps FROM tm_pipelines WHERE name = 'totals'").await;
+    let steps: Vec<Vec<String>> =
+        query(&client, "SELECT steps FROM tm_pipelines WHERE name = 'totals'").await;
     assert!(steps[0][0].parse::<u64>().unwrap() > 0, "{steps:?}");
 }
 
@@ -521,9 +595,10 @@ async fn bad_records_become_dead_letters() {
     execute(&client, &sql).await;
     server.wait_until_finished(&["s"]).await;
     assert_eq!(query(&client, "SELECT * FROM p").await, [["3", "2"]]);
-    let letters = query(&client, "SELECT object, convert_from(raw, 'UTF8'), reason FROM tm_dead_letters ORDER BY \"offset\"").await;
+    let letters =
+        query(&client, "SELECT object, raw, reason FROM tm_dead_letters ORDER BY \"offset\"::bigint").await;
     assert_eq!(letters.len(), 2, "{letters:?}");
-    assert_eq!((letters[0][0].as_str(), letters[0][1].as_str()), ("s", "not json"));
+    assert_eq!((letters[0][0].as_str(), letters[0][1].as_str()), ("s", server::bytea("not json").as_str()));
     assert!(!letters[1][2].is_empty());
     assert_eq!(query(&client, "SELECT bad_records FROM tm_sources").await, [["2"]]);
 }
@@ -557,7 +632,9 @@ async fn many_sessions_write_at_once() {
 async fn several_statements_in_one_text() {
     let (_directory, _server, client) = started().await;
     let messages = client
-        .simple_query("CREATE TABLE t (a INT); INSERT INTO t VALUES (1), (2); SELECT a FROM t ORDER BY a; ; SELECT 'x'")
+        .simple_query(
+            "CREATE TABLE t (a INT); INSERT INTO t VALUES (1), (2); SELECT a FROM t ORDER BY a; ; SELECT 'x'",
+        )
         .await
         .unwrap();
     let values: Vec<&str> = messages
@@ -569,7 +646,8 @@ async fn several_statements_in_one_text() {
         .collect();
     assert_eq!(values, ["1", "2", "x"]);
     // The first error ends the text.
-    let error = failure(&client, "INSERT INTO t VALUES (3); SELECT nothing FROM t; INSERT INTO t VALUES (4)").await;
+    let error =
+        failure(&client, "INSERT INTO t VALUES (3); SELECT nothing FROM t; INSERT INTO t VALUES (4)").await;
     assert_eq!(error.position(), Some(&ErrorPosition::Original(34)), "the position is in the whole text");
     assert_eq!(query(&client, "SELECT count(*) FROM t WHERE a = 4").await, [["0"]]);
 }
@@ -581,7 +659,12 @@ async fn documented_statements_run() {
     let mut failed = Vec::new();
     for page in ["README.md", "docs/quickstart.md", "docs/sql.md"] {
         let text = std::fs::read_to_string(root.join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
-        let (_directory, _server, client) = started().await;
+        // Where the examples are as in the repository, and what is written is in nobody's way.
+        let directory = server::directory();
+        std::os::unix::fs::symlink(root.join("examples"), directory.path().join("examples"))
+            .expect("a link can be made");
+        let server = Server::start_in(directory.path(), directory.path(), &[]).await;
+        let client = server.connect().await;
         for block in text.split("```sql\n").skip(1) {
             let sql = block.split("```").next().expect("a block ends");
             for statement in sql.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()) {
@@ -599,7 +682,9 @@ async fn documented_statements_run() {
                 match (expected, got) {
                     (None, None) => (),
                     (Some(sqlstate), Some(got)) if got.starts_with(sqlstate) => (),
-                    (_, got) => failed.push(format!("{page}: {statement}\n  {}", got.unwrap_or("succeeded".into()))),
+                    (_, got) => {
+                        failed.push(format!("{page}: {statement}\n  {}", got.unwrap_or("succeeded".into())))
+                    }
                 }
             }
         }
