@@ -491,7 +491,7 @@ fn encode(word: &Option<String>) -> Result<Encode, SqlError> {
 }
 
 /// Where a word stands in a statement, in characters from 1.
-fn position_of(sql: &str, word: &str) -> Option<usize> {
+pub fn position_of(sql: &str, word: &str) -> Option<usize> {
     let lower = sql.to_lowercase();
     let word = word.to_lowercase();
     let is_part = |c: char| c.is_alphanumeric() || c == '_';

@@ -10,6 +10,7 @@ pub mod config;
 pub mod database;
 pub mod demo;
 pub mod http;
+pub mod pg_catalog;
 pub mod pgwire;
 pub mod server;
 pub mod session;

@@ -14,6 +14,7 @@ use tidemill_plan::RelationId;
 use tidemill_sql::{Names, Refusal, Relation, RelationTable, Resolved};
 
 use crate::database::{Database, input_kind};
+use crate::pg_catalog::PgCatalog;
 use crate::session::api::SqlError;
 
 /// What `name` is in the catalog, if it is in there.
@@ -123,6 +124,21 @@ impl Names for SnapshotNames<'_> {
                     None => Ok(None),
                 }
             }
+        }
+    }
+}
+
+/// Names in a query over `pg_catalog` or `information_schema`.
+pub struct CatalogNames<'a> {
+    pub pg_catalog: &'a PgCatalog,
+    pub others: SnapshotNames<'a>,
+}
+
+impl Names for CatalogNames<'_> {
+    fn resolve(&self, schema: Option<&str>, name: &str) -> Result<Option<Resolved>, Refusal> {
+        match self.pg_catalog.table(schema, name) {
+            Some(table) => Ok(Some(Resolved::Table(table))),
+            None => self.others.resolve(schema, name),
         }
     }
 }

@@ -21,6 +21,7 @@ mod windows;
 pub use delta::{DeltaError, Rewritten, rewrite};
 pub use error::{Error, RelationNames};
 pub use functions::scalar_functions;
+pub use naming::column_name;
 pub use planner::{DATABASE, Names, Planner, QueryPlan, Resolved};
 pub use refusal::Refusal;
 pub use relations::{Relation, RelationTable, relation_of};

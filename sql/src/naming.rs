@@ -17,7 +17,7 @@ pub fn name_columns(query: &mut Query) -> Option<Vec<String>> {
     let mut used: Vec<String> = Vec::new();
     for item in &mut select.projection {
         let name = match item {
-            SelectItem::UnnamedExpr(expr) => figure_name(expr),
+            SelectItem::UnnamedExpr(expr) => column_name(expr),
             SelectItem::ExprWithAlias { alias, .. } => normalize(alias),
             _ => {
                 shown = None;
@@ -69,7 +69,8 @@ fn normalize(ident: &Ident) -> String {
     }
 }
 
-fn figure_name(expr: &Expr) -> String {
+/// The name of an unnamed column.
+pub fn column_name(expr: &Expr) -> String {
     strong_name(expr).unwrap_or_else(|| match expr {
         Expr::Cast { data_type, .. } => type_name(&data_type.to_string()),
         Expr::TypedString(typed) => type_name(&typed.data_type.to_string()),
@@ -106,7 +107,7 @@ fn strong_name(expr: &Expr) -> Option<String> {
             let mut query = query.clone();
             let select = first_select(&mut query.body)?;
             match select.projection.first()? {
-                SelectItem::UnnamedExpr(expr) => Some(figure_name(expr)),
+                SelectItem::UnnamedExpr(expr) => Some(column_name(expr)),
                 SelectItem::ExprWithAlias { alias, .. } => Some(normalize(alias)),
                 _ => None,
             }

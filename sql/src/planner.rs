@@ -13,7 +13,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DataFusionError, TableReference};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
+use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, Volatility};
 use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
@@ -97,6 +97,16 @@ impl Planner {
             .filter(|rule| !EXCLUDED_RULES.contains(&rule.name()))
             .collect();
         Planner { state, pipeline_optimizer: Arc::new(Optimizer::with_rules(rules)) }
+    }
+
+    /// The same, with more functions; one that has the name of another replaces it.
+    pub fn with_functions(&self, functions: Vec<Arc<ScalarUDF>>) -> Planner {
+        let mut planner = self.clone();
+        let replaced = planner.state.scalar_functions().clone().into_values();
+        let all = replaced.chain(functions).collect();
+        planner.state =
+            SessionStateBuilder::new_from_existing(planner.state).with_scalar_functions(all).build();
+        planner
     }
 
     /// The session state that plans are made with.

@@ -29,6 +29,7 @@ use self::api::{
 };
 use self::settings::Settings;
 use crate::database::Database;
+use crate::pg_catalog::PgCatalog;
 
 /// The only database, and the name that tools try when they have none.
 const DATABASES: [&str; 2] = ["tidemill", "postgres"];
@@ -50,6 +51,7 @@ impl SessionFactory for Sessions {
             .fatal());
         }
         let mut session = Session::new(self.database.clone(), startup.user.clone());
+        session.backend_pid = startup.backend.pid;
         for (name, value) in &startup.options {
             session.settings.set_at_startup(name, value)?;
         }
@@ -90,6 +92,8 @@ pub struct Call<'a> {
 pub struct Session {
     pub database: Arc<Database>,
     pub user: String,
+    /// The process id that the client was given.
+    pub backend_pid: i32,
     pub settings: Settings,
     pub status: TransactionStatus,
     pub notices: Vec<Notice>,
@@ -115,6 +119,7 @@ impl Session {
         Session {
             database,
             user,
+            backend_pid: 0,
             settings: Settings::default(),
             status: TransactionStatus::Idle,
             notices: Vec::new(),
@@ -123,6 +128,23 @@ impl Session {
             pinned: None,
             cursors: HashMap::new(),
             prepared: BTreeMap::new(),
+        }
+    }
+
+    /// What the session may ask a PostgreSQL server about itself.
+    pub fn pg_catalog(&self) -> PgCatalog {
+        PgCatalog {
+            catalog: self.database.catalog(),
+            user: self.user.clone(),
+            database: tidemill_sql::DATABASE.into(),
+            search_path: self.settings.search_path(),
+            settings: self
+                .settings
+                .all()
+                .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+                .collect(),
+            backend_pid: self.backend_pid,
+            backends: Vec::new(),
         }
     }
 

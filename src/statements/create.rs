@@ -571,6 +571,10 @@ pub fn at_query(mut error: SqlError, sql: &str, query: &str) -> SqlError {
     if let (Some(position), Some(start)) = (error.position, sql.find(query)) {
         error.position = Some(position + sql[..start].chars().count());
     }
+    // What follows the query is not part of its text.
+    if error.position.is_none() && error.message.starts_with("EMIT ON WINDOW CLOSE") {
+        error.position = crate::database::position_of(sql, "emit");
+    }
     error
 }
 

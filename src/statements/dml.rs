@@ -13,7 +13,8 @@ use arrow::util::display::FormatOptions;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::sql::sqlparser::ast::{
-    self, Assignment, AssignmentTarget, Expr, FromTable, SelectItem, SetExpr, TableFactor,
+    self, Assignment, AssignmentTarget, Expr, FromTable, OnConflictAction, OnInsert, SelectItem, SetExpr,
+    TableFactor,
 };
 use tidemill_catalog::{Kind, Object};
 use tidemill_core::{Delta, SqlState, did_you_mean};
@@ -33,12 +34,23 @@ pub fn target(session: &Session, name: &ObjectName, verb: &str) -> Result<Arc<Ob
     let search_path = session.settings.search_path();
     match find(&catalog, name.schema.as_deref(), &name.name, &search_path) {
         Some(object) if object.kind() == Kind::Table => Ok(object),
-        Some(object) => Err(SqlError::new(
-            SqlState::WRONG_OBJECT_TYPE,
-            format!("cannot {verb} {} \"{}\"", object.kind().name(), object.name),
-        )
-        .with_hint("Only tables are written to; a pipeline's rows follow from what it reads.")
-        .with_position(name.position)),
+        Some(object) => {
+            let error = catalog.resolve_kind(Kind::Table, name.schema.as_deref(), &name.name, &search_path);
+            let error = error.map(drop).err().map(SqlError::from).unwrap_or_else(|| {
+                SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("cannot {verb} \"{}\"", object.name))
+            });
+            let hint = match object.kind() {
+                Kind::Pipeline => {
+                    "A pipeline's rows follow from what it reads: write to the tables that it reads."
+                }
+                Kind::Source => {
+                    "A source's rows come from the outside; for rows of your own, use CREATE TABLE."
+                }
+                Kind::View => "A view has no rows of its own: write to the tables that it reads.",
+                _ => "Only tables are written to.",
+            };
+            Err(error.with_hint(hint).with_position(name.position))
+        }
         None => {
             let error = catalog.resolve(name.schema.as_deref(), &name.name, &search_path).map(drop);
             Err(match error {
@@ -76,13 +88,133 @@ pub async fn insert(session: &mut Session, insert: &Insert, call: &Call<'_>) -> 
         arranged.push(arrange(session, &table, &columns, batch).await?);
     }
     let rows = concat(&table.arrow_schema(), &arranged)?;
-    let n_rows = rows.num_rows();
-    let write = TableWrite::Insert { rows, on_conflict: OnConflict::Error };
-    let inserted = write_to(session, &table, write).await?;
+    let touched = match &insert.ast.on {
+        Some(OnInsert::OnConflict(on_conflict)) => {
+            insert_or(session, &table, rows, on_conflict, call).await?
+        }
+        _ => {
+            let write = TableWrite::Insert { rows, on_conflict: OnConflict::Error };
+            write_to(session, &table, write).await?
+        }
+    };
     match &insert.returning {
-        Some(items) => returning(session, &table, items, inserted, call.sql, RowsTag::INSERT).await,
-        None => Ok(done(format!("INSERT 0 {n_rows}"))),
+        Some(items) => returning(session, &table, items, touched, call.sql, RowsTag::INSERT).await,
+        None => Ok(done(format!("INSERT 0 {}", touched.num_rows()))),
     }
+}
+
+/// `INSERT … ON CONFLICT`: gives the rows that were inserted or updated.
+async fn insert_or(
+    session: &mut Session,
+    table: &Object,
+    rows: RecordBatch,
+    on_conflict: &ast::OnConflict,
+    call: &Call<'_>,
+) -> Result<RecordBatch, SqlError> {
+    let key: Vec<&str> =
+        table.primary_key.iter().map(|column| table.columns[*column].name.as_str()).collect();
+    if let Some(target) = &on_conflict.conflict_target {
+        let ast::ConflictTarget::Columns(columns) = target else {
+            return Err(
+                unsupported("ON CONFLICT ON CONSTRAINT").with_hint("Name the columns of the primary key.")
+            );
+        };
+        let mut named: Vec<String> = columns.iter().map(ident_name).collect();
+        let mut expected: Vec<String> = key.iter().map(|name| (*name).to_owned()).collect();
+        named.sort_unstable();
+        expected.sort_unstable();
+        if named != expected {
+            return Err(no_such_key(table, &key));
+        }
+    }
+    let OnConflictAction::DoUpdate(update) = &on_conflict.action else {
+        let write = TableWrite::Insert { rows, on_conflict: OnConflict::Nothing };
+        return write_to(session, table, write).await;
+    };
+    if key.is_empty() {
+        return Err(no_such_key(table, &key));
+    }
+    let (schema_name, name) = (quote(&table.schema), quote(&table.name));
+    let on: Vec<String> =
+        key.iter().map(|column| format!("{name}.{0} = excluded.{0}", quote(column))).collect();
+    let on = on.join(" AND ");
+    let condition =
+        update.selection.as_ref().map_or_else(String::new, |condition| format!(" WHERE {condition}"));
+    let own = |idx: usize| format!("{name}.{}", quote(&table.columns[idx].name));
+    let values = assigned_values(table, &update.assignments)?;
+    let old = (0..values.len()).map(|idx| format!("{} AS \"old{idx}\"", own(idx)));
+    let new = values.iter().enumerate().map(|(idx, value)| {
+        let value = value.clone().unwrap_or_else(|| own(idx));
+        format!("{value} AS \"new{idx}\"")
+    });
+    let items: Vec<String> = old.chain(new).collect();
+    let items = items.join(", ");
+    let conflicting =
+        format!("SELECT {items} FROM {schema_name}.{name} JOIN __touched AS excluded ON {on}{condition}");
+    let fresh = format!(
+        "SELECT * FROM __touched AS excluded \
+         WHERE NOT EXISTS (SELECT 1 FROM {schema_name}.{name} WHERE {on})"
+    );
+    let extra = returning_table(table, rows)?;
+    let _guard = lock(session, table).await?;
+    let parsed = parse_query(&conflicting)?;
+    let (_, changed) = query::collect(session, &parsed, call.sql, call.params.clone(), &extra).await?;
+    let (removed, updated) = split_changed(table, &changed)?;
+    let parsed = parse_query(&fresh)?;
+    let (_, mut added) = query::collect(session, &parsed, call.sql, Vec::new(), &extra).await?;
+    added.push(updated);
+    let added = concat(&table.arrow_schema(), &added)?;
+    if added.num_rows() > 0 {
+        let change = both(&Delta::retractions(&removed), &Delta::inserts(&added))?;
+        write_to(session, table, TableWrite::Change(change)).await?;
+    }
+    Ok(added)
+}
+
+fn no_such_key(table: &Object, key: &[&str]) -> SqlError {
+    let message = "there is no unique or exclusion constraint matching the ON CONFLICT specification";
+    let hint = match key {
+        [] => format!("Table \"{}\" has no primary key.", table.name),
+        key => format!("The primary key of \"{}\" is ({}).", table.name, key.join(", ")),
+    };
+    SqlError::new(SqlState("42P10"), message).with_hint(hint)
+}
+
+/// For each column the expression that SET gives it, if it gives it any.
+fn assigned_values(table: &Object, assignments: &[Assignment]) -> Result<Vec<Option<String>>, SqlError> {
+    let mut values: Vec<Option<String>> = vec![None; table.columns.len()];
+    for Assignment { target, value } in assignments {
+        let AssignmentTarget::ColumnName(name) = target else {
+            return Err(unsupported("SET (a, b) = …"));
+        };
+        let name = name.0.last().and_then(|part| part.as_ident()).map(ident_name).unwrap_or_default();
+        let idx = column(table, &name, None)?;
+        let is_default =
+            matches!(value, Expr::Identifier(ident) if ident.value.eq_ignore_ascii_case("default"));
+        values[idx] = Some(match (is_default, &table.columns[idx].default) {
+            (true, Some(default)) => default.clone(),
+            (true, None) => "NULL".into(),
+            (false, _) => value.to_string(),
+        });
+    }
+    Ok(values)
+}
+
+/// Old and new rows out of batches that have the old columns first.
+fn split_changed(table: &Object, batches: &[RecordBatch]) -> Result<(RecordBatch, RecordBatch), SqlError> {
+    let schema = table.arrow_schema();
+    let n_columns = table.columns.len();
+    let mut removed = Vec::new();
+    let mut added = Vec::new();
+    for batch in batches {
+        let columns = |range: std::ops::Range<usize>| -> Result<Vec<ArrayRef>, SqlError> {
+            let field = |idx: usize| schema.field(idx % n_columns);
+            range.map(|idx| assign(batch.column(idx), field(idx), &table.name)).collect()
+        };
+        removed.push(unchecked_batch(&schema, columns(0..n_columns)?, batch.num_rows())?);
+        added.push(unchecked_batch(&schema, columns(n_columns..2 * n_columns)?, batch.num_rows())?);
+    }
+    Ok((concat(&schema, &removed)?, concat(&schema, &added)?))
 }
 
 /// Writes, and notes the epoch; gives the rows that came in.
@@ -216,20 +348,18 @@ fn assign(values: &ArrayRef, field: &arrow::datatypes::Field, table: &str) -> Re
         return Ok(values.clone());
     }
     let options = CastOptions { safe: false, format_options: FormatOptions::default() };
-    cast_with_options(values, field.data_type(), &options).map_err(|error| {
+    if !arrow::compute::can_cast_types(values.data_type(), field.data_type()) {
         let to = tidemill_sql::types::pg_type_of(field);
         let from = tidemill_sql::types::pg_type_name(values.data_type());
-        let is_text = matches!(values.data_type(), arrow::datatypes::DataType::Utf8);
-        let sqlstate = if is_text { SqlState::INVALID_TEXT } else { SqlState::DATATYPE_MISMATCH };
-        SqlError::new(
-            sqlstate,
-            format!(
-                "column \"{}\" of table \"{table}\" is of type {to}, but a value of type {from} is not",
-                field.name()
-            ),
+        return Err(SqlError::new(
+            SqlState::DATATYPE_MISMATCH,
+            format!("column \"{}\" is of type {to} but expression is of type {from}", field.name()),
         )
-        .with_detail(error.to_string())
-    })
+        .with_hint("You will need to rewrite or cast the expression."));
+    }
+    let detail = || format!("In column \"{}\" of table \"{table}\".", field.name());
+    cast_with_options(values, field.data_type(), &options)
+        .map_err(|error| arrow_error(error).with_detail(detail()))
 }
 
 /// One batch of a table's schema.
@@ -255,22 +385,12 @@ pub async fn update(session: &mut Session, update: &Update, call: &Call<'_>) -> 
         return Err(unsupported("UPDATE … FROM")
             .with_hint("Write the condition as WHERE … IN (SELECT …), and the value as a subquery."));
     }
-    let mut values: Vec<String> =
-        table.columns.iter().map(|column| quote(&column.name).to_string()).collect();
-    for Assignment { target, value } in &ast.assignments {
-        let AssignmentTarget::ColumnName(name) = target else {
-            return Err(unsupported("UPDATE … SET (a, b) = …"));
-        };
-        let name = name.0.last().and_then(|part| part.as_ident()).map(ident_name).unwrap_or_default();
-        let idx = column(&table, &name, None)?;
-        let is_default =
-            matches!(value, Expr::Identifier(ident) if ident.value.eq_ignore_ascii_case("default"));
-        values[idx] = match (is_default, &table.columns[idx].default) {
-            (true, Some(default)) => default.clone(),
-            (true, None) => "NULL".into(),
-            (false, _) => value.to_string(),
-        };
-    }
+    let own = |idx: usize| quote(&table.columns[idx].name);
+    let values: Vec<String> = assigned_values(&table, &ast.assignments)?
+        .into_iter()
+        .enumerate()
+        .map(|(idx, value)| value.unwrap_or_else(|| own(idx)))
+        .collect();
     let n_columns = table.columns.len();
     let old = (0..n_columns).map(|idx| format!("{} AS \"old{idx}\"", quote(&table.columns[idx].name)));
     let new = values.iter().enumerate().map(|(idx, value)| format!("{value} AS \"new{idx}\""));
@@ -280,19 +400,7 @@ pub async fn update(session: &mut Session, update: &Update, call: &Call<'_>) -> 
     let sql = format!("SELECT {} FROM {}{condition}", items.join(", "), ast.table);
 
     let (_guard, batches) = read_locked(session, &table, &sql, call).await?;
-    let schema = table.arrow_schema();
-    let mut removed = Vec::new();
-    let mut added = Vec::new();
-    for batch in &batches {
-        let columns = |range: std::ops::Range<usize>| -> Result<Vec<ArrayRef>, SqlError> {
-            let field = |idx: usize| schema.field(idx % n_columns);
-            range.map(|idx| assign(batch.column(idx), field(idx), &table.name)).collect()
-        };
-        removed.push(unchecked_batch(&schema, columns(0..n_columns)?, batch.num_rows())?);
-        added.push(unchecked_batch(&schema, columns(n_columns..2 * n_columns)?, batch.num_rows())?);
-    }
-    let removed = concat(&schema, &removed)?;
-    let added = concat(&schema, &added)?;
+    let (removed, added) = split_changed(&table, &batches)?;
     let n_rows = added.num_rows();
     if n_rows > 0 {
         let change = both(&Delta::retractions(&removed), &Delta::inserts(&added))?;
@@ -355,14 +463,19 @@ async fn read_locked(
     sql: &str,
     call: &Call<'_>,
 ) -> Result<(tokio::sync::OwnedMutexGuard<()>, Vec<RecordBatch>), SqlError> {
-    let guard = session.database.engine.lock_table(RelationId(table.oid)).await?;
-    // What others wrote before the lock was taken is to be seen, whatever the session's freshness.
-    session.written = session.written.max(session.database.engine.epoch());
-    session.pinned = None;
+    let guard = lock(session, table).await?;
     let parsed = parse_query(sql)?;
     let (_, batches) =
         query::collect(session, &parsed, call.sql, call.params.clone(), &BTreeMap::new()).await?;
     Ok((guard, batches))
+}
+
+/// Takes a table's lock. What others wrote before is seen then, whatever the session's freshness.
+async fn lock(session: &mut Session, table: &Object) -> Result<tokio::sync::OwnedMutexGuard<()>, SqlError> {
+    let guard = session.database.engine.lock_table(RelationId(table.oid)).await?;
+    session.written = session.written.max(session.database.engine.epoch());
+    session.pinned = None;
+    Ok(guard)
 }
 
 fn both(removed: &Delta, added: &Delta) -> Result<Delta, SqlError> {

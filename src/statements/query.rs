@@ -19,7 +19,8 @@ use tidemill_plan::RelationId;
 use tidemill_sql::QueryPlan;
 
 use super::{engine_error, execution_error};
-use crate::names::{References, SnapshotNames};
+use crate::names::{CatalogNames, References, SnapshotNames};
+use crate::pg_catalog;
 use crate::session::api::{Notice, Response, RowsTag, SqlError, TransactionStatus};
 use crate::session::{Call, Session};
 use crate::system;
@@ -77,6 +78,9 @@ pub async fn plan(
     let search_path = session.settings.search_path();
     let mut references = References::default();
     references.add(&database, &catalog, query, &search_path)?;
+    if references.is_catalog_query || pg_catalog::is_catalog_query(query) {
+        return plan_catalog_query(session, query, sql, &references).await;
+    }
     let view = read(session, &references).await?;
     let mut system = system::tables(&references.system, &status(session, &references).await)?;
     system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
@@ -87,14 +91,47 @@ pub async fn plan(
         system: &system,
         is_for_checks: database.is_for_checks(),
     };
-    let QueryPlan { plan, state, display_names } =
-        database.planner.plan_query(query, &names).await.map_err(|error| database.delta_error(error, sql))?;
+    let planned = database.planner.plan_query(query, &names).await;
+    Ok(planned_query(planned.map_err(|error| database.delta_error(error, sql))?))
+}
+
+fn planned_query(planned: QueryPlan) -> Planned {
+    let QueryPlan { plan, state, display_names } = planned;
     let fields = plan.schema().fields().iter().enumerate().map(|(idx, field)| {
         let name = display_names.as_ref().and_then(|names| names.get(idx)).unwrap_or(field.name());
         field.as_ref().clone().with_name(name)
     });
     let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
-    Ok(Planned { plan, state, schema })
+    Planned { plan, state, schema }
+}
+
+/// Plans a query over `pg_catalog` or `information_schema`, which may name other relations beside.
+async fn plan_catalog_query(
+    session: &mut Session,
+    query: &Query,
+    sql: &str,
+    references: &References,
+) -> Result<Planned, SqlError> {
+    let database = session.database.clone();
+    let view = read(session, references).await?;
+    let system = system::tables(&references.system, &status(session, references).await)?;
+    let pg_catalog = session.pg_catalog();
+    let mut query = query.clone();
+    pg_catalog::rewrite(&mut query, &pg_catalog)?;
+    let search_path = session.settings.search_path();
+    let names = CatalogNames {
+        pg_catalog: &pg_catalog,
+        others: SnapshotNames {
+            catalog: &pg_catalog.catalog,
+            search_path: &search_path,
+            snapshots: &view.relations,
+            system: &system,
+            is_for_checks: database.is_for_checks(),
+        },
+    };
+    let planner = database.planner.with_functions(pg_catalog.functions());
+    let planned = planner.plan_query(&query, &names).await;
+    Ok(planned_query(planned.map_err(|error| database.delta_error(error, sql))?))
 }
 
 async fn execute(

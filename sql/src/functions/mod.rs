@@ -1,14 +1,16 @@
 //! Functions that DataFusion does not have.
 
+mod convert_from;
 mod hop_starts;
 
 use std::sync::Arc;
 
 use datafusion::logical_expr::ScalarUDF;
 
-pub(crate) use hop_starts::HopStarts;
+use convert_from::ConvertFrom;
+use hop_starts::HopStarts;
 
 /// All of them, to be registered in a session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    vec![Arc::new(ScalarUDF::from(HopStarts::new()))]
+    vec![Arc::new(ScalarUDF::from(HopStarts::new())), Arc::new(ScalarUDF::from(ConvertFrom::new()))]
 }

@@ -62,9 +62,9 @@ pub(crate) fn parse_insert(cursor: &mut Cursor<'_>) -> Result<Insert, Error> {
 }
 
 fn check_insert(insert: ast::Insert, position: usize) -> Result<Insert, Error> {
-    if insert.on.is_some() {
-        return Err(Error::unsupported("INSERT … ON CONFLICT")
-            .with_hint("In a table with a primary key, use UPDATE, or DELETE and INSERT.")
+    if matches!(insert.on, Some(ast::OnInsert::DuplicateKeyUpdate(_))) {
+        return Err(Error::unsupported("ON DUPLICATE KEY UPDATE")
+            .with_hint("Write ON CONFLICT DO UPDATE.")
             .at(position));
     }
     if insert.or.is_some()

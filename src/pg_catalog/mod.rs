@@ -1,0 +1,200 @@
+//! `pg_catalog` and `information_schema`: what clients ask a PostgreSQL server about itself.
+//!
+//! Relations are computed from a snapshot of the catalog when a query names them ([`PgCatalog::table`]), in
+//! PostgreSQL's own columns and types. A query over them goes through [`rewrite`] first, which replaces what
+//! DataFusion cannot plan; where that is a correlated subquery, the subquery becomes a call of a function
+//! that plans and runs it over these same relations. None of that may touch a user's query, where a
+//! shortcut would be a wrong answer: [`is_catalog_query`] decides.
+//!
+//! OIDs are those of the catalog. What PostgreSQL counts as an object of its own and the catalog does not (the
+//! index and the constraint of a primary key, a relation's row type, a view's rule) has an OID that is
+//! computed from the relation's.
+
+mod functions;
+mod information_schema;
+mod layout;
+mod relations;
+mod rewrite;
+mod subquery;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use datafusion::catalog::{MemTable, TableProvider};
+use datafusion::logical_expr::ScalarUDF;
+use tidemill_catalog::{Catalog, Kind, Object, Oid};
+
+pub use self::rewrite::{is_catalog_query, rewrite};
+
+/// The version that clients are told; drivers parse it.
+pub const SERVER_VERSION: &str = "16.6";
+
+/// What `version()` says.
+pub const VERSION: &str = "PostgreSQL 16.6 (Tidemill 0.1.0) on x86_64-linux";
+
+/// The owner of what the system made.
+pub const SUPERUSER: &str = "tidemill";
+
+/// What a catalog query sees. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PgCatalog {
+    pub catalog: Arc<Catalog>,
+    pub user: String,
+    pub database: String,
+    pub search_path: Vec<String>,
+    /// The session's settings by name; those that are missing have PostgreSQL's defaults.
+    pub settings: Vec<(String, String)>,
+    /// The process id that the client was given.
+    pub backend_pid: i32,
+    /// The connections, for `pg_stat_activity`.
+    pub backends: Vec<Activity>,
+}
+
+/// One connection.
+#[derive(Debug, Clone, Default)]
+pub struct Activity {
+    pub pid: i32,
+    pub user: String,
+    pub database: String,
+    pub application_name: String,
+    pub client_addr: Option<String>,
+    pub client_port: Option<i64>,
+    /// `active`, `idle`, `idle in transaction`.
+    pub state: String,
+    pub query: String,
+    /// Microseconds since 1970.
+    pub backend_start: Option<i64>,
+    pub query_start: Option<i64>,
+}
+
+impl PgCatalog {
+    /// A relation of schema `pg_catalog` or `information_schema`, with the rows of now. Without a schema the
+    /// name is one of `pg_catalog`, which PostgreSQL searches first.
+    pub fn table(&self, schema: Option<&str>, name: &str) -> Option<Arc<dyn TableProvider>> {
+        let layout = layout::find(schema, name)?;
+        let batch = relations::batch(self, layout).ok()?;
+        let table = MemTable::try_new(layout.arrow_schema.clone(), vec![vec![batch]]).ok()?;
+        Some(Arc::new(table))
+    }
+
+    /// The functions that such queries call, which answer from this snapshot. Some have the names of
+    /// DataFusion's own and replace them.
+    pub fn functions(&self) -> Vec<Arc<ScalarUDF>> {
+        functions::functions(&Arc::new(self.clone()))
+    }
+
+    /// The objects that clients see as relations.
+    fn relations(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.catalog.objects().filter(|object| object.kind() != Kind::Sink)
+    }
+
+    /// The OID that a name like `'public.orders'::regclass` means.
+    fn relation_oid(&self, name: &str) -> Option<Oid> {
+        let parts = split_name(name)?;
+        let (schema, name) = match parts.as_slice() {
+            [name] => (None, name.as_str()),
+            [.., schema, name] => (Some(schema.as_str()), name.as_str()),
+            [] => return None,
+        };
+        if let Some(layout) = layout::find(schema, name) {
+            return Some(layout.oid);
+        }
+        if let Ok(object) = self.catalog.resolve(schema, name, &self.search_path) {
+            return (object.kind() != Kind::Sink).then_some(object.oid);
+        }
+        let keyed = self.relations().filter(|object| !object.primary_key.is_empty());
+        let mut of_index = keyed.filter(|object| relations::index_name(object) == name);
+        of_index
+            .find(|object| match schema {
+                Some(schema) => object.schema == schema,
+                None => self.search_path.contains(&object.schema),
+            })
+            .map(|object| relations::index_oid(object.oid))
+    }
+
+    /// Schema and name of the relation with an OID.
+    fn relation_name(&self, oid: Oid) -> Option<(String, String)> {
+        if let Some(layout) = layout::LAYOUTS.iter().find(|layout| layout.oid == oid) {
+            return Some((layout.schema.to_owned(), layout.name.to_owned()));
+        }
+        if let Some(object) = self.catalog.get(oid) {
+            return Some((object.schema.clone(), object.name.clone()));
+        }
+        let object = self.catalog.get(relations::indexed_oid(oid)?)?;
+        Some((object.schema.clone(), relations::index_name(object)))
+    }
+
+    /// Whether a bare name finds this object and no other before it.
+    fn is_visible(&self, oid: Oid) -> Option<bool> {
+        let (schema, name) = self.relation_name(oid)?;
+        if schema == "pg_catalog" {
+            return Some(true);
+        }
+        if oid >= relations::DERIVED_OIDS {
+            return Some(self.search_path.contains(&schema));
+        }
+        Some(self.relation_oid(&quote_ident(&name)) == Some(oid))
+    }
+
+    /// The value of a setting.
+    fn setting(&self, name: &str) -> Option<String> {
+        let same = |other: &str| other.eq_ignore_ascii_case(name);
+        let set = self.settings.iter().find(|(other, _)| same(other)).map(|(_, value)| value.clone());
+        set.or_else(|| match name.to_ascii_lowercase().as_str() {
+            "server_version" => Some(SERVER_VERSION.to_owned()),
+            "server_version_num" => Some("160006".to_owned()),
+            "search_path" => Some(self.search_path.join(", ")),
+            "session_authorization" => Some(self.user.clone()),
+            "server_encoding" | "client_encoding" => Some("UTF8".to_owned()),
+            "timezone" => Some("UTC".to_owned()),
+            "is_superuser" => Some("on".to_owned()),
+            _ => relations::default_setting(name),
+        })
+    }
+}
+
+/// Quotes an identifier where it needs quotes.
+fn quote_ident(name: &str) -> String {
+    tidemill_sql::parser::quote(name)
+}
+
+/// The parts of a qualified name, folded as PostgreSQL folds identifiers; none when it is not one.
+fn split_name(text: &str) -> Option<Vec<String>> {
+    let mut parts = Vec::new();
+    let mut rest = text.trim();
+    loop {
+        let part;
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let mut value = String::new();
+            let mut chars = quoted.char_indices().peekable();
+            let end = loop {
+                match chars.next()? {
+                    (_, '"') if chars.peek().is_some_and(|(_, next)| *next == '"') => {
+                        chars.next();
+                        value.push('"');
+                    }
+                    (idx, '"') => break idx + 1,
+                    (_, other) => value.push(other),
+                }
+            };
+            part = value;
+            rest = &quoted[end..];
+        } else {
+            let end = rest.find('.').unwrap_or(rest.len());
+            part = rest[..end].trim().to_lowercase();
+            rest = &rest[end..];
+        }
+        if part.is_empty() {
+            return None;
+        }
+        parts.push(part);
+        match rest.strip_prefix('.') {
+            Some(more) => rest = more,
+            None if rest.trim().is_empty() => return Some(parts),
+            None => return None,
+        }
+    }
+}
