@@ -392,15 +392,15 @@ const WRONG: &[Wrong] = &[
     Wrong {
         sql: "INSERT INTO numbers VALUES (1, NULL)",
         sqlstate: "42809",
-        message: "cannot insert into source \"numbers\"",
-        hint: "Only tables are written to",
+        message: "\"numbers\" is a source, not a table",
+        hint: "use CREATE TABLE",
         at: "numbers",
     },
     Wrong {
         sql: "INSERT INTO totals VALUES ('x', 1, 1)",
         sqlstate: "42809",
-        message: "cannot insert into pipeline \"totals\"",
-        hint: "a pipeline's rows follow from what it reads",
+        message: "\"totals\" is a pipeline, not a table",
+        hint: "tables that it reads",
         at: "totals",
     },
     Wrong {
