@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use crate::server::{self, Server, execute, query, sorted};
 
 /// Events of all three kinds; at the given rate they take some seconds, during which the kills come.
-const EVENTS: u64 = 60_000;
+const EVENTS: u64 = 100_000;
 const RATE: u64 = 8_000;
 
 /// Between starts and kills, in milliseconds: at once, within a checkpoint interval, after several.
@@ -101,14 +101,17 @@ async fn kill_at_any_moment_changes_nothing() {
     let mut killed = Server::start(killed_directory.path()).await;
     define(&killed, &killed_output, RATE).await;
     let writer = Writer::start(&killed);
+    let mut n_kills_while_reading = 0;
     for after in KILL_AFTER {
         tokio::time::sleep(Duration::from_millis(after)).await;
         let client = killed.connect().await;
-        let reading = query(&client, "SELECT count(*) FROM tm_sources WHERE state = 'RUNNING'").await;
-        assert_eq!(reading, [["3"]], "the kill comes while all sources are read");
+        let sources = query(&client, "SELECT name, state FROM tm_sources").await;
+        n_kills_while_reading += usize::from(sources.iter().any(|row| row[1] == "RUNNING"));
         killed.kill_and_restart().await;
         *writer.address.lock().await = killed.sql.clone();
     }
+    // A slow machine may be through before the last ones.
+    assert!(n_kills_while_reading >= 4, "only {n_kills_while_reading} kills came while sources were read");
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (acknowledged, attempted) = writer.stop().await;
     killed.wait_until_finished(&SOURCES).await;

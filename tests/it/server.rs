@@ -17,6 +17,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(180);
 /// A running `tidemill start`.
 pub struct Server {
     directory: PathBuf,
+    working_directory: PathBuf,
     args: Vec<String>,
     process: Option<Child>,
     /// `127.0.0.1:port` of the Postgres protocol.
@@ -33,8 +34,15 @@ impl Server {
 
     /// A server with more arguments behind `start`.
     pub async fn start_with(directory: &Path, args: &[&str]) -> Server {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Server::start_in(root, directory, args).await
+    }
+
+    /// A server that sees relative paths from a directory other than the repository's root.
+    pub async fn start_in(working_directory: &Path, directory: &Path, args: &[&str]) -> Server {
         let mut server = Server {
             directory: directory.to_owned(),
+            working_directory: working_directory.to_owned(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             process: None,
             sql: String::new(),
@@ -66,7 +74,7 @@ impl Server {
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file"])
             .arg(&ready)
             .args(&self.args)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(&self.working_directory)
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(log)
