@@ -51,7 +51,9 @@ struct Manifest {
 
 impl Manifest {
     fn packs(&self) -> BTreeSet<u64> {
-        self.runs.values().flatten().chain(self.blobs.values()).map(|id| id.pack).collect()
+        // What is empty is nowhere: its pack need not exist.
+        let ids = self.runs.values().flatten().chain(self.blobs.values());
+        ids.filter(|id| id.len > 0).map(|id| id.pack).collect()
     }
 }
 
@@ -97,6 +99,9 @@ impl CheckpointStore {
             files.insert(*pack, file);
         }
         let slice = |id: &RunId| -> Result<Bytes, Error> {
+            if id.len == 0 {
+                return Ok(Bytes::new());
+            }
             let file = &files[&id.pack];
             let (start, end) = (id.offset as usize, (id.offset + id.len) as usize);
             if end > file.len() {
@@ -259,5 +264,22 @@ mod tests {
         assert_eq!(root.child("packs").list().await.unwrap().len(), 2);
         store.remove().await.unwrap();
         assert_eq!(root.list().await.unwrap(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn empty_blob_needs_no_pack() {
+        let root = Root::memory();
+        let (mut store, _) = CheckpointStore::open(root.clone()).await.unwrap();
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.blobs.insert("outbox".into(), Bytes::new());
+        store.write(&checkpoint).await.unwrap();
+        checkpoint.runs.insert("x".into(), vec![run(&["a"])]);
+        store.write(&checkpoint).await.unwrap();
+        checkpoint.runs.clear();
+        for _ in 0..5 {
+            store.write(&checkpoint).await.unwrap();
+        }
+        let (_, found) = CheckpointStore::open(root).await.unwrap();
+        assert_eq!(found.unwrap().blobs["outbox"], Bytes::new());
     }
 }
