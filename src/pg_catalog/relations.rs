@@ -35,7 +35,7 @@ enum Derived {
 const DERIVED_MASK: Oid = DERIVED_OIDS / 2 - 1;
 
 fn derived(kind: Derived, oid: Oid) -> Oid {
-    (kind as Oid) * (DERIVED_OIDS / 2) | (oid & DERIVED_MASK)
+    ((kind as Oid) * (DERIVED_OIDS / 2)) | (oid & DERIVED_MASK)
 }
 
 /// The OID of the index of a relation's primary key.

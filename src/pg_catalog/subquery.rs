@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err, plan_err};
+use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
@@ -82,9 +83,7 @@ impl Subquery {
         let outer: Result<Vec<Expr>> =
             row.iter().zip(types).map(|(value, data_type)| literal(value, data_type)).collect();
         let plan = self.plan(query, &outer?).await?;
-        let batches = plan.state.clone();
-        let frame = datafusion::dataframe::DataFrame::new(batches, plan.plan);
-        let batches = frame.collect().await?;
+        let batches = DataFrame::new(plan.state, plan.plan).collect().await?;
         let mut values = Vec::new();
         for batch in &batches {
             for row_idx in 0..batch.num_rows() {

@@ -13,8 +13,7 @@ use tokio_postgres::types::Kind;
 
 use crate::session::api::PgType;
 
-/// The metadata key of a field's Postgres type.
-pub const PG_TYPE: &str = "pg_type";
+pub use tidemill_sql::types::PG_TYPE;
 
 /// What a result column is to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]

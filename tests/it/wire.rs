@@ -243,7 +243,7 @@ async fn subscribe_as_a_stream_until_cancelled() {
     assert_eq!((next.get::<_, i64>("weight"), next.get::<_, i64>("a")), (-1, 2));
     cancel.cancel_query(NoTls).await.unwrap();
     let end = tokio::time::timeout(SOON, rows.next()).await.expect("it can be cancelled").unwrap();
-    let error = end.err().expect("it ends with an error");
+    let error = end.expect_err("it ends with an error");
     assert_eq!(error.code().map(|code| code.code()), Some("57014"));
     drop(rows);
     assert_eq!(query(&other, "SELECT count(*) FROM p").await, [["2"]]);
