@@ -286,6 +286,53 @@ async fn definitions_survive_a_kill() {
     assert_eq!(query(&client, "SELECT n FROM p").await, [["1"]]);
 }
 
+/// A pipeline over two others makes one dataflow of theirs, whose state has been written by both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipelines_that_become_one_dataflow_survive_a_kill() {
+    let directory = server::directory();
+    let config = directory.path().join("tidemill.toml");
+    std::fs::write(&config, "checkpoint_interval = \"10ms\"\n").expect("the directory can be written");
+    let mut server =
+        Server::start_with(directory.path(), &["--config", config.to_str().expect("text")]).await;
+    let client = server.connect().await;
+    // Of each another number of checkpoints, with other rows, so that nothing of one fits another.
+    for (name, n_checkpoints, factor) in [("a", 9, 1), ("b", 6, 10), ("c", 3, 100)] {
+        let sql = format!(
+            "CREATE TABLE t{name} (k INT, v INT); \
+             CREATE PIPELINE {name} AS SELECT k, sum(v) AS v FROM t{name} GROUP BY k"
+        );
+        execute(&client, &sql).await;
+        for v in 1..=n_checkpoints {
+            execute(&client, &format!("INSERT INTO t{name} VALUES ({v}, {v} * {factor}), (0, {factor})"))
+                .await;
+            wait_for_checkpoint(&client, name).await;
+        }
+    }
+    execute(&client, "CREATE PIPELINE ab AS SELECT a.k, a.v + b.v AS v FROM a JOIN b ON a.k = b.k").await;
+    execute(&client, "CREATE PIPELINE abc AS SELECT ab.k, ab.v + c.v AS v FROM ab JOIN c ON ab.k = c.k")
+        .await;
+    wait_for_checkpoint(&client, "abc").await;
+    let expected = sorted(&client, "SELECT * FROM abc").await;
+    assert_eq!(expected, [["0", "369"], ["1", "111"], ["2", "222"], ["3", "333"]]);
+    for _ in 0..2 {
+        server.kill_and_restart().await;
+        let client = server.connect().await;
+        execute(&client, "FLUSH").await;
+        assert_eq!(sorted(&client, "SELECT * FROM abc").await, expected);
+    }
+}
+
+/// Waits until what a pipeline shows now is in a checkpoint.
+async fn wait_for_checkpoint(client: &tokio_postgres::Client, pipeline: &str) {
+    let deadline = std::time::Instant::now() + server::TIMEOUT;
+    let sql = format!("SELECT epoch, checkpoint_epoch FROM tm_pipelines WHERE name = '{pipeline}'");
+    let epoch: u64 = query(client, &sql).await[0][0].parse().expect("an epoch is a number");
+    while query(client, &sql).await[0][1].parse::<u64>().expect("an epoch is a number") < epoch {
+        assert!(std::time::Instant::now() < deadline, "there is no checkpoint of {pipeline}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_do_not_share_a_directory() {
     let directory = server::directory();
