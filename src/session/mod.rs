@@ -97,7 +97,7 @@ pub struct Session {
     pub settings: Settings,
     pub status: TransactionStatus,
     pub notices: Vec<Notice>,
-    /// The epoch of the session's last write.
+    /// The epoch that the session must see: of its last write, or of its start.
     pub written: Epoch,
     /// A COPY may have written since; its epoch is not known here.
     pub has_copied: bool,
@@ -116,6 +116,7 @@ struct SessionStatement {
 
 impl Session {
     pub fn new(database: Arc<Database>, user: String) -> Session {
+        let written = database.engine.epoch();
         Session {
             database,
             user,
@@ -123,7 +124,8 @@ impl Session {
             settings: Settings::default(),
             status: TransactionStatus::Idle,
             notices: Vec::new(),
-            written: Epoch::ZERO,
+            // What was acknowledged before, to whomever, is to be seen: after a restart pipelines catch up.
+            written,
             has_copied: false,
             pinned: None,
             cursors: HashMap::new(),

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,8 @@ impl Manifest {
 /// Writes and reads the checkpoints of one owner.
 #[derive(Debug)]
 pub struct CheckpointStore {
+    /// Tells this store's runs from others', which come along when one owner takes over another's state.
+    id: u64,
     root: Root,
     manifest: VersionedObject,
     next_pack: u64,
@@ -75,8 +78,10 @@ impl CheckpointStore {
         let packs = root.child("packs").list().await?;
         let next_pack =
             packs.iter().filter_map(|name| name.parse::<u64>().ok()).max().map_or(0, |pack| pack + 1);
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let mut store =
-            CheckpointStore { root, manifest, next_pack, kept: VecDeque::new(), blobs: BTreeMap::new() };
+            CheckpointStore { id, root, manifest, next_pack, kept: VecDeque::new(), blobs: BTreeMap::new() };
         let Some(content) = content else { return Ok((store, None)) };
         let path = store.root.display("manifest");
         let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
@@ -114,7 +119,7 @@ impl CheckpointStore {
             let mut runs = Vec::new();
             for id in ids {
                 let run = Run::from_bytes(&store.root.display(&pack_name(id.pack)), slice(id)?)?;
-                run.set_id(*id);
+                run.set_id(store.id, *id);
                 runs.push(Arc::new(run));
             }
             checkpoint.runs.insert(name.clone(), runs);
@@ -147,7 +152,7 @@ impl CheckpointStore {
         };
         let mut new_runs = Vec::new();
         for run in checkpoint.runs.values().flatten() {
-            if run.id().is_none() {
+            if run.id_in(self.id).is_none() {
                 new_runs.push((run.clone(), place(&run.to_bytes())));
             }
         }
@@ -165,7 +170,7 @@ impl CheckpointStore {
             self.next_pack += 1;
         }
         for (run, id) in new_runs {
-            run.set_id(id);
+            run.set_id(self.id, id);
         }
         let manifest = Manifest {
             format: FORMAT,
@@ -175,7 +180,10 @@ impl CheckpointStore {
                 .runs
                 .iter()
                 .map(|(name, runs)| {
-                    (name.clone(), runs.iter().map(|run| *run.id().expect("written above")).collect())
+                    (
+                        name.clone(),
+                        runs.iter().map(|run| run.id_in(self.id).expect("written above")).collect(),
+                    )
                 })
                 .collect(),
             blobs: blobs.iter().map(|(name, (_, id))| (name.clone(), *id)).collect(),
@@ -281,5 +289,20 @@ mod tests {
         }
         let (_, found) = CheckpointStore::open(root).await.unwrap();
         assert_eq!(found.unwrap().blobs["outbox"], Bytes::new());
+    }
+
+    #[tokio::test]
+    async fn runs_of_another_store_are_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::local(directory.path()).unwrap();
+        let (mut first, _) = CheckpointStore::open(root.child("1")).await.unwrap();
+        let (mut second, _) = CheckpointStore::open(root.child("2")).await.unwrap();
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.runs.insert("x".into(), vec![run(&["a", "b"])]);
+        first.write(&checkpoint).await.unwrap();
+        second.write(&checkpoint).await.unwrap();
+        first.remove().await.unwrap();
+        let (_, found) = CheckpointStore::open(root.child("2")).await.unwrap();
+        assert_eq!(rows(&found.unwrap(), "x"), ["a", "b"]);
     }
 }

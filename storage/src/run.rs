@@ -8,7 +8,7 @@
 //! All numbers are little-endian. Rows ascend as bytes and none stands twice; no weight is zero.
 //! Most runs hold insertions only, and then the weights, all 1, are left out.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -40,8 +40,8 @@ pub struct Run {
     /// a search touch one dense array.
     heads: Vec<u64>,
     n_shared: usize,
-    /// Set once the run is durable.
-    id: OnceLock<RunId>,
+    /// Where the run is durable: in which store, and where in it.
+    place: Mutex<Option<(u64, RunId)>>,
 }
 
 impl Run {
@@ -50,7 +50,7 @@ impl Run {
         let row = |idx: usize| &bytes[offsets[idx] as usize..offsets[idx + 1] as usize];
         let n_shared = if n_rows == 0 { 0 } else { n_shared(row(0), row(n_rows - 1)) };
         let heads = (0..n_rows).map(|idx| head(row(idx), n_shared)).collect();
-        Run { heads, n_shared, bytes, offsets, weights, id: OnceLock::new() }
+        Run { heads, n_shared, bytes, offsets, weights, place: Mutex::default() }
     }
 
     pub fn len(&self) -> usize {
@@ -79,15 +79,16 @@ impl Run {
         self.weights.is_empty()
     }
 
-    /// Where the run is durable, if it is.
-    pub fn id(&self) -> Option<&RunId> {
-        self.id.get()
+    /// Where the run is durable in a store, if it is. What another store holds does not count: it may be
+    /// removed with its owner.
+    pub fn id_in(&self, store: u64) -> Option<RunId> {
+        let place = self.place.lock().expect("nobody panics while holding it");
+        place.filter(|(owner, _)| *owner == store).map(|(_, id)| id)
     }
 
     /// Says where the run is durable.
-    pub fn set_id(&self, id: RunId) {
-        // Two checkpoints never write the same run: a dataflow takes one at a time.
-        assert!(self.id.set(id).is_ok(), "a run is made durable once");
+    pub fn set_id(&self, store: u64, id: RunId) {
+        *self.place.lock().expect("nobody panics while holding it") = Some((store, id));
     }
 
     /// The first row at or behind `from` that is not below `key`.

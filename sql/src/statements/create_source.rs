@@ -58,6 +58,7 @@ pub enum IncludeKind {
     Partition,
     Timestamp,
     Header,
+    File,
 }
 
 impl IncludeKind {
@@ -69,6 +70,7 @@ impl IncludeKind {
             IncludeKind::Partition => "partition",
             IncludeKind::Timestamp => "timestamp",
             IncludeKind::Header => "header",
+            IncludeKind::File => "file",
         }
     }
 }
@@ -208,7 +210,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>, head: Head) -> Result<CreateSource,
     Ok(source)
 }
 
-const INCLUDES: [&str; 5] = ["KEY", "OFFSET", "PARTITION", "TIMESTAMP", "HEADER"];
+const INCLUDES: [&str; 6] = ["KEY", "OFFSET", "PARTITION", "TIMESTAMP", "HEADER", "FILE"];
 
 fn parse_include(cursor: &mut Cursor<'_>) -> Result<Include, Error> {
     let position = cursor.position();
@@ -218,6 +220,7 @@ fn parse_include(cursor: &mut Cursor<'_>) -> Result<Include, Error> {
         Some("PARTITION") => IncludeKind::Partition,
         Some("TIMESTAMP") => IncludeKind::Timestamp,
         Some("HEADER" | "HEADERS") => IncludeKind::Header,
+        Some("FILE") => IncludeKind::File,
         _ => return Err(cursor.unexpected_word("what to include", &INCLUDES)),
     };
     cursor.advance();
