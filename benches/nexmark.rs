@@ -23,7 +23,7 @@ const QUERIES: &[(&str, &[&str], &str)] = &[
         "q3",
         &["auction", "person"],
         "SELECT p.name, p.city, p.state, a.id FROM auction AS a JOIN person AS p ON a.seller = p.id \
-         WHERE a.category = 10 AND p.state IN ('or', 'id', 'ca')",
+         WHERE a.category = 10 AND p.state IN ('OR', 'ID', 'CA')",
     ),
     (
         "q4",
@@ -82,15 +82,15 @@ fn main() {
         .thread_stack_size(16 << 20)
         .build()
         .expect("a runtime");
-    println!("query    events/s   seconds   at {} events/s: p50 ms   p99 ms", options.rate);
+    println!("query    events/s   seconds   rows out   at {} events/s: p50 ms   p99 ms", options.rate);
     for (name, sources, query) in QUERIES {
         if !options.queries.is_empty() && !options.queries.iter().any(|wanted| wanted == name) {
             continue;
         }
-        let seconds = runtime.block_on(throughput(sources, query, options.events));
+        let (seconds, n_rows) = runtime.block_on(throughput(sources, query, options.events));
         let (p50, p99) = runtime.block_on(latency(sources, query, &options));
         let rate = options.events as f64 / seconds;
-        println!("{name:<6} {rate:>10.0} {seconds:>9.2} {p50:>28.1} {p99:>8.1}");
+        println!("{name:<6} {rate:>10.0} {seconds:>9.2} {n_rows:>10} {p50:>28.1} {p99:>8.1}");
     }
 }
 
@@ -117,7 +117,7 @@ async fn create_sources(service: &dyn Service, sources: &[&str], events: u64, ra
     }
 }
 
-async fn throughput(sources: &[&str], query: &str, events: u64) -> f64 {
+async fn throughput(sources: &[&str], query: &str, events: u64) -> (f64, u64) {
     let directory = tempfile::tempdir().expect("a directory");
     let service = service(&directory).await;
     create_sources(service.as_ref(), sources, events, None).await;
@@ -139,8 +139,9 @@ async fn throughput(sources: &[&str], query: &str, events: u64) -> f64 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let seconds = start.elapsed().as_secs_f64();
+    let n_rows = service.status().sinks[0].rows_delivered;
     service.shutdown().await.expect("the server stops");
-    seconds
+    (seconds, n_rows)
 }
 
 async fn latency(sources: &[&str], query: &str, options: &Options) -> (f64, f64) {

@@ -828,7 +828,11 @@ impl Engine {
         let clock = self.sealer.clock.lock().await;
         let sources = clock.sources.values().map(|source| {
             let finished = source.finished_splits();
-            let state = source.state.read().expect("nobody panics while holding it").clone();
+            let mut state = source.state.read().expect("nobody panics while holding it").clone();
+            // Its last rows may not have been sealed yet.
+            if state == State::Finished && source.waiting().is_some() {
+                state = State::Running;
+            }
             SourceStatus {
                 id: source.spec.id,
                 name: source.spec.name.clone(),
