@@ -575,8 +575,8 @@ fn what_is_not_supported_says_so() {
         ),
         ("GRANT ALL ON t TO u", "0A000: GRANT is not supported @1"),
         (
-            "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
-            "0A000: INSERT … ON CONFLICT is not supported @1 HINT: In a table with a primary key, use UPDATE, or DELETE and INSERT.",
+            "INSERT INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = 1",
+            "0A000: ON DUPLICATE KEY UPDATE is not supported @1 HINT: Write ON CONFLICT DO UPDATE.",
         ),
         (
             "SELECT * FROM t; DROP INDEX i",
