@@ -1,7 +1,7 @@
 //! The vocabulary of Tidemill: what crosses the borders between its parts.
 //!
 //! Nothing here does I/O, waits on a clock or knows DataFusion. A [`Delta`] is what flows, an
-//! [`Epoch`] is when, an [`Offset`] is from where; [`source`] and [`sink`] are the traits that
+//! [`Epoch`] is when, an [`Offset`](source::Offset) is from where; [`source`] and [`sink`] are the traits that
 //! connectors implement and the engine drives.
 
 pub mod delta;

@@ -4,7 +4,7 @@
 //! that crate's own buffers whole results, flushes late, and hears neither a cancel request nor a
 //! closed socket while rows stream. Here a connection is one task that owns its session, its
 //! prepared statements and its portals. Whatever it waits for, it waits for through
-//! [`connection::Inbound::race`], which also watches the cancel token, the statement's deadline and
+//! `connection::Inbound::race`, which also watches the cancel token, the statement's deadline and
 //! the socket.
 //!
 //! ```text
