@@ -1,0 +1,78 @@
+//! Joins of all kinds.
+
+use std::sync::Arc;
+
+use datafusion::common::{JoinType, NullEquality};
+use datafusion::logical_expr::{Extension, Join as JoinPlan, LogicalPlan, build_join_schema};
+use tidemill_core::SqlState;
+use tidemill_plan::{IncrementalNode, Join, Operator, Properties};
+
+use super::columns::{Columns, with_weight};
+use super::properties::join_properties;
+use super::{Node, Result, Rewriter, refuse_subqueries};
+use crate::refusal::Refusal;
+
+impl Rewriter {
+    pub(super) fn join(&mut self, join: &JoinPlan) -> Result<Node> {
+        let left = self.rewrite(&join.left, None)?;
+        let right = self.rewrite(&join.right, None)?;
+        if join.null_aware {
+            return Err(Refusal::not_incremental("NOT IN over a subquery")
+                .with_hint(
+                    "Write NOT EXISTS (SELECT … WHERE …), which treats NULL the way one usually means.",
+                )
+                .near("not")
+                .into());
+        }
+        let has_single_row = |properties: &Properties| properties.unique_keys.iter().any(Vec::is_empty);
+        if join.on.is_empty() && !has_single_row(&left.properties) && !has_single_row(&right.properties) {
+            return Err(Refusal {
+                sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
+                message: "a join in a pipeline needs at least one equality between its sides".into(),
+                hint: Some(
+                    "Add a condition such as a.key = b.key; every pair of rows would be compared.".into(),
+                ),
+                near: Some("join".into()),
+            }
+            .into());
+        }
+        let n_left = join.left.schema().fields().len();
+        let n_right = join.right.schema().fields().len();
+        let mut left_columns = Columns::all(join.left.schema());
+        let mut right_columns = Columns::all(join.right.schema());
+        let left_keys: Vec<usize> = join.on.iter().map(|(left, _)| left_columns.of(left)).collect();
+        let right_keys: Vec<usize> = join.on.iter().map(|(_, right)| right_columns.of(right)).collect();
+        if let Some(filter) = &join.filter {
+            refuse_subqueries(filter)?;
+        }
+        let is_append_only = join.join_type == JoinType::Inner
+            && left.properties.is_append_only
+            && right.properties.is_append_only;
+        let pair_schema = build_join_schema(join.left.schema(), join.right.schema(), &JoinType::Inner)?;
+        let properties = join_properties(
+            join,
+            &left.properties,
+            &right.properties,
+            &left_keys,
+            &right_keys,
+            is_append_only,
+        );
+        let operator = Operator::Join(Join {
+            join_type: join.join_type,
+            left_keys,
+            right_keys,
+            null_equals_null: join.null_equality == NullEquality::NullEqualsNull,
+            n_left,
+            n_right,
+            filter: join.filter.clone(),
+            pair_schema: Arc::new(pair_schema),
+            is_append_only,
+        });
+        let node = IncrementalNode {
+            operator,
+            inputs: vec![left_columns.project(left.plan)?, right_columns.project(right.plan)?],
+            schema: with_weight(&join.schema)?,
+        };
+        Ok(Node { plan: LogicalPlan::Extension(Extension { node: Arc::new(node) }), properties })
+    }
+}

@@ -1,0 +1,245 @@
+//! The delta rewrite: from a plan over relations to a plan over their changes.
+//!
+//! Every node of the result computes, from the changes of its inputs, the change of what the original
+//! node would give (Budiu et al., *DBSP: Automatic Incremental View Maintenance*, VLDB 2023). A linear
+//! node is its own incremental version: it stays DataFusion's, and carries the weight along as one more
+//! column. Any other becomes an [`IncrementalNode`]; what it reads is first made into plain columns by
+//! a projection. A node that is neither is refused by name.
+//!
+//! On the way up each node's [`Properties`] are derived: whether it only ever inserts, which
+//! columns are unique, and when the values of a time column are complete.
+
+mod aggregate;
+mod columns;
+mod join;
+mod properties;
+mod scan;
+mod top_n;
+mod window;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use datafusion::common::DataFusionError;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{
+    EmptyRelation, Expr, Filter, LogicalPlan, Projection, SubqueryAlias, Union, Unnest,
+};
+use tidemill_core::SqlState;
+use tidemill_plan::{CloseSource, Properties, RelationId};
+
+use self::columns::{column_of, weight_of, with_weight};
+use self::properties::{closes_of, project_columns};
+use self::top_n::{RankBound, rank_bound};
+use crate::refusal::Refusal;
+
+/// Why there is no incremental plan.
+#[derive(Debug, thiserror::Error)]
+pub enum DeltaError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    DataFusion(#[from] DataFusionError),
+}
+
+type Result<T> = std::result::Result<T, DeltaError>;
+
+/// What the rewrite of a whole plan gives.
+#[derive(Debug)]
+pub struct Rewritten {
+    pub plan: LogicalPlan,
+    pub properties: Properties,
+    pub inputs: BTreeSet<RelationId>,
+}
+
+/// Rewrites an optimised plan.
+pub fn rewrite(plan: &LogicalPlan, emit_on_window_close: bool) -> Result<Rewritten> {
+    let mut rewriter = Rewriter { emit_on_window_close, n_closed: 0, inputs: BTreeSet::new() };
+    let node = rewriter.rewrite(plan, None)?;
+    if emit_on_window_close && rewriter.n_closed == 0 {
+        return Err(Refusal {
+            sqlstate: SqlState::WINDOWING,
+            message: "EMIT ON WINDOW CLOSE needs a GROUP BY on a window or time column that a watermark completes"
+                .into(),
+            hint: Some(
+                "Declare WATERMARK FOR ts AS ts - INTERVAL '5 seconds' on the source, and group by window_start \
+                 or window_end of TUMBLE or HOP over that column."
+                    .into(),
+            ),
+            near: Some("emit".into()),
+        }
+        .into());
+    }
+    Ok(Rewritten { plan: node.plan, properties: node.properties, inputs: rewriter.inputs })
+}
+
+/// A rewritten node.
+struct Node {
+    /// Its last column is the weight.
+    plan: LogicalPlan,
+    properties: Properties,
+}
+
+struct Rewriter {
+    emit_on_window_close: bool,
+    /// How many aggregates emit on window close.
+    n_closed: usize,
+    inputs: BTreeSet<RelationId>,
+}
+
+impl Rewriter {
+    fn rewrite(&mut self, plan: &LogicalPlan, bound: Option<RankBound>) -> Result<Node> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.table_scan(scan),
+            LogicalPlan::Projection(projection) => self.projection(projection, bound),
+            LogicalPlan::Filter(filter) => self.filter(filter),
+            LogicalPlan::SubqueryAlias(alias) => self.subquery_alias(alias, bound),
+            LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Sort(sort) => self.sort(sort),
+            LogicalPlan::Limit(limit) => self.limit(limit),
+            LogicalPlan::Window(window) => self.window(window, bound),
+            LogicalPlan::EmptyRelation(empty) => empty_relation(empty),
+            LogicalPlan::Values(_) => Err(Refusal::not_incremental("a VALUES list")
+                .with_hint("Insert the rows into a table and read that.")
+                .near("values")
+                .into()),
+            LogicalPlan::RecursiveQuery(_) => {
+                Err(Refusal::not_incremental("WITH RECURSIVE").near("recursive").into())
+            }
+            LogicalPlan::Distinct(_) => Err(Refusal::not_incremental("DISTINCT ON").near("distinct").into()),
+            other => Err(Refusal::not_incremental(format!("the plan node {}", other.display())).into()),
+        }
+    }
+
+    fn projection(&mut self, projection: &Projection, bound: Option<RankBound>) -> Result<Node> {
+        // A bound on a column that is passed through is a bound below.
+        let below = bound.and_then(|bound| {
+            let source = column_of(&projection.expr[bound.column])?;
+            Some(RankBound { column: projection.input.schema().maybe_index_of_column(source)?, ..bound })
+        });
+        let input = self.rewrite(&projection.input, below)?;
+        let input_schema = projection.input.schema();
+        let sources: Vec<Option<usize>> = projection
+            .expr
+            .iter()
+            .map(|expr| column_of(expr).and_then(|column| input_schema.maybe_index_of_column(column)))
+            .collect();
+        let mut properties = project_columns(&input.properties, &sources);
+        for (idx, expr) in projection.expr.iter().enumerate() {
+            if sources[idx].is_none() {
+                properties.closes[idx] = closes_of(expr, input_schema, &input.properties);
+            }
+        }
+        let mut exprs = projection.expr.clone();
+        exprs.push(weight_of(&input.plan));
+        let plan = LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input.plan))?);
+        Ok(Node { plan, properties })
+    }
+
+    fn filter(&mut self, filter: &Filter) -> Result<Node> {
+        refuse_subqueries(&filter.predicate)?;
+        let bound = rank_bound(&filter.predicate, filter.input.schema());
+        let input = self.rewrite(&filter.input, bound)?;
+        let plan = LogicalPlan::Filter(Filter::try_new(filter.predicate.clone(), Arc::new(input.plan))?);
+        Ok(Node { plan, properties: input.properties })
+    }
+
+    fn subquery_alias(&mut self, alias: &SubqueryAlias, bound: Option<RankBound>) -> Result<Node> {
+        let input = self.rewrite(&alias.input, bound)?;
+        let plan =
+            LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(input.plan), alias.alias.clone())?);
+        Ok(Node { plan, properties: input.properties })
+    }
+
+    fn union(&mut self, union: &Union) -> Result<Node> {
+        let mut inputs = Vec::new();
+        let mut is_append_only = true;
+        let mut closes: Option<Vec<Vec<CloseSource>>> = None;
+        for input in &union.inputs {
+            let node = self.rewrite(input, None)?;
+            is_append_only &= node.properties.is_append_only;
+            // A value is complete when it is in every input; one that never is spoils all.
+            closes = Some(match closes {
+                None => node.properties.closes,
+                Some(closes) => closes
+                    .into_iter()
+                    .zip(node.properties.closes)
+                    .map(|(mut a, b)| {
+                        if a.is_empty() || b.is_empty() {
+                            return Vec::new();
+                        }
+                        a.extend(b);
+                        a
+                    })
+                    .collect(),
+            });
+            inputs.push(Arc::new(node.plan));
+        }
+        let plan = LogicalPlan::Union(Union { inputs, schema: with_weight(&union.schema)? });
+        let properties =
+            Properties { is_append_only, unique_keys: Vec::new(), closes: closes.unwrap_or_default() };
+        Ok(Node { plan, properties })
+    }
+
+    fn unnest(&mut self, unnest: &Unnest) -> Result<Node> {
+        let input = self.rewrite(&unnest.input, None)?;
+        let n_input = unnest.input.schema().fields().len();
+        let closes =
+            unnest.dependency_indices.iter().map(|source| input.properties.closes[*source].clone()).collect();
+        let properties =
+            Properties { is_append_only: input.properties.is_append_only, unique_keys: Vec::new(), closes };
+        let mut dependency_indices = unnest.dependency_indices.clone();
+        dependency_indices.push(n_input);
+        let plan = LogicalPlan::Unnest(Unnest {
+            input: Arc::new(input.plan),
+            dependency_indices,
+            schema: with_weight(&unnest.schema)?,
+            ..unnest.clone()
+        });
+        Ok(Node { plan, properties })
+    }
+}
+
+fn empty_relation(empty: &EmptyRelation) -> Result<Node> {
+    if empty.produce_one_row {
+        return Err(Refusal::not_incremental("a SELECT without FROM")
+            .with_hint("Insert the row into a table and read that.")
+            .into());
+    }
+    let n_columns = empty.schema.fields().len();
+    let plan = LogicalPlan::EmptyRelation(EmptyRelation {
+        produce_one_row: false,
+        schema: with_weight(&empty.schema)?,
+    });
+    let properties = Properties {
+        is_append_only: true,
+        unique_keys: vec![Vec::new()],
+        closes: vec![Vec::new(); n_columns],
+    };
+    Ok(Node { plan, properties })
+}
+
+fn refuse_subqueries(predicate: &Expr) -> Result<()> {
+    let mut found = false;
+    predicate.apply(|expr| {
+        found |= matches!(
+            expr,
+            Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_)
+        );
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    if found {
+        return Err(Refusal::not_incremental("this kind of correlated subquery")
+            .with_hint("Write it as a join.")
+            .near("select")
+            .into());
+    }
+    Ok(())
+}
+
+fn internal(what: &str) -> DeltaError {
+    DataFusionError::Internal(what.into()).into()
+}
