@@ -8,8 +8,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::Float64Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
 use tidemill_engine::EngineConfig;
@@ -31,6 +33,14 @@ const QUERIES: &[&str] = &[
     "SELECT count(DISTINCT k) AS n FROM a",
     "SELECT k, sum(v) FILTER (WHERE s = 'x') AS x, count(*) FILTER (WHERE v > 4) AS n FROM a GROUP BY k",
     "SELECT k, sum(v) AS s FROM a GROUP BY k HAVING sum(v) > 5",
+    "SELECT k, array_agg(v ORDER BY v DESC, s) AS vs, string_agg(s, '-' ORDER BY s, v) AS ss FROM a GROUP BY k",
+    "SELECT s, array_agg(DISTINCT k ORDER BY k) FILTER (WHERE v > 2) AS ks, count(DISTINCT v) AS n FROM a GROUP BY s",
+    "SELECT k, median(v) AS m, stddev(v) AS sd, var_pop(v) AS vp, avg(v::DECIMAL(9, 2)) AS d FROM a GROUP BY k",
+    "SELECT s, corr(k, v) AS c, covar_samp(k, v) AS cs, regr_slope(v, k) AS r FROM a GROUP BY s",
+    "SELECT percentile_cont(0.25) WITHIN GROUP (ORDER BY v) AS p, median(DISTINCT v) AS m, approx_distinct(v) AS n FROM a",
+    "SELECT k, bool_and(v > 3) AS e, bool_or(v IS NULL) AS o, bit_or(v) AS b, bit_xor(v) AS x FROM a GROUP BY k",
+    "SELECT k, first_value(v ORDER BY s, v) AS f, last_value(s ORDER BY v NULLS FIRST, s) AS l, nth_value(v, 2 ORDER BY v, s) AS n FROM a GROUP BY k",
+    "SELECT first_value(v ORDER BY v NULLS LAST) IGNORE NULLS AS f, min(DISTINCT s) AS m, sum(DISTINCT v) AS d FROM a",
     "SELECT a.k, a.v, b.w FROM a JOIN b ON a.k = b.k",
     "SELECT a.k, a.v, b.w FROM a LEFT JOIN b ON a.k = b.k",
     "SELECT a.k, a.v, b.w FROM a RIGHT JOIN b ON a.k = b.k",
@@ -105,13 +115,24 @@ async fn run(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>, SqlEr
     Ok(rows)
 }
 
+/// Floating-point numbers to nine digits: sums depend on the order in which they are made.
+fn rounded(column: &ArrayRef) -> ArrayRef {
+    match column.as_primitive_opt::<Float64Type>() {
+        Some(floats) => {
+            let digits = floats.iter().map(|value| value.map(|value| format!("{:.8e}", value + 0.0)));
+            Arc::new(digits.collect::<StringArray>())
+        }
+        None => column.clone(),
+    }
+}
+
 /// Rows as text, with how often each occurs.
 fn multiset(batches: &[RecordBatch]) -> BTreeMap<String, usize> {
     let mut rows = BTreeMap::new();
     let options = FormatOptions::default().with_null("NULL");
     for batch in batches {
-        let columns: Vec<ArrayFormatter> = batch
-            .columns()
+        let rounded: Vec<ArrayRef> = batch.columns().iter().map(rounded).collect();
+        let columns: Vec<ArrayFormatter> = rounded
             .iter()
             .map(|column: &ArrayRef| ArrayFormatter::try_new(column.as_ref(), &options).unwrap())
             .collect();

@@ -13,6 +13,6 @@ mod pipeline;
 pub use node::IncrementalNode;
 pub use operator::{
     Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Input, InputKind, Join, Operator,
-    OrderColumn, SEQUENCE, TopN, Upsert,
+    OrderColumn, OtherAggregate, SEQUENCE, TopN, Upsert,
 };
 pub use pipeline::{PipelinePlan, Properties, RelationId};

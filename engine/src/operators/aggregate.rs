@@ -1,9 +1,6 @@
 //! `GROUP BY`: for each touched group the old row out and the new row in.
 //!
-//! State is one row per group: its key, how many rows it has, and each call's accumulator. Calls whose
-//! value cannot be taken back from an accumulator have a table of their own beside it: min and max over
-//! input that retracts keep every value in order, so that the first is the answer; DISTINCT keeps
-//! the weight of every value, and passes on only when that rises from zero or falls to it.
+//! State is one row per group: its key, how many rows it has, and what each [`Call`] knows of it.
 //!
 //! With `EMIT ON WINDOW CLOSE` nothing leaves while a group is open. Its time column comes first in the
 //! state's order, so that closing is a scan from the start up to the watermark. A row for a group
@@ -18,10 +15,10 @@ use arrow::datatypes::{DataType, Field, Int64Type, SchemaRef, TimeUnit};
 use arrow::row::{RowConverter, SortField};
 use tidemill_core::Delta;
 use tidemill_plan as plan;
-use tidemill_plan::{AggregateCall, AggregateFunction, Close};
-use tidemill_storage::{Run, RunBuilder, Snapshot, SortColumn, sort_rows};
+use tidemill_plan::Close;
+use tidemill_storage::{Run, RunBuilder, Snapshot, SortColumn};
 
-use super::linear::{Accumulators, Kind};
+use super::calls::{Call, Touched, ValuesLayout};
 use super::{Build, Grouping, LateRows, Operator, Output, StateTable, StepContext, output_batch};
 use crate::Error;
 
@@ -32,23 +29,6 @@ pub(crate) struct Aggregate {
     groups: StateTable,
     close: Option<Close>,
     output: SchemaRef,
-}
-
-struct Call {
-    call: AggregateCall,
-    kind: Kind,
-    /// Positions of the accumulator in the state's columns.
-    state: std::ops::Range<usize>,
-    values: Values,
-}
-
-/// What a call keeps beside its accumulator.
-enum Values {
-    None,
-    /// Every value, the answer first.
-    Ordered(StateTable),
-    /// Every distinct value.
-    Distinct(StateTable),
 }
 
 impl Aggregate {
@@ -68,35 +48,13 @@ impl Aggregate {
 
         let mut columns = key.clone();
         columns.push(SortColumn::ascending(&Field::new("__rows", DataType::Int64, false)));
+        let is_append_only = aggregate.is_append_only;
         let mut calls = Vec::new();
         for (idx, call) in aggregate.calls.iter().enumerate() {
-            let arg = call.args.first().map(|arg| input.field(*arg));
-            let kind = Kind::of(call, arg.map(|arg| arg.data_type()))?;
-            if call.args.len() > 1 {
-                return Err(Error::Unsupported(format!("a pipeline cannot maintain {}", call.display)));
-            }
-            let start = columns.len();
-            for (part, data_type) in kind.state_types(call).into_iter().enumerate() {
-                columns.push(SortColumn::ascending(&Field::new(
-                    format!("__call{idx}_{part}"),
-                    data_type,
-                    true,
-                )));
-            }
-            let table = |descending: bool| {
-                let mut columns = key.clone();
-                let arg = arg.expect("only calls with an argument keep its values");
-                columns.push(SortColumn { descending, ..SortColumn::ascending(arg) });
-                StateTable::new(format!("values{idx}"), columns, aggregate.n_groups, deal_by.clone())
-            };
-            let values = match (&call.function, call.distinct, aggregate.is_append_only) {
-                // Copies make no difference to the best.
-                (AggregateFunction::Min, _, false) => Values::Ordered(table(false)?),
-                (AggregateFunction::Max, _, false) => Values::Ordered(table(true)?),
-                (AggregateFunction::Min | AggregateFunction::Max, _, true) | (_, false, _) => Values::None,
-                (_, true, _) => Values::Distinct(table(false)?),
-            };
-            calls.push(Call { call: call.clone(), kind, state: start..columns.len(), values });
+            let values = ValuesLayout { input, key: &key, deal_by: &deal_by, is_append_only };
+            let call = Call::new(idx, call, &values, columns.len())?;
+            columns.extend(call.state_columns(idx));
+            calls.push(call);
         }
         Ok(Aggregate {
             groups: StateTable::new("groups", columns, aggregate.n_groups, deal_by)?,
@@ -154,13 +112,12 @@ impl Aggregate {
         new_state.push(Arc::new(Int64Array::from(n_rows.clone())));
         let mut old_outputs = Vec::new();
         let mut new_outputs = Vec::new();
+        let touched = Touched { batch, weights, grouping: &grouping, keys: &keys, group_keys: &group_keys };
         for call in &mut self.calls {
-            let old_columns = &old_state[call.state.clone()];
-            let mut accumulators = Accumulators::load(call.kind, &call.call, old_columns, &before)?;
-            old_outputs.push(accumulators.output());
-            call.update(&mut accumulators, batch, weights, &grouping, &keys, &group_keys)?;
-            new_outputs.push(accumulators.output());
-            new_state.extend(accumulators.state());
+            let change = call.update(&touched, &old_state, &before)?;
+            old_outputs.push(change.old);
+            new_outputs.push(change.new);
+            new_state.extend(change.state);
         }
 
         // Groups ascend, and so do the two rows of each once they are compared.
@@ -228,13 +185,12 @@ impl Aggregate {
             columns.push(state[position].clone());
         }
         for call in &self.calls {
-            let accumulators = Accumulators::load(call.kind, &call.call, &state[call.state.clone()], &all)?;
-            columns.push(accumulators.output());
+            columns.push(call.output(&state, &all)?);
         }
         let output = output_batch(&self.output, columns, vec![1; closed.len()])?;
         self.groups.arrangement.append(retraction(&snapshot, &bound));
         for call in &mut self.calls {
-            if let Values::Ordered(table) | Values::Distinct(table) = &mut call.values {
+            if let Some(table) = call.table() {
                 let snapshot = table.snapshot();
                 table.arrangement.append(retraction(&snapshot, &bound));
             }
@@ -304,115 +260,9 @@ impl Operator for Aggregate {
 
     fn state(&mut self) -> Vec<&mut StateTable> {
         let mut tables = vec![&mut self.groups];
-        for call in &mut self.calls {
-            if let Values::Ordered(table) | Values::Distinct(table) = &mut call.values {
-                tables.push(table);
-            }
-        }
+        tables.extend(self.calls.iter_mut().filter_map(Call::table));
         tables
     }
-}
-
-impl Call {
-    fn update(
-        &mut self,
-        accumulators: &mut Accumulators,
-        batch: &RecordBatch,
-        weights: &[i64],
-        grouping: &Grouping,
-        keys: &[ArrayRef],
-        group_keys: &[&[u8]],
-    ) -> Result<(), Error> {
-        let arg = self.call.args.first().map(|arg| batch.column(*arg));
-        let filter = self.call.filter.map(|filter| batch.column(filter).as_boolean());
-        let counts = |row: usize| {
-            arg.is_none_or(|arg| arg.is_valid(row))
-                && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
-        };
-        let counted = || (0..weights.len()).filter(|row| counts(*row));
-        match &mut self.values {
-            Values::None => {
-                let rows = counted().map(|row| (row, grouping.ids[row] as usize, weights[row]));
-                accumulators.update(arg, rows)
-            }
-            Values::Distinct(table) => {
-                let arg = arg.expect("DISTINCT has an argument");
-                let (change, groups) = change_of(table, keys, arg, counted(), weights, grouping)?;
-                let known = table.arrangement.current().weights((0..change.len()).map(|idx| change.row(idx)));
-                let mut crossed = Vec::new();
-                let mut crossings = Vec::new();
-                for (idx, before) in known.into_iter().enumerate() {
-                    let after = before + change.weight(idx);
-                    if after < 0 {
-                        return Err(Error::NegativeWeight { operator: "DISTINCT" });
-                    }
-                    if (before > 0) != (after > 0) {
-                        crossings.push((crossed.len(), groups[idx] as usize, if after > 0 { 1 } else { -1 }));
-                        crossed.push(change.row(idx));
-                    }
-                }
-                let columns = table.layout().decode(crossed)?;
-                accumulators.update(columns.last(), crossings.into_iter())?;
-                table.arrangement.append(change);
-                Ok(())
-            }
-            Values::Ordered(table) => {
-                let arg = arg.expect("min and max have an argument");
-                let (change, _) = change_of(table, keys, arg, counted(), weights, grouping)?;
-                table.arrangement.append(change);
-                let snapshot = table.snapshot();
-                let mut firsts: Vec<&[u8]> = Vec::new();
-                let mut found: Vec<Option<u32>> = Vec::with_capacity(group_keys.len());
-                for key in group_keys {
-                    let mut first = None;
-                    let mut is_negative = false;
-                    snapshot.lookup_while(key, |row, weight| {
-                        is_negative |= weight < 0;
-                        first = Some(row);
-                        false
-                    });
-                    if is_negative {
-                        return Err(Error::NegativeWeight { operator: "min or max" });
-                    }
-                    found.push(first.map(|_| firsts.len() as u32));
-                    firsts.extend(first);
-                }
-                let columns = table.layout().decode(firsts)?;
-                let values = columns.last().expect("the value is the last column");
-                *accumulators =
-                    Accumulators::load(self.kind, &self.call, std::slice::from_ref(values), &found)?;
-                Ok(())
-            }
-        }
-    }
-}
-
-/// The change of a table of values, and which group each of its rows belongs to.
-fn change_of(
-    table: &StateTable,
-    keys: &[ArrayRef],
-    arg: &ArrayRef,
-    rows: impl Iterator<Item = usize>,
-    weights: &[i64],
-    grouping: &Grouping,
-) -> Result<(Arc<Run>, Vec<u32>), Error> {
-    let rows: UInt32Array = rows.map(|row| row as u32).collect::<Vec<_>>().into();
-    let mut columns: Vec<ArrayRef> =
-        keys.iter().map(|key| take(key, &rows, None)).collect::<Result<_, _>>()?;
-    columns.push(take(arg, &rows, None)?);
-    let weights: Vec<i64> = rows.values().iter().map(|row| weights[*row as usize]).collect();
-    let encoded = table.layout().encode_rows(&columns)?;
-    let change = sort_rows(&encoded, &weights);
-    // Both ascend by key, so the group of each row is found by walking along.
-    let mut groups = Vec::with_capacity(change.len());
-    let mut group = 0;
-    for idx in 0..change.len() {
-        while !change.row(idx).starts_with(grouping.key(group)) {
-            group += 1;
-        }
-        groups.push(group as u32);
-    }
-    Ok((change, groups))
 }
 
 /// Where old and new values are the same, if they can be compared.
@@ -468,7 +318,7 @@ fn close_limit(close: &Close, watermarks: &std::collections::BTreeMap<plan::Rela
 mod tests {
     use datafusion::arrow::datatypes::DataType;
     use tidemill_plan as plan;
-    use tidemill_plan::{AggregateCall, AggregateFunction, Close, CloseSource, RelationId};
+    use tidemill_plan::{AggregateCall, AggregateFunction, Close, CloseSource, OrderColumn, RelationId};
 
     use crate::operators::testing::Bench;
 
@@ -550,6 +400,50 @@ mod tests {
             .check("+ a 0.1; + a 1e300", "+ a 1e300 5e299")
             .check("+ a inf; - a 1e300", "- a 1e300 5e299; + a inf inf")
             .check("- a inf", "- a inf inf; + a 0.1 0.1");
+    }
+
+    /// A call of one of DataFusion's own functions over the second column.
+    fn other(name: &str, return_type: DataType) -> AggregateCall {
+        let functions = datafusion::functions_aggregate::all_default_aggregate_functions();
+        let udf = functions.into_iter().find(|udf| udf.name() == name).unwrap();
+        let other = plan::OtherAggregate { udf, constants: Vec::new() };
+        call(AggregateFunction::Other(other), Some(1), return_type)
+    }
+
+    #[test]
+    fn touched_groups_are_replayed() {
+        let calls = vec![other("median", DataType::Int64), other("bit_xor", DataType::Int64)];
+        aggregate(calls, 1, "k:t v:i", "k:t m:i x:i")
+            .check("+2 a 4; + a 9; + b 1", "+ a 4 9; + b 1 1")
+            .check("-2 a 4", "- a 4 9; + a 9 9")
+            .check("- a 9; + a NULL", "- a 9 9; + a NULL NULL")
+            .check("- b 1; - a NULL", "- b 1 1; - a NULL NULL");
+    }
+
+    #[test]
+    fn first_value_has_its_own_order() {
+        let order = OrderColumn { column: 1, descending: true, nulls_first: false };
+        let first = |is_append_only| {
+            let call = AggregateCall {
+                order_by: vec![order],
+                ..call(AggregateFunction::First, Some(2), DataType::Utf8)
+            };
+            let operator = plan::Operator::Aggregate(plan::Aggregate {
+                n_groups: 1,
+                calls: vec![call],
+                is_append_only,
+                close: None,
+            });
+            Bench::new(operator, &["k:t o:i v:t"], &["k:t v:t"])
+        };
+        first(false)
+            .check("+ a 1 x; + a 2 y; + b NULL z", "+ a y; + b z")
+            .check("- a 2 y; + a 0 w", "- a y; + a x")
+            .fails("-2 a 1 x", "never there");
+        first(true)
+            .check("+ a 1 x; + a 2 y", "+ a y")
+            .check("+ a 3 z; + a 4 w", "- a y; + a w")
+            .check("+ a 0 q; + a 4 w", "");
     }
 
     #[test]
