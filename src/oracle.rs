@@ -6,6 +6,9 @@
 //!
 //! `TIDEMILL_SEEDS=100 cargo test --lib oracle` runs more of it.
 
+mod grammar;
+mod random;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,14 +69,18 @@ const QUERIES: &[&str] = &[
 
 struct Rng(u64);
 
+/// SplitMix64 (Steele et al., OOPSLA 2014).
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 impl Rng {
-    /// SplitMix64 (Steele et al., OOPSLA 2014).
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        split_mix(&mut self.0)
     }
 
     fn below(&mut self, n: u64) -> u64 {
@@ -119,7 +126,9 @@ async fn run(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>, SqlEr
 fn rounded(column: &ArrayRef) -> ArrayRef {
     match column.as_primitive_opt::<Float64Type>() {
         Some(floats) => {
-            let digits = floats.iter().map(|value| value.map(|value| format!("{:.8e}", value + 0.0)));
+            let digits = floats.iter().map(|value| {
+                value.map(|value| format!("{:.8e}", if value.abs() < 1e-12 { 0.0 } else { value }))
+            });
             Arc::new(digits.collect::<StringArray>())
         }
         None => column.clone(),
@@ -180,6 +189,15 @@ async fn live(directory: &Path, n_lanes: usize, rng: &mut Rng, is_first: bool, h
     }
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(16 << 20)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
 #[test]
 fn pipelines_equal_their_batch_answers() {
     let n_seeds: u64 = std::env::var("TIDEMILL_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
@@ -190,12 +208,7 @@ fn pipelines_equal_their_batch_answers() {
         for life in 0..3 {
             // The number of lanes is another one after each crash.
             let n_lanes = [1, 4, 2][(life + seed as usize) % 3];
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .thread_stack_size(16 << 20)
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = runtime();
             runtime.block_on(live(directory.path(), n_lanes, &mut rng, life == 0, &mut history));
             history.push("crash".into());
             runtime.shutdown_timeout(std::time::Duration::ZERO);

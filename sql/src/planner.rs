@@ -13,7 +13,7 @@ use datafusion::catalog::{
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DataFusionError, TableReference};
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::context::SessionState;
+use datafusion::execution::context::{ExecutionProps, SessionState};
 use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, Volatility};
 use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionConfig;
@@ -238,6 +238,9 @@ impl Planner {
         datafusion::catalog::CatalogProviderList::register_catalog(&list, DATABASE.into(), catalog);
         Ok(SessionStateBuilder::new_from_existing(self.state.clone())
             .with_catalog_list(Arc::new(list))
+            // With a counter of its own for the names that rules make up: a query has one plan, whatever was
+            // planned before it, or the state of a pipeline would not fit its plan after a restart.
+            .with_execution_props(ExecutionProps::new())
             .build())
     }
 }
