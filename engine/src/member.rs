@@ -1,7 +1,7 @@
 //! One pipeline or sink of a dataflow: its plan, its operators' state, its view or outbox.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -20,6 +20,7 @@ use tidemill_core::{Delta, Epoch, delta_schema};
 use tidemill_plan::{InputKind, PipelinePlan, RelationId};
 use tidemill_storage::{Arrangement, Checkpoint, Run, Snapshot};
 use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
 use crate::exec::{Compiled, compile};
@@ -57,6 +58,9 @@ pub struct MemberMetrics {
     pub latency: Histogram,
     pub state_bytes: std::sync::atomic::AtomicU64,
     pub late_rows: Counter,
+    /// Input rows that a fill has taken in, and of how many, where that is known.
+    pub fill_rows: Counter,
+    pub fill_rows_total: OnceLock<u64>,
 }
 
 impl MemberHandle {
@@ -236,8 +240,8 @@ impl Member {
             let batches: Vec<RecordBatch> = stream.try_collect().await?;
             Ok::<_, DataFusionError>(batches)
         };
-        // A task of its own, so that the lanes run beside each other.
-        let mut batches = tokio::spawn(collect)
+        // A task of its own, so that the lanes run beside each other; it ends with a step that is given up.
+        let mut batches = AbortOnDropHandle::new(tokio::spawn(collect))
             .await
             .map_err(|error| DataFusionError::Internal(format!("a step panicked: {error}")))??;
         batches.retain(|batch| batch.num_rows() > 0);
