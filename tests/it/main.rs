@@ -5,6 +5,7 @@
 
 mod flights;
 mod kafka;
+mod postgres;
 mod recovery;
 mod server;
 mod slt;
