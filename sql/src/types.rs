@@ -67,6 +67,11 @@ pub fn pg_type_of(field: &Field) -> String {
     }
 }
 
+/// The name of a type that is kept as text, such as `uuid` or `character varying(3)`.
+pub fn declared_type(field: &Field) -> Option<&str> {
+    field.metadata().get(PG_TYPE).map(String::as_str)
+}
+
 /// What PostgreSQL calls the type, as in `\d`.
 pub fn pg_type_name(data_type: &DataType) -> String {
     match data_type {

@@ -158,6 +158,11 @@ impl Column {
 
 // ---- Text ----------------------------------------------------------------------------------
 
+/// The values of a column as text, for casts.
+pub(crate) fn text_of(array: &ArrayRef, field: &Field) -> Result<Column, SqlError> {
+    text(array, &column_type(field).pg_type)
+}
+
 fn text(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
     let data_type = array.data_type().clone();
     let nulls = array.logical_nulls();

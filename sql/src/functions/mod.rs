@@ -2,6 +2,7 @@
 
 mod convert_from;
 mod hop_starts;
+mod round_even;
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 use convert_from::ConvertFrom;
 use hop_starts::HopStarts;
+pub use round_even::RoundEven;
 
 /// All of them, to be registered in a session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {

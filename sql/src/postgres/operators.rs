@@ -1,0 +1,156 @@
+//! Operators that mean something else in PostgreSQL, planned by the types of their operands.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, Operator};
+use datafusion::sql::sqlparser::ast::BinaryOperator;
+
+use crate::postgres::intervals::{INTERVAL, Op, TIME, TIMESTAMP};
+use crate::postgres::numeric;
+
+#[derive(Debug)]
+pub(crate) struct PostgresOperators;
+
+impl ExprPlanner for PostgresOperators {
+    fn plan_binary_op(
+        &self,
+        expr: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let RawBinaryExpr { op, left, right } = expr;
+        let (left, right) = (narrowed(left), narrowed(right));
+        // What has no type yet is coerced later.
+        let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema)) else {
+            return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
+        };
+        match planned(&op, left, right, &left_type, &right_type) {
+            Ok(planned) => Ok(PlannerResult::Planned(planned)),
+            Err((left, right)) => Ok(PlannerResult::Original(RawBinaryExpr { op, left, right })),
+        }
+    }
+}
+
+/// A literal number as `integer`, which in PostgreSQL it is where it fits.
+pub(crate) fn narrowed(expr: Expr) -> Expr {
+    match expr {
+        Expr::Literal(ScalarValue::Int64(Some(value)), metadata) => match i32::try_from(value) {
+            Ok(value) => Expr::Literal(ScalarValue::Int32(Some(value)), metadata),
+            Err(_) => Expr::Literal(ScalarValue::Int64(Some(value)), metadata),
+        },
+        other => other,
+    }
+}
+
+/// The expression, or the operands where the operator means what DataFusion means.
+fn planned(
+    op: &BinaryOperator,
+    left: Expr,
+    right: Expr,
+    left_type: &DataType,
+    right_type: &DataType,
+) -> Result<Expr, (Expr, Expr)> {
+    use BinaryOperator::{Divide, Minus, Multiply, Plus};
+    let is_time = |data_type: &DataType| matches!(data_type, DataType::Time64(_) | DataType::Time32(_));
+    let is_timestamp = |data_type: &DataType| matches!(data_type, DataType::Timestamp(..));
+    let is_number = |data_type: &DataType| data_type.is_numeric();
+    let is_text = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
+    let is_interval = |data_type: &DataType| *data_type == INTERVAL;
+    let date = DataType::Date32;
+    if is_exact(op, left_type, right_type) {
+        let op = match op {
+            Plus => Operator::Plus,
+            Minus => Operator::Minus,
+            Multiply => Operator::Multiply,
+            Divide => Operator::Divide,
+            _ => Operator::Modulo,
+        };
+        return Ok(numeric::call(op, left, right));
+    }
+    // A literal without a type takes the other side's.
+    if matches!(op, Plus | Minus) || is_comparison(op) {
+        let adopts = |data_type: &DataType| {
+            is_interval(data_type) || (is_comparison(op) && data_type.is_temporal())
+        };
+        if is_text(&right) && adopts(left_type) {
+            return planned(op, left, cast(right, left_type), left_type, left_type);
+        }
+        if is_text(&left) && adopts(right_type) {
+            return planned(op, cast(left, right_type), right, right_type, right_type);
+        }
+        if is_text(&right) && matches!(op, Plus | Minus) && (is_timestamp(left_type) || *left_type == date) {
+            let target = if *op == Plus { &INTERVAL } else { left_type };
+            return planned(op, left, cast(right, target), left_type, target);
+        }
+    }
+    match (op, left_type, right_type) {
+        (Plus, DataType::Date32, days) if days.is_integer() => {
+            Ok(Op::DateAdd.call(vec![left, cast(right, &DataType::Int32)]))
+        }
+        (Plus, days, DataType::Date32) if days.is_integer() => {
+            Ok(Op::DateAdd.call(vec![right, cast(left, &DataType::Int32)]))
+        }
+        (Minus, DataType::Date32, days) if days.is_integer() => {
+            Ok(Op::DateSubtract.call(vec![left, cast(right, &DataType::Int32)]))
+        }
+        (Minus, DataType::Date32, DataType::Date32) => Ok(Op::DateDifference.call(vec![left, right])),
+        (Minus, a, b) if is_timestamp(a) && (is_timestamp(b) || *b == date) || *a == date && is_timestamp(b) => {
+            Ok(Op::TimestampDifference.call(vec![cast(left, &TIMESTAMP), cast(right, &TIMESTAMP)]))
+        }
+        (Plus, DataType::Date32, time) if is_time(time) => {
+            Ok(Op::DateTime.call(vec![left, cast(right, &TIME)]))
+        }
+        (Plus, time, DataType::Date32) if is_time(time) => {
+            Ok(Op::DateTime.call(vec![right, cast(left, &TIME)]))
+        }
+        (Plus | Minus, DataType::Date32, b) if is_interval(b) => Err((cast(left, &TIMESTAMP), right)),
+        (Plus, a, DataType::Date32) if is_interval(a) => Err((cast(right, &TIMESTAMP), left)),
+        (Plus, a, b) if is_time(a) && is_interval(b) => Ok(Op::TimeAdd.call(vec![cast(left, &TIME), right])),
+        (Plus, a, b) if is_interval(a) && is_time(b) => Ok(Op::TimeAdd.call(vec![cast(right, &TIME), left])),
+        (Minus, a, b) if is_time(a) && is_interval(b) => {
+            Ok(Op::TimeSubtract.call(vec![cast(left, &TIME), right]))
+        }
+        (Minus, a, b) if is_time(a) && is_time(b) => {
+            Ok(Op::TimeDifference.call(vec![cast(left, &TIME), cast(right, &TIME)]))
+        }
+        (Plus, a, b) if is_interval(a) && is_timestamp(b) => Err((right, left)),
+        (Multiply, a, b) if is_interval(a) && is_number(b) => {
+            Ok(Op::Multiply.call(vec![left, cast(right, &DataType::Float64)]))
+        }
+        (Multiply, a, b) if is_number(a) && is_interval(b) => {
+            Ok(Op::Multiply.call(vec![right, cast(left, &DataType::Float64)]))
+        }
+        (Divide, a, b) if is_interval(a) && is_number(b) => {
+            Ok(Op::Divide.call(vec![left, cast(right, &DataType::Float64)]))
+        }
+        // In PostgreSQL a real that meets another number becomes double precision.
+        (Plus | Minus | Multiply | Divide, DataType::Float32, b) if is_number(b) && *b != DataType::Float32 => {
+            Err((cast(left, &DataType::Float64), right))
+        }
+        (Plus | Minus | Multiply | Divide, a, DataType::Float32) if is_number(a) && *a != DataType::Float32 => {
+            Err((left, cast(right, &DataType::Float64)))
+        }
+        _ => Err((left, right)),
+    }
+}
+
+
+/// Whether both are exact numbers, and one is no integer.
+fn is_exact(op: &BinaryOperator, left: &DataType, right: &DataType) -> bool {
+    use BinaryOperator::{Divide, Minus, Modulo, Multiply, Plus};
+    let is_decimal = |data_type: &DataType| matches!(data_type, DataType::Decimal128(..));
+    let fits = |data_type: &DataType| numeric::exact(data_type).is_some() || *data_type == DataType::Null;
+    matches!(op, Plus | Minus | Multiply | Divide | Modulo)
+        && (is_decimal(left) || is_decimal(right))
+        && fits(left)
+        && fits(right)
+}
+
+fn is_comparison(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq)
+}
+
+fn cast(expr: Expr, data_type: &DataType) -> Expr {
+    Expr::Cast(Cast::new(Box::new(expr), data_type.clone()))
+}
