@@ -91,18 +91,15 @@ impl Planner {
         options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
         let mut defaults = SessionStateBuilder::new().with_default_features();
         let scalars = defaults.scalar_functions().take().unwrap_or_default();
-        let aggregates = defaults.aggregate_functions().take().unwrap_or_default();
         let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![postgres::expr_planner()];
         expr_planners.extend(defaults.expr_planners().take().unwrap_or_default());
         // Of two functions with one name the later is taken.
         let scalars = [scalars, postgres::scalar_functions(), scalar_functions()].concat();
-        let aggregates = [aggregates, postgres::aggregate_functions()].concat();
         let builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
             .with_expr_planners(expr_planners)
-            .with_scalar_functions(scalars)
-            .with_aggregate_functions(aggregates);
+            .with_scalar_functions(scalars);
         let state = postgres::configure(builder, text.clone()).build();
         let rules = Optimizer::new()
             .rules
@@ -135,7 +132,7 @@ impl Planner {
         let mut query = query.clone();
         let display_names = name_columns(&mut query);
         let state = self.state_for(&mut query, names, 0).await?;
-        let plan = state.statement_to_plan(statement(query)).await?;
+        let plan = postgres::typed(state.statement_to_plan(statement(query)).await?)?;
         Ok(QueryPlan { plan, state, display_names })
     }
 
@@ -158,7 +155,7 @@ impl Planner {
         let display_names = name_columns(&mut query);
         check_column_names(display_names.as_deref())?;
         let state = self.state_for(&mut query, names, 0).await?;
-        let plan = state.statement_to_plan(statement(query)).await?;
+        let plan = postgres::typed(state.statement_to_plan(statement(query)).await?)?;
         refuse_unsteady_functions(&plan)?;
         let optimized = self.optimize_for_pipeline(&state, plan)?;
         let schema: SchemaRef = Arc::new(Schema::new(
@@ -236,7 +233,7 @@ impl Planner {
                     let sql = view.to_string();
                     name_columns(&mut view);
                     let state = Box::pin(self.state_for(&mut view, names, depth + 1)).await?;
-                    let plan = state.statement_to_plan(statement(view)).await?;
+                    let plan = postgres::typed(state.statement_to_plan(statement(view)).await?)?;
                     Arc::new(ViewTable::new(plan, Some(sql)))
                 }
             };

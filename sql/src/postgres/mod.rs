@@ -15,7 +15,6 @@ mod intervals;
 mod numeric;
 mod operators;
 mod semantics;
-mod sums;
 mod syntax;
 mod text;
 mod types;
@@ -23,9 +22,10 @@ mod types;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::{Result, plan_err};
 use datafusion::execution::SessionStateBuilder;
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
@@ -49,6 +49,13 @@ pub fn expr_planner() -> Arc<operators::PostgresOperators> {
     Arc::new(operators::PostgresOperators)
 }
 
+/// A planned query with the types that its results have in PostgreSQL.
+///
+/// It is a rule of the analyzer as well, but a query's columns are described before it is analyzed.
+pub fn typed(plan: LogicalPlan) -> Result<LogicalPlan> {
+    BeforeCoercion.analyze(plan, &ConfigOptions::default())
+}
+
 fn rules(text: Arc<dyn TextFormat>) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     vec![
         Arc::new(ResolveGroupingFunction::new()),
@@ -61,11 +68,6 @@ fn rules(text: Arc<dyn TextFormat>) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> 
 /// Functions that operators are planned as, and that have names of their own as well.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     [numeric::functions(), intervals::functions()].concat()
-}
-
-/// Aggregates that replace DataFusion's of the same name.
-pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
-    sums::functions()
 }
 
 /// The one type of both, where NULL has any.

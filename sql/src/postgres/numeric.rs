@@ -52,6 +52,16 @@ pub(crate) fn exact(data_type: &DataType) -> Option<(u8, i8)> {
     }
 }
 
+/// Whether an operation is of exact numbers, of which one is no integer.
+pub(crate) fn is_exact(op: Operator, left: &DataType, right: &DataType) -> bool {
+    let is_decimal = |data_type: &DataType| matches!(data_type, DataType::Decimal128(..));
+    let fits = |data_type: &DataType| exact(data_type).is_some() || *data_type == DataType::Null;
+    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
+        && (is_decimal(left) || is_decimal(right))
+        && fits(left)
+        && fits(right)
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Numeric {
     op: Operator,

@@ -57,14 +57,15 @@ fn planned(
     let is_text = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
     let is_interval = |data_type: &DataType| *data_type == INTERVAL;
     let date = DataType::Date32;
-    if is_exact(op, left_type, right_type) {
-        let op = match op {
-            Plus => Operator::Plus,
-            Minus => Operator::Minus,
-            Multiply => Operator::Multiply,
-            Divide => Operator::Divide,
-            _ => Operator::Modulo,
-        };
+    let exact_op = match op {
+        Plus => Some(Operator::Plus),
+        Minus => Some(Operator::Minus),
+        Multiply => Some(Operator::Multiply),
+        Divide => Some(Operator::Divide),
+        BinaryOperator::Modulo => Some(Operator::Modulo),
+        _ => None,
+    };
+    if let Some(op) = exact_op.filter(|op| numeric::is_exact(*op, left_type, right_type)) {
         return Ok(numeric::call(op, left, right));
     }
     // A literal without a type takes the other side's.
@@ -81,6 +82,14 @@ fn planned(
         if is_text(&right) && matches!(op, Plus | Minus) && (is_timestamp(left_type) || *left_type == date) {
             let target = if *op == Plus { &INTERVAL } else { left_type };
             return planned(op, left, cast(right, target), left_type, target);
+        }
+    }
+    if exact_op.is_some() {
+        if is_text(&right) && left_type.is_numeric() {
+            return planned(op, left, cast(right, left_type), left_type, left_type);
+        }
+        if is_text(&left) && right_type.is_numeric() {
+            return planned(op, cast(left, right_type), right, right_type, right_type);
         }
     }
     match (op, left_type, right_type) {
@@ -134,17 +143,6 @@ fn planned(
     }
 }
 
-
-/// Whether both are exact numbers, and one is no integer.
-fn is_exact(op: &BinaryOperator, left: &DataType, right: &DataType) -> bool {
-    use BinaryOperator::{Divide, Minus, Modulo, Multiply, Plus};
-    let is_decimal = |data_type: &DataType| matches!(data_type, DataType::Decimal128(..));
-    let fits = |data_type: &DataType| numeric::exact(data_type).is_some() || *data_type == DataType::Null;
-    matches!(op, Plus | Minus | Multiply | Divide | Modulo)
-        && (is_decimal(left) || is_decimal(right))
-        && fits(left)
-        && fits(right)
-}
 
 fn is_comparison(op: &BinaryOperator) -> bool {
     use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};

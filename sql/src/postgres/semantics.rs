@@ -8,6 +8,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::expr::{AggregateFunction, InList};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -20,7 +21,7 @@ use datafusion::optimizer::AnalyzerRule;
 use crate::postgres::arithmetic::Checked;
 use crate::postgres::intervals::{INTERVAL, Op};
 use crate::postgres::text::{TextCast, TextFormat};
-use crate::postgres::{numeric, sums};
+use crate::postgres::numeric;
 use crate::types::PG_TYPE;
 
 /// Before types are coerced: what changes the type of a result.
@@ -33,12 +34,71 @@ impl AnalyzerRule for BeforeCoercion {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let plan = plan.transform_up_with_subqueries(|node| match node {
-            LogicalPlan::Aggregate(aggregate) => exact_averages(aggregate),
-            other => Ok(Transformed::no(other)),
+        let plan = plan.transform_up_with_subqueries(|node| {
+            let schema = input_schema(&node);
+            let names = NamePreserver::new(&node);
+            let typed = node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let typed = expr.transform_up(|expr| exact(expr, &schema))?;
+                Ok(typed.update_data(|expr| name.restore(expr)))
+            })?;
+            // Types below may have changed even where this node's expressions have not.
+            let node = typed.data.recompute_schema()?;
+            match node {
+                LogicalPlan::Aggregate(aggregate) => exact_averages(aggregate),
+                other => Ok(Transformed::yes(other)),
+            }
         })?;
         Ok(plan.data)
     }
+}
+
+/// What the expressions of a node are about.
+fn input_schema(node: &LogicalPlan) -> DFSchema {
+    let mut schema = merge_schema(&node.inputs());
+    if let LogicalPlan::TableScan(scan) = node {
+        schema.merge(&scan.projected_schema);
+    }
+    schema
+}
+
+/// Sums of `bigint` as `numeric`, which cannot overflow, and arithmetic of exact numbers.
+fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::AggregateFunction(mut function) if function.func.name() == "sum" => {
+            let widened = widen(&mut function.params.args, schema);
+            let expr = Expr::AggregateFunction(function);
+            Ok(if widened { Transformed::yes(expr) } else { Transformed::no(expr) })
+        }
+        Expr::WindowFunction(mut function) if function.fun.name() == "sum" => {
+            let widened = widen(&mut function.params.args, schema);
+            let expr = Expr::WindowFunction(function);
+            Ok(if widened { Transformed::yes(expr) } else { Transformed::no(expr) })
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let exact = match (left.get_type(schema), right.get_type(schema)) {
+                (Ok(left), Ok(right)) => numeric::is_exact(op, &left, &right),
+                _ => false,
+            };
+            match exact {
+                true => Ok(Transformed::yes(numeric::call(op, *left, *right))),
+                false => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
+            }
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn widen(args: &mut [Expr], schema: &DFSchema) -> bool {
+    let [arg] = args else { return false };
+    let precision = match arg.get_type(schema) {
+        Ok(DataType::Int64) => 19,
+        Ok(DataType::UInt64) => 20,
+        _ => return false,
+    };
+    let exact = Cast::new(Box::new(std::mem::take(arg)), DataType::Decimal128(precision, 0));
+    *arg = Expr::Cast(exact);
+    true
 }
 
 /// `avg(x)` of exact numbers as `sum(x) / count(x)`, exactly divided; `min` and `max` of intervals by their length.
@@ -87,7 +147,7 @@ fn exact_averages(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
         };
         outputs.push(match kind {
             Kind::Average => {
-                let sum = position(call(sums::sum_udaf(), &params));
+                let sum = position(call(sum_udaf(), &params));
                 let count = position(call(count_udaf(), &params));
                 Output::Quotient(sum, count)
             }
@@ -155,10 +215,7 @@ impl AnalyzerRule for AfterCoercion {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         let plan = plan.transform_up_with_subqueries(|node| {
-            let mut schema = merge_schema(&node.inputs());
-            if let LogicalPlan::TableScan(scan) = &node {
-                schema.merge(&scan.projected_schema);
-            }
+            let schema = input_schema(&node);
             let names = NamePreserver::new(&node);
             let is_sort = matches!(node, LogicalPlan::Sort(_));
             let rewritten = node.map_expressions(|expr| {
