@@ -313,7 +313,7 @@ fn binary(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
         }
         data_type if data_type.is_integer() => {
             // Through one array type: a copy per batch, and no product of widths and types.
-            if *data_type == DataType::UInt64 {
+            if *data_type == DataType::UInt64 && *pg != PgType::INT8 {
                 if *pg != PgType::NUMERIC {
                     return Err(refused());
                 }

@@ -1,8 +1,13 @@
-//! Functions that DataFusion does not have.
+//! Functions that DataFusion does not have, or that mean something else in PostgreSQL.
 
 mod convert_from;
+mod datetime;
 mod hop_starts;
+mod json;
 mod round_even;
+mod rows;
+mod strings;
+mod to_char;
 
 use std::sync::Arc;
 
@@ -14,5 +19,6 @@ pub use round_even::RoundEven;
 
 /// All of them, to be registered in a session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    vec![Arc::new(ScalarUDF::from(HopStarts::new())), Arc::new(ScalarUDF::from(ConvertFrom::new()))]
+    let own = vec![Arc::new(ScalarUDF::from(HopStarts::new())), Arc::new(ScalarUDF::from(ConvertFrom::new()))];
+    [own, datetime::functions(), strings::functions(), json::functions()].concat()
 }

@@ -70,6 +70,13 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
     [numeric::functions(), intervals::functions()].concat()
 }
 
+/// The exact type that an integer or exact type is computed in.
+pub(crate) fn exact_type(data_type: &DataType) -> Option<DataType> {
+    numeric::exact(data_type).map(|(precision, scale)| DataType::Decimal128(precision, scale))
+}
+
+pub(crate) use intervals::length as interval_length;
+
 /// The one type of both, where NULL has any.
 fn common(left: &DataType, right: &DataType) -> Result<DataType> {
     match (left, right) {

@@ -1,13 +1,15 @@
 //! Operators that mean something else in PostgreSQL, planned by the types of their operands.
 
 use datafusion::arrow::datatypes::DataType;
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::postgres::intervals::{INTERVAL, Op, TIME, TIMESTAMP};
 use crate::postgres::numeric;
+use crate::types::PG_TYPE;
 
 #[derive(Debug)]
 pub(crate) struct PostgresOperators;
@@ -24,10 +26,60 @@ impl ExprPlanner for PostgresOperators {
         let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema)) else {
             return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
         };
+        if let Some(function) = json_operator(&op, &left, &left_type, &right_type, schema) {
+            return Ok(PlannerResult::Planned(call(function, left, right)?));
+        }
         match planned(&op, left, right, &left_type, &right_type) {
             Ok(planned) => Ok(PlannerResult::Planned(planned)),
             Err((left, right)) => Ok(PlannerResult::Original(RawBinaryExpr { op, left, right })),
         }
+    }
+}
+
+/// The function behind an operator of `json` or `jsonb`.
+fn json_operator(
+    op: &BinaryOperator,
+    left: &Expr,
+    left_type: &DataType,
+    right_type: &DataType,
+    schema: &DFSchema,
+) -> Option<&'static str> {
+    let declared = |expr: &Expr| {
+        let (_, field) = expr.to_field(schema).ok()?;
+        field.metadata().get(PG_TYPE).cloned()
+    };
+    if *left_type != DataType::Utf8 {
+        return None;
+    }
+    let left_name = declared(left);
+    let is_binary = left_name.as_deref() == Some("jsonb");
+    let choose = |json: &'static str, jsonb: &'static str| Some(if is_binary { jsonb } else { json });
+    match op {
+        BinaryOperator::Arrow => choose("json_object_field", "jsonb_object_field"),
+        BinaryOperator::LongArrow => choose("json_object_field_text", "jsonb_object_field_text"),
+        BinaryOperator::HashArrow => choose("json_path", "jsonb_path"),
+        BinaryOperator::HashLongArrow => choose("json_path_text", "jsonb_path_text"),
+        BinaryOperator::AtArrow if *right_type == DataType::Utf8 => Some("jsonb_contains"),
+        BinaryOperator::ArrowAt if *right_type == DataType::Utf8 => Some("jsonb_contained"),
+        BinaryOperator::Question => Some("jsonb_exists"),
+        BinaryOperator::QuestionPipe => Some("jsonb_exists_any"),
+        BinaryOperator::QuestionAnd => Some("jsonb_exists_all"),
+        BinaryOperator::HashMinus => Some("jsonb_delete_path"),
+        BinaryOperator::Minus if is_binary => Some("jsonb_delete"),
+        BinaryOperator::StringConcat if is_binary => Some("jsonb_concat"),
+        _ => None,
+    }
+}
+
+fn call(function: &str, left: Expr, right: Expr) -> Result<Expr> {
+    // `a <@ b` is `b @> a`.
+    let (function, args) = match function {
+        "jsonb_contained" => ("jsonb_contains", vec![right, left]),
+        function => (function, vec![left, right]),
+    };
+    match crate::functions::scalar_functions().into_iter().find(|known| known.name() == function) {
+        Some(known) => Ok(Expr::ScalarFunction(ScalarFunction::new_udf(known, args))),
+        None => internal_err!("there is no function {function}"),
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
-use datafusion::logical_expr::expr::{AggregateFunction, InList};
+use datafusion::logical_expr::expr::{AggregateFunction, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
@@ -75,6 +75,7 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let expr = Expr::WindowFunction(function);
             Ok(if widened { Transformed::yes(expr) } else { Transformed::no(expr) })
         }
+        Expr::ScalarFunction(function) if function.name() == "round" => Ok(rounding(function, schema)),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let exact = match (left.get_type(schema), right.get_type(schema)) {
                 (Ok(left), Ok(right)) => numeric::is_exact(op, &left, &right),
@@ -86,6 +87,37 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             }
         }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// `round`: of floating-point numbers to even, of exact ones to the scale asked for, which the result then has.
+fn rounding(function: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
+    let data_type = function.args.first().and_then(|arg| arg.get_type(schema).ok());
+    let digits = match function.args.get(1) {
+        None => Some(0),
+        Some(Expr::Literal(value, _)) => match value.cast_to(&DataType::Int32) {
+            Ok(ScalarValue::Int32(digits)) => digits,
+            _ => None,
+        },
+        Some(_) => None,
+    };
+    match (data_type, digits, &function.args[..]) {
+        (Some(data_type), _, [arg]) if data_type.is_floating() => {
+            Transformed::yes(ScalarUDF::from(crate::functions::RoundEven::new()).call(vec![arg.clone()]))
+        }
+        (Some(data_type), _, [arg]) if data_type.is_integer() => {
+            Transformed::yes(Expr::Cast(Cast::new(Box::new(arg.clone()), DataType::Float64)))
+        }
+        (Some(DataType::Decimal128(precision, scale)), Some(digits @ 0..=38), [arg, ..]) => {
+            let digits = digits as i8;
+            let n_whole = i16::from(precision) - i16::from(scale) + 1;
+            let precision = (n_whole + i16::from(digits)).clamp(1, 38) as u8;
+            Transformed::yes(Expr::Cast(Cast::new(
+                Box::new(arg.clone()),
+                DataType::Decimal128(precision, digits.min(precision as i8)),
+            )))
+        }
+        _ => Transformed::no(Expr::ScalarFunction(function)),
     }
 }
 

@@ -125,14 +125,23 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
                 DateTimeField::Custom(ident) => ident.value.to_lowercase(),
                 other => other.to_string().to_lowercase().trim_matches('\'').to_owned(),
             };
-            call("extract", vec![string(field), take_expr(expr)])
+            // Only these have digits behind the point.
+            let is_fractional = ["second", "millisecond", "epoch", "julian"]
+                .iter()
+                .any(|unit| field.trim_end_matches('s') == *unit);
+            let function = if is_fractional { "extract" } else { "extract_field" };
+            call(function, vec![string(field), take_expr(expr)])
         }
         Expr::UnaryOp { op, expr } => {
             let function = match op {
                 UnaryOperator::PGSquareRoot => "sqrt",
                 UnaryOperator::PGCubeRoot => "cbrt",
                 UnaryOperator::PGAbs => "abs",
-                UnaryOperator::BitwiseNot => "int_not",
+                UnaryOperator::BitwiseNot => {
+                    let all = cast(Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number_literal(1)) }, DataType::SmallInt(None));
+                    let operand = nested(narrowed(take_expr(expr)));
+                    return Ok(Some(nested(operation(operand, BinaryOperator::PGBitwiseXor, all))));
+                }
                 _ => return Ok(None),
             };
             call(function, vec![narrowed(take_expr(expr))])
@@ -156,6 +165,14 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
             }
             row_in_subquery(left, subquery)?
         }
+        Expr::AnyOp { left, compare_op, right, .. } => match right.as_ref() {
+            Expr::Subquery(subquery) => any_of(left, compare_op, subquery)?,
+            _ => return Ok(None),
+        },
+        Expr::AllOp { left, compare_op, right } => match right.as_ref() {
+            Expr::Subquery(subquery) => all_of(left, compare_op, subquery)?,
+            _ => return Ok(None),
+        },
         Expr::Function(function) => return Ok(function_call(function)),
         Expr::Case { conditions, else_result, .. } => {
             for when in conditions {
@@ -175,6 +192,11 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
         Expr::Value(ValueWithSpan { value: Value::UnicodeStringLiteral(text), .. }) => string(text.clone()),
         Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
             let hex = digits.to_lowercase();
+            // What exact numbers do not hold is a floating-point one.
+            let exponent = hex.split_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok());
+            if exponent.is_some_and(|exponent| exponent.abs() > 30) {
+                return Ok(Some(cast(string(hex), DataType::DoublePrecision)));
+            }
             let Some(hex) = hex.strip_prefix("0x") else { return Ok(None) };
             let Ok(number) = i64::from_str_radix(hex, 16) else { return Ok(None) };
             number_literal(number)
@@ -281,10 +303,58 @@ fn row_in_subquery(left: &[Expr], subquery: &Query) -> Result<Expr, Refusal> {
     }
 }
 
+/// `x op ANY (SELECT …)`; as good as `EXISTS` where only true counts.
+fn any_of(left: &Expr, op: &BinaryOperator, subquery: &Query) -> Result<Expr, Refusal> {
+    if *op == BinaryOperator::Eq {
+        return Ok(Expr::InSubquery {
+            expr: Box::new(left.clone()),
+            subquery: Box::new(subquery.clone()),
+            negated: false,
+        });
+    }
+    quantified(&format!("EXISTS (SELECT 1 FROM ({subquery}) AS any_of (x) WHERE ({left}) {op} any_of.x)"))
+}
+
+/// `x op ALL (SELECT …)`; as good as `NOT EXISTS` where only true counts.
+fn all_of(left: &Expr, op: &BinaryOperator, subquery: &Query) -> Result<Expr, Refusal> {
+    if *op == BinaryOperator::NotEq {
+        return Ok(Expr::InSubquery {
+            expr: Box::new(left.clone()),
+            subquery: Box::new(subquery.clone()),
+            negated: true,
+        });
+    }
+    quantified(&format!(
+        "NOT EXISTS (SELECT 1 FROM ({subquery}) AS all_of (x) WHERE (({left}) {op} all_of.x) IS NOT TRUE)"
+    ))
+}
+
+fn quantified(predicate: &str) -> Result<Expr, Refusal> {
+    let unsupported = || Refusal {
+        sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
+        message: "this comparison with a subquery is not supported".into(),
+        hint: Some("Write it with EXISTS.".into()),
+        near: None,
+    };
+    let query = parsed(&format!("SELECT {predicate}")).ok_or_else(unsupported)?;
+    let SetExpr::Select(select) = *query.body else { return Err(unsupported()) };
+    match select.projection.into_iter().next() {
+        Some(SelectItem::UnnamedExpr(predicate)) => Ok(predicate),
+        _ => Err(unsupported()),
+    }
+}
+
 fn has_row_subquery(expr: &Expr) -> bool {
     match expr {
         Expr::Nested(inner) => has_row_subquery(inner),
         Expr::InSubquery { expr, .. } => matches!(expr.as_ref(), Expr::Tuple(_)),
+        // Where NULL would count as false, NOT would make it true.
+        Expr::AnyOp { compare_op, right, .. } => {
+            *compare_op != BinaryOperator::Eq && matches!(right.as_ref(), Expr::Subquery(_))
+        }
+        Expr::AllOp { compare_op, right, .. } => {
+            *compare_op != BinaryOperator::NotEq && matches!(right.as_ref(), Expr::Subquery(_))
+        }
         Expr::BinaryOp { left, right, .. } => has_row_subquery(left) || has_row_subquery(right),
         _ => false,
     }
@@ -293,9 +363,9 @@ fn has_row_subquery(expr: &Expr) -> bool {
 fn not_in_rows() -> Refusal {
     Refusal {
         sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
-        message: "NOT IN over rows of several columns is not supported".into(),
+        message: "NOT over a comparison of rows or of ANY and ALL with a subquery is not supported".into(),
         hint: Some("Write NOT EXISTS (SELECT 1 FROM … WHERE a = … AND b = …), which treats NULLs as unequal.".into()),
-        near: Some("in".into()),
+        near: Some("not".into()),
     }
 }
 
@@ -329,7 +399,29 @@ fn function_call(function: &mut Function) -> Option<Expr> {
         }
         "localtimestamp" => Some(cast(call("now", Vec::new()), timestamp_type(false))),
         "localtime" => Some(cast(call("now", Vec::new()), DataType::Time(None, TimezoneInfo::None))),
-        "every" | "variance" | "any_value" => None,
+        "mod" => {
+            let arguments = arguments()?;
+            let [a, b] = &arguments[..] else { return None };
+            Some(nested(operation(nested(a.clone()), BinaryOperator::Modulo, nested(b.clone()))))
+        }
+        // PostgreSQL's other name for the same.
+        "ceiling" | "every" | "variance" | "gen_random_uuid" => {
+            let other = match name.as_str() {
+                "ceiling" => "ceil",
+                "every" => "bool_and",
+                "variance" => "var_samp",
+                _ => "uuid",
+            };
+            let mut renamed = function.clone();
+            renamed.name = ObjectName::from(vec![Ident::new(other)]);
+            let renamed = Expr::Function(renamed);
+            Some(if other == "uuid" { cast(renamed, DataType::Uuid) } else { renamed })
+        }
+        // DataFusion counts in unsigned numbers.
+        "array_length" | "cardinality" | "array_position" | "array_ndims" | "array_upper" if !is_cast_already(function) => {
+            let renamed = mark_cast(function);
+            Some(cast(renamed, DataType::Int(None)))
+        }
         "make_interval" => {
             let FunctionArguments::List(list) = &function.args else { return None };
             let mut fields: Vec<Expr> = (0..7).map(|_| number_literal(0)).collect();
@@ -356,6 +448,19 @@ fn function_call(function: &mut Function) -> Option<Expr> {
         }
         _ => None,
     }
+}
+
+/// Calls that have been cast are told by their quoted names: a visitor meets what it has made again.
+fn is_cast_already(function: &Function) -> bool {
+    matches!(&function.name.0[..], [ObjectNamePart::Identifier(ident)] if ident.quote_style.is_some())
+}
+
+fn mark_cast(function: &Function) -> Expr {
+    let mut function = function.clone();
+    if let [ObjectNamePart::Identifier(ident)] = &mut function.name.0[..] {
+        *ident = Ident::with_quote('"', ident.value.to_lowercase());
+    }
+    Expr::Function(function)
 }
 
 fn positional(args: &[FunctionArg]) -> Option<Vec<Expr>> {
@@ -483,6 +588,7 @@ fn narrow_outputs(body: &mut SetExpr) {
         SetExpr::Values(values) => {
             // A long list is an INSERT's, whose columns have their own types; a cast for each would only cost.
             const ROWS_MAX: usize = 64;
+            adopt_types(&mut values.rows.iter_mut().map(|row| &mut row.content[..]).collect::<Vec<_>>());
             if values.rows.len() <= ROWS_MAX {
                 for row in &mut values.rows {
                     row.content.iter_mut().for_each(|value| *value = narrowed(value.clone()));
@@ -490,6 +596,29 @@ fn narrow_outputs(body: &mut SetExpr) {
             }
         }
         _ => (),
+    }
+}
+
+/// In a column of VALUES, strings without a type have that of a cast in the same column.
+fn adopt_types(rows: &mut [&mut [Expr]]) {
+    let n_columns = rows.first().map_or(0, |row| row.len());
+    for column in 0..n_columns {
+        let declared = rows.iter().find_map(|row| match row.get(column) {
+            Some(Expr::Cast { data_type, .. }) => Some(data_type.clone()),
+            Some(Expr::TypedString(typed)) => Some(typed.data_type.clone()),
+            _ => None,
+        });
+        let Some(declared) = declared else { continue };
+        for row in rows.iter_mut() {
+            if let Some(value) = row.get_mut(column)
+                && matches!(
+                    value,
+                    Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_) | Value::Null, .. })
+                )
+            {
+                *value = cast(value.clone(), declared.clone());
+            }
+        }
     }
 }
 
