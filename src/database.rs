@@ -20,6 +20,7 @@ use tidemill_connectors::{
 use tidemill_core::SqlState;
 use tidemill_engine::{Engine, EngineConfig, MemberSpec, SourceColumn, SourceSpec, TableSpec};
 use tidemill_plan::{CloseSource, InputKind, PipelinePlan, Properties, RelationId};
+use crate::pgwire::text_format::PostgresText;
 use tidemill_sql::{Planner, RelationNames};
 use tidemill_storage::{Root, VersionedObject};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -73,7 +74,7 @@ impl Database {
         let (store, _) = VersionedObject::open(root.child("catalog")).await?;
         let database = Arc::new(Database {
             engine: Engine::open(root, config).await?,
-            planner: Planner::new(n_lanes),
+            planner: Planner::with_text(n_lanes, Arc::new(PostgresText)),
             catalog: RwLock::new(Arc::new(catalog)),
             store: Arc::new(Mutex::new(store)),
             properties: RwLock::default(),
@@ -111,7 +112,7 @@ impl Database {
         let engine = Engine::open(root, config).await?;
         let database = Arc::new(Database {
             engine: engine.clone(),
-            planner: Planner::new(n_lanes),
+            planner: Planner::with_text(n_lanes, Arc::new(PostgresText)),
             catalog: RwLock::new(Arc::new(catalog)),
             store: Arc::new(Mutex::new(store)),
             properties: RwLock::default(),

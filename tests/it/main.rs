@@ -6,6 +6,7 @@
 mod fill;
 mod flights;
 mod kafka;
+mod postgres;
 mod recovery;
 mod server;
 mod slt;
