@@ -24,6 +24,8 @@ pub enum Error {
     NotRunning { kind: &'static str, name: String, reason: String },
     #[error("the state of {what} is missing from checkpoint {epoch} of its dataflow")]
     StateMissing { what: String, epoch: tidemill_core::Epoch },
+    #[error("WITH RECURSIVE did not end after {bound}")]
+    EndlessRecursion { bound: String },
     #[error("the server is shutting down")]
     ShuttingDown,
     #[error("{0}")]
@@ -41,6 +43,7 @@ impl Diagnostic for Error {
             Error::NullValue { .. } => SqlState::NOT_NULL_VIOLATION,
             Error::NotRunning { .. } => SqlState::NOT_IN_PREREQUISITE_STATE,
             Error::StateMissing { .. } => SqlState::DATA_CORRUPTED,
+            Error::EndlessRecursion { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Error::ShuttingDown => SqlState::ADMIN_SHUTDOWN,
             Error::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
         }
@@ -56,6 +59,11 @@ impl Diagnostic for Error {
             Error::DuplicateKey { .. } => {
                 Some("Use INSERT … ON CONFLICT DO UPDATE or DO NOTHING, or UPDATE the row.".into())
             }
+            Error::EndlessRecursion { .. } => Some(
+                "Bound it with a condition such as WHERE depth < 100, or write UNION instead of UNION ALL, which drops \
+                 rows that have been there before."
+                    .into(),
+            ),
             Error::StateMissing { .. } => Some(
                 "The pipeline's plan is not the one that was checkpointed. Drop the pipeline and create it again; \
                  its inputs are read from the start."

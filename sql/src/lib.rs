@@ -16,6 +16,8 @@ mod naming;
 mod planner;
 mod refusal;
 mod relations;
+mod set_operations;
+mod subqueries;
 mod windows;
 
 pub use delta::{DeltaError, Rewritten, rewrite};

@@ -125,7 +125,13 @@ impl Bench {
             _ => None,
         };
         let parts =
-            Build { operator: &operator, inputs: inputs.clone(), output: delta_schema(&output), filter };
+            Build {
+            operator: &operator,
+            inputs: inputs.clone(),
+            output: delta_schema(&output),
+            filter,
+            batch_plan: None,
+        };
         let operator = build(&parts).unwrap();
         Bench { operator, inputs, output, context: StepContext::default(), n_late: 0 }
     }
