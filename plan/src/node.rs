@@ -78,9 +78,6 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                     .map(|(left, right)| format!("{} = {}", input_column(0, *left), input_column(1, *right)))
                     .collect();
                 write!(f, "on=[{}]", pairs.join(", "))?;
-                if pairs.is_empty() {
-                    write!(f, " (compares every pair)")?;
-                }
                 if let Some(filter) = &join.filter {
                     write!(f, " filter={filter}")?;
                 }

@@ -12,6 +12,7 @@ mod error;
 
 mod delta;
 mod functions;
+mod lateral;
 mod naming;
 mod planner;
 mod refusal;

@@ -23,6 +23,7 @@ use tidemill_plan::PipelinePlan;
 
 use crate::delta::{DeltaError, rewrite};
 use crate::functions::scalar_functions;
+use crate::lateral::{lower_lateral_unnest, rewrite_unnest};
 use crate::naming::name_columns;
 use crate::refusal::Refusal;
 use crate::set_operations::{Lowering, lower_set_operations, mark_set_operations};
@@ -191,6 +192,7 @@ impl Planner {
         depth: usize,
     ) -> Result<SessionState, DeltaError> {
         mark_set_operations(query)?;
+        rewrite_unnest(query)?;
         rewrite_windows(query)?;
         let references = self.state.resolve_table_references(&statement(query.clone()))?;
         let mut schemas: HashMap<String, Arc<MemorySchemaProvider>> = HashMap::new();
@@ -253,7 +255,7 @@ pub struct QueryPlan {
 
 /// What DataFusion would not do, or not rightly, made of what it does. Views have been inlined by now.
 fn lowered(plan: LogicalPlan, lowering: Lowering) -> Result<LogicalPlan, DataFusionError> {
-    lower_subqueries(lower_set_operations(plan, lowering)?)
+    lower_subqueries(lower_lateral_unnest(lower_set_operations(plan, lowering)?)?)
 }
 
 fn statement(query: Query) -> DfStatement {

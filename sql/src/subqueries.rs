@@ -4,6 +4,7 @@
 //! x NOT IN (S)         no row of S equals x, none is NULL, and S is empty if x is NULL
 //! x IN (S), as value   CASE WHEN some row equals x THEN true
 //!                           WHEN some row is NULL, or x is and S has rows THEN NULL ELSE false END
+//! x = ANY (S)          x IN (S); x <> ALL (S) is x NOT IN (S)
 //! EXISTS (S)           count(*) > 0, where S does not depend on the row, and outside of WHERE
 //! (S)                  an error if S has more than one row
 //! ```
@@ -18,7 +19,7 @@ use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, Result, ScalarValue, exec_err};
 use datafusion::functions_aggregate::expr_fn::{count, max};
-use datafusion::logical_expr::expr::{Exists, InSubquery};
+use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, FetchType, LogicalPlan, LogicalPlanBuilder,
     Operator as BinaryOperator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility,
@@ -33,7 +34,10 @@ pub(crate) fn lower_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
         let has_any = node.expressions().iter().any(|expr| {
             expr.exists(|expr| {
-                Ok(matches!(expr, Expr::InSubquery(_) | Expr::Exists(_) | Expr::ScalarSubquery(_)))
+                Ok(matches!(
+                    expr,
+                    Expr::InSubquery(_) | Expr::Exists(_) | Expr::ScalarSubquery(_) | Expr::SetComparison(_)
+                ))
             })
             .unwrap_or(true)
         });
@@ -48,8 +52,9 @@ pub(crate) fn lower_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
         let rewritten = node.map_expressions(|expr| {
             let name = expr.schema_name().to_string();
             let is_column_name = !is_filter && !matches!(expr, Expr::Alias(_) | Expr::Column(_));
+            let expr = memberships(expr)?;
             let rewritten =
-                if is_filter { condition(expr.clone(), &outer)? } else { value(expr.clone(), &outer, false)? };
+                if is_filter { condition(expr, &outer)? } else { value(expr, &outer, false)? };
             // The name of an output column is its expression, until it is rewritten.
             let rewritten = match is_column_name && rewritten.schema_name().to_string() != name {
                 true => rewritten.alias(name),
@@ -58,6 +63,23 @@ pub(crate) fn lower_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
             Ok(Transformed::yes(rewritten))
         })?;
         Ok(Transformed::yes(rewritten.data.recompute_schema()?))
+    })
+    .map(|transformed| transformed.data)
+}
+
+/// `= ANY` is IN, and `<> ALL` is NOT IN.
+fn memberships(expr: Expr) -> Result<Expr> {
+    expr.transform_up(|expr| match expr {
+        Expr::SetComparison(SetComparison { expr, subquery, op: BinaryOperator::Eq, quantifier: SetQuantifier::Any }) => {
+            Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated: false })))
+        }
+        Expr::SetComparison(SetComparison {
+            expr,
+            subquery,
+            op: BinaryOperator::NotEq,
+            quantifier: SetQuantifier::All,
+        }) => Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated: true }))),
+        other => Ok(Transformed::no(other)),
     })
     .map(|transformed| transformed.data)
 }

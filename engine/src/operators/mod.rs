@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use tidemill_core::{Delta, Epoch};
 use tidemill_plan as plan;
@@ -180,6 +180,23 @@ pub(crate) fn output_batch(
 /// Ascending sort columns for some fields of a schema.
 pub(crate) fn ascending(schema: &SchemaRef, columns: &[usize]) -> Vec<SortColumn> {
     columns.iter().map(|idx| SortColumn::ascending(schema.field(*idx))).collect()
+}
+
+/// The columns of a table of state for rows of `schema`. Rows of no columns are rows all the same, and state
+/// needs something to count.
+pub(crate) fn state_columns(schema: &SchemaRef, columns: &[usize]) -> Vec<SortColumn> {
+    if schema.fields().is_empty() {
+        return vec![SortColumn::ascending(&Field::new("row", DataType::Int64, false))];
+    }
+    ascending(schema, columns)
+}
+
+/// What stands in [`state_columns`].
+pub(crate) fn state_values(columns: Vec<ArrayRef>, n_rows: usize) -> Vec<ArrayRef> {
+    match columns.is_empty() {
+        true => vec![Arc::new(Int64Array::from_value(0, n_rows))],
+        false => columns,
+    }
 }
 
 /// The columns of a schema that are not in `first`, in order.

@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
 use tidemill_core::Delta;
 use tidemill_storage::{Run, RunBuilder, Snapshot, SortColumn, sort_rows};
 
 use super::once::Given;
-use super::{BATCH_ROWS, Build, Operator, Output, StateTable, StepContext, ascending, output_batch};
+use super::{
+    BATCH_ROWS, Build, Operator, Output, StateTable, StepContext, output_batch, state_columns, state_values,
+};
 use crate::Error;
 use crate::exec::BatchPlan;
 
@@ -37,19 +39,8 @@ impl Recompute {
     }
 }
 
-/// Rows of no columns are rows all the same, and state needs something to count.
 fn columns(schema: &SchemaRef) -> Vec<SortColumn> {
-    if schema.fields().is_empty() {
-        return vec![SortColumn::ascending(&Field::new("row", DataType::Int64, false))];
-    }
-    ascending(schema, &(0..schema.fields().len()).collect::<Vec<_>>())
-}
-
-fn arrange(columns: &[ArrayRef], n_rows: usize) -> Vec<ArrayRef> {
-    match columns {
-        [] => vec![Arc::new(Int64Array::from_value(0, n_rows))],
-        columns => columns.to_vec(),
-    }
+    state_columns(schema, &(0..schema.fields().len()).collect::<Vec<_>>())
 }
 
 impl Operator for Recompute {
@@ -62,12 +53,13 @@ impl Operator for Recompute {
         }
         let mut held = Vec::new();
         for (input, (schema, table)) in inputs.iter().zip(&mut self.inputs) {
-            table.add(&arrange(input.rows().columns(), input.len()), input.weights().values())?;
+            table.add(&state_values(input.rows().columns().to_vec(), input.len()), input.weights().values())?;
             held.push(rows(schema, table.arrangement.current())?);
         }
         let mut encoded: Vec<Arc<Run>> = Vec::new();
         for batch in self.plan.run(held)? {
-            let rows = self.result.layout().encode_rows(&arrange(batch.columns(), batch.num_rows()))?;
+            let values = state_values(batch.columns().to_vec(), batch.num_rows());
+            let rows = self.result.layout().encode_rows(&values)?;
             encoded.push(sort_rows(&rows, &vec![1; batch.num_rows()]));
         }
         let after = Snapshot::of(self.result.arrangement.layout().clone(), encoded);
@@ -141,6 +133,9 @@ fn difference(before: &Snapshot, after: &Snapshot) -> Arc<Run> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::datatypes::{DataType, Field};
+
     use super::*;
 
     fn snapshot(values: &[(i64, i64)]) -> Snapshot {
@@ -165,7 +160,7 @@ mod tests {
     fn rows_without_columns_are_counted() {
         let schema: SchemaRef = Arc::new(Schema::empty());
         let mut table = StateTable::new("t", columns(&schema), 0, Vec::new()).unwrap();
-        table.add(&arrange(&[], 3), &[1, 1, 1]).unwrap();
+        table.add(&state_values(Vec::new(), 3), &[1, 1, 1]).unwrap();
         let batches = rows(&schema, table.arrangement.current()).unwrap();
         assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
     }
