@@ -65,6 +65,59 @@ const QUERIES: &[&str] = &[
     "SELECT a1.k, a2.v FROM a AS a1 JOIN a AS a2 ON a1.k = a2.k AND a1.s = a2.s",
     "SELECT a.k, a.v FROM a WHERE v > (SELECT avg(w) FROM b)",
     "SELECT k, s FROM p3_on_top WHERE n > 1",
+    // Constants.
+    "SELECT 1 AS one, 'x' AS s",
+    "VALUES (1, 'a'), (NULL, 'b'), (1, 'a')",
+    "SELECT a.v, n.name FROM a RIGHT JOIN (VALUES (1, 'one'), (9, 'nine')) AS n (k, name) ON a.k = n.k",
+    "SELECT k, v FROM a UNION ALL SELECT i, -i FROM generate_series(1, 3) AS g (i)",
+    // Sets with copies.
+    "SELECT k FROM a INTERSECT ALL SELECT k FROM b",
+    "SELECT k FROM a EXCEPT ALL SELECT k FROM b",
+    "SELECT k, v FROM a EXCEPT ALL (SELECT k, w FROM b UNION ALL SELECT k, v FROM a WHERE v > 4)",
+    "SELECT k, count(*) AS n FROM (SELECT k FROM a INTERSECT ALL SELECT w FROM b) AS x GROUP BY k",
+    // IN, EXISTS and ANY, where NULL matters.
+    "SELECT k, v FROM a WHERE k NOT IN (SELECT k FROM b)",
+    "SELECT k, v FROM a WHERE k NOT IN (SELECT k FROM b WHERE k IS NOT NULL AND w > 3)",
+    "SELECT k, v FROM a WHERE v NOT IN (SELECT w FROM b WHERE b.k = a.k)",
+    "SELECT k, v FROM a WHERE k NOT IN (SELECT k FROM b WHERE w < 2) OR v = 4",
+    "SELECT k, v, k IN (SELECT k FROM b) AS i, v NOT IN (SELECT w FROM b WHERE w > 5) AS n FROM a",
+    "SELECT k, v, v IN (SELECT w FROM b WHERE b.k = a.k) AS i FROM a",
+    "SELECT k, EXISTS (SELECT 1 FROM b WHERE b.k = a.k) AS e, EXISTS (SELECT 1 FROM b WHERE w = 3) AS f FROM a",
+    "SELECT k FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND b.w > a.v) OR v = 2",
+    "SELECT k FROM a WHERE EXISTS (SELECT 1 FROM b WHERE w > 6)",
+    "SELECT k FROM a WHERE k = ANY (SELECT k FROM b) AND v <> ALL (SELECT w FROM b WHERE w < 3)",
+    "SELECT k FROM a WHERE v > ALL (SELECT w FROM b WHERE b.k = a.k)",
+    "SELECT k, v < ANY (SELECT w FROM b) AS lt FROM a",
+    // Scalar subqueries and LATERAL.
+    "SELECT k, (SELECT max(w) FROM b WHERE b.k = a.k) AS m, (SELECT count(*) FROM b WHERE b.k = a.k) AS n FROM a",
+    "SELECT k, (SELECT x.w FROM (SELECT k, min(w) AS w FROM b GROUP BY k) AS x WHERE x.k = a.k) AS w FROM a",
+    "SELECT a.k, l.w FROM a, LATERAL (SELECT w FROM b WHERE b.k = a.k AND b.w > 2) AS l",
+    "SELECT a.k, l.n FROM a LEFT JOIN LATERAL (SELECT count(*) AS n FROM b WHERE b.k = a.k) AS l ON true",
+    // Every pair.
+    "SELECT a.k, b.w FROM a CROSS JOIN b WHERE a.v < 2",
+    "SELECT a.k, a.v, b.w FROM a LEFT JOIN b ON a.v < b.w",
+    "SELECT a.k AS ak, b.k AS bk FROM a FULL JOIN b ON a.v + b.w = 9 OR a.k > b.k",
+    "SELECT count(*) AS n FROM a AS x, a AS y WHERE x.v <= y.v",
+    // Lists.
+    "SELECT k, unnest(ARRAY[v, k]) AS x FROM a",
+    "SELECT k, x FROM a, unnest(CASE WHEN v > 4 THEN ARRAY[v, k] WHEN v > 2 THEN ARRAY[]::INT[] END) AS u (x)",
+    "SELECT k, x, o FROM a LEFT JOIN LATERAL unnest(CASE WHEN v > 4 THEN ARRAY[v, k] WHEN v > 2 THEN ARRAY[]::INT[] END) WITH ORDINALITY AS u (x, o) ON true",
+    // Grouping sets.
+    "SELECT k, s, sum(v) AS v, count(*) AS n, grouping(k) AS g FROM a GROUP BY ROLLUP (k, s)",
+    "SELECT k, s, min(v) AS v FROM a WHERE v > 3 GROUP BY CUBE (k, s)",
+    "SELECT k, s, sum(k) AS x FROM a GROUP BY GROUPING SETS ((k), (s), (k), ())",
+    "SELECT k % 2 AS p, count(DISTINCT v) AS n FROM a GROUP BY ROLLUP (k % 2)",
+    // Recursion.
+    "WITH RECURSIVE r (n) AS (SELECT k FROM a UNION SELECT b.w FROM r JOIN b ON b.k = r.n) SELECT n FROM r",
+    "WITH RECURSIVE r (n, d) AS (SELECT k, 0 FROM a UNION ALL SELECT b.w, d + 1 FROM r JOIN b ON b.k = r.n WHERE d < 2) SELECT d, count(*) AS c FROM r GROUP BY d",
+    "WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 4) SELECT r.n, a.v FROM r LEFT JOIN a ON a.k = r.n",
+    // Keys of all kinds.
+    "SELECT a.v, b.w FROM a JOIN b ON a.k IS NOT DISTINCT FROM b.k",
+    "SELECT a.v, b.w FROM a JOIN b ON a.k + 1 = b.k * 2",
+    "SELECT k, v, w FROM a NATURAL JOIN b",
+    "SELECT k, v, w FROM a FULL JOIN b USING (k)",
+    "SELECT a.k, a.v FROM a LEFT ANTI JOIN b ON a.k = b.k AND a.v >= b.w",
+    "SELECT b.w FROM a RIGHT SEMI JOIN b ON a.k = b.k",
 ];
 
 struct Rng(u64);

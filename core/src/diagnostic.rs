@@ -7,9 +7,11 @@ use std::fmt;
 pub struct SqlState(pub &'static str);
 
 impl SqlState {
+    pub const WARNING: SqlState = SqlState("01000");
     pub const CONNECTION_FAILURE: SqlState = SqlState("08001");
     pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
+    pub const CARDINALITY_VIOLATION: SqlState = SqlState("21000");
     pub const DATA_EXCEPTION: SqlState = SqlState("22000");
     pub const NUMERIC_OUT_OF_RANGE: SqlState = SqlState("22003");
     pub const NULL_NOT_ALLOWED: SqlState = SqlState("22004");
@@ -51,6 +53,7 @@ impl SqlState {
     pub const WINDOWING: SqlState = SqlState("42P20");
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");
     pub const OUT_OF_MEMORY: SqlState = SqlState("53200");
+    pub const PROGRAM_LIMIT_EXCEEDED: SqlState = SqlState("54000");
     pub const NOT_IN_PREREQUISITE_STATE: SqlState = SqlState("55000");
     pub const OBJECT_IN_USE: SqlState = SqlState("55006");
     pub const QUERY_CANCELED: SqlState = SqlState("57014");

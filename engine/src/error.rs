@@ -26,6 +26,8 @@ pub enum Error {
     StateMissing { what: String, epoch: tidemill_core::Epoch },
     #[error("canceled while it was being filled")]
     Cancelled,
+    #[error("WITH RECURSIVE did not end after {bound}")]
+    EndlessRecursion { bound: String },
     #[error("the server is shutting down")]
     ShuttingDown,
     #[error("{0}")]
@@ -44,6 +46,7 @@ impl Diagnostic for Error {
             Error::NotRunning { .. } => SqlState::NOT_IN_PREREQUISITE_STATE,
             Error::StateMissing { .. } => SqlState::DATA_CORRUPTED,
             Error::Cancelled => SqlState::QUERY_CANCELED,
+            Error::EndlessRecursion { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Error::ShuttingDown => SqlState::ADMIN_SHUTDOWN,
             Error::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
         }
@@ -59,6 +62,11 @@ impl Diagnostic for Error {
             Error::DuplicateKey { .. } => {
                 Some("Use INSERT … ON CONFLICT DO UPDATE or DO NOTHING, or UPDATE the row.".into())
             }
+            Error::EndlessRecursion { .. } => Some(
+                "Bound it with a condition such as WHERE depth < 100, or write UNION instead of UNION ALL, which drops \
+                 rows that have been there before."
+                    .into(),
+            ),
             Error::StateMissing { .. } => Some(
                 "The pipeline's plan is not the one that was checkpointed. Drop the pipeline and create it again; \
                  its inputs are read from the start."

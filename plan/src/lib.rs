@@ -12,7 +12,7 @@ mod pipeline;
 
 pub use node::IncrementalNode;
 pub use operator::{
-    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Input, InputKind, Join, Operator,
-    OrderColumn, OtherAggregate, SEQUENCE, TopN, Upsert,
+    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Held, Input, InputKind, Join, Operator,
+    OrderColumn, OtherAggregate, Recompute, SEQUENCE, SetOperation, TopN, Upsert,
 };
 pub use pipeline::{PipelinePlan, Properties, RelationId};

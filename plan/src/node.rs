@@ -6,7 +6,7 @@ use std::fmt;
 use datafusion::common::{DFSchemaRef, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 
-use crate::operator::{InputKind, Operator};
+use crate::operator::{InputKind, Operator, SetOperation};
 
 /// An [`Operator`] with its inputs and its output columns, the weight last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -99,6 +99,18 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 }
                 write!(f, "partition=[{partition}] order=[{}]", order.join(", "))
             }
+            Operator::Once => write!(f, "Once: constant rows"),
+            Operator::SetOperation(SetOperation::IntersectAll) => write!(f, "SetOperation: INTERSECT ALL"),
+            Operator::SetOperation(SetOperation::ExceptAll) => write!(f, "SetOperation: EXCEPT ALL"),
+            Operator::Recompute(recompute) => {
+                // On one line, since a node is a line; all of it, since it says what the state means.
+                let plan = recompute.plan.display_indent().to_string();
+                let nodes: Vec<&str> = plan.lines().map(str::trim).collect();
+                write!(f, "Recompute: {}, all of it at each change [", recompute.construct)?;
+                write!(f, "{}]", nodes.join(" | "))
+            }
+            Operator::Held(held) => write!(f, "Held: {}", held.name),
+            Operator::Bounded => write!(f, "Bounded"),
         }
     }
 

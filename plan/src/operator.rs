@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DFSchemaRef, JoinType, ScalarValue};
-use datafusion::logical_expr::{AggregateUDF, Expr};
+use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan};
 
 use crate::RelationId;
 
@@ -22,6 +22,14 @@ pub enum Operator {
     Aggregate(Aggregate),
     Join(Join),
     TopN(TopN),
+    /// The input's rows in the first step, and nothing later: constants.
+    Once,
+    SetOperation(SetOperation),
+    Recompute(Recompute),
+    /// In the plan of a [`Recompute`]: the rows of one of its inputs.
+    Held(Held),
+    /// In the plan of a [`Recompute`]: passes a recursive term's rows on, as long as it ends some day.
+    Bounded,
 }
 
 /// The changes of a relation, as they come.
@@ -132,6 +140,33 @@ pub struct TopN {
     pub rank: bool,
 }
 
+/// `INTERSECT ALL`, `EXCEPT ALL`. Inputs: left, right, of the same columns. Output: a row as often as both have
+/// it, or as often as the left has it more often than the right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SetOperation {
+    IntersectAll,
+    ExceptAll,
+}
+
+/// A plan without an incremental version: whenever an input changes it runs again over all of their rows.
+///
+/// Output: the difference between its new result and the one before.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Recompute {
+    /// Over rows, not deltas; its leaves are [`Operator::Held`].
+    pub plan: LogicalPlan,
+    /// What of SQL it is, for EXPLAIN.
+    pub construct: String,
+}
+
+/// A leaf of a [`Recompute`]'s plan.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Held {
+    /// Which input.
+    pub input: usize,
+    pub name: String,
+}
+
 /// A column to order by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OrderColumn {
@@ -179,6 +214,11 @@ impl Operator {
             Operator::Aggregate(_) => "Aggregate",
             Operator::Join(_) => "Join",
             Operator::TopN(_) => "TopN",
+            Operator::Once => "Once",
+            Operator::SetOperation(_) => "SetOperation",
+            Operator::Recompute(_) => "Recompute",
+            Operator::Held(_) => "Held",
+            Operator::Bounded => "Bounded",
         }
     }
 }

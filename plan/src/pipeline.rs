@@ -40,4 +40,6 @@ pub struct PipelinePlan {
     pub properties: Properties,
     /// The relations it reads, each once.
     pub inputs: Vec<RelationId>,
+    /// Joins that compare every pair of rows, each as EXPLAIN shows it.
+    pub cross_joins: Vec<String>,
 }

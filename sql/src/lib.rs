@@ -13,11 +13,14 @@ mod error;
 
 mod delta;
 mod functions;
+mod lateral;
 mod naming;
 mod planner;
 mod postgres;
 mod refusal;
 mod relations;
+mod set_operations;
+mod subqueries;
 mod windows;
 
 pub use delta::{DeltaError, Rewritten, rewrite};

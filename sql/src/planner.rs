@@ -1,7 +1,6 @@
 //! From a parsed query to a plan: for a SELECT as it is, for a pipeline rewritten to deltas.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
@@ -19,17 +18,18 @@ use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, Volatility};
 use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, Query, SetExpr, SetOperator, SetQuantifier, Statement, Visit, Visitor,
-};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement};
 use tidemill_core::SqlState;
 use tidemill_plan::PipelinePlan;
 
 use crate::delta::{DeltaError, rewrite};
 use crate::functions::scalar_functions;
+use crate::lateral::{lower_lateral_unnest, rewrite_unnest};
 use crate::naming::name_columns;
 use crate::postgres::{self, ArrowText, TextFormat};
 use crate::refusal::Refusal;
+use crate::set_operations::{Lowering, lower_set_operations, mark_set_operations};
+use crate::subqueries::lower_subqueries;
 use crate::windows::rewrite_windows;
 
 /// The one database.
@@ -133,6 +133,7 @@ impl Planner {
         let display_names = name_columns(&mut query);
         let state = self.state_for(&mut query, names, 0).await?;
         let plan = postgres::typed(state.statement_to_plan(statement(query)).await?)?;
+        let plan = lowered(plan, Lowering::Select)?;
         Ok(QueryPlan { plan, state, display_names })
     }
 
@@ -156,6 +157,7 @@ impl Planner {
         check_column_names(display_names.as_deref())?;
         let state = self.state_for(&mut query, names, 0).await?;
         let plan = postgres::typed(state.statement_to_plan(statement(query)).await?)?;
+        let plan = lowered(plan, Lowering::Pipeline)?;
         refuse_unsteady_functions(&plan)?;
         let optimized = self.optimize_for_pipeline(&state, plan)?;
         let schema: SchemaRef = Arc::new(Schema::new(
@@ -167,6 +169,7 @@ impl Planner {
             schema,
             properties: rewritten.properties,
             inputs: rewritten.inputs.into_iter().collect(),
+            cross_joins: rewritten.cross_joins,
         })
     }
 
@@ -199,7 +202,8 @@ impl Planner {
         names: &dyn Names,
         depth: usize,
     ) -> Result<SessionState, DeltaError> {
-        refuse_multiset_operations(query)?;
+        mark_set_operations(query)?;
+        rewrite_unnest(query)?;
         rewrite_windows(query)?;
         postgres::rewrite_query(query)?;
         let references = self.state.resolve_table_references(&statement(query.clone()))?;
@@ -264,6 +268,11 @@ pub struct QueryPlan {
     pub display_names: Option<Vec<String>>,
 }
 
+/// What DataFusion would not do, or not rightly, made of what it does. Views have been inlined by now.
+fn lowered(plan: LogicalPlan, lowering: Lowering) -> Result<LogicalPlan, DataFusionError> {
+    lower_subqueries(lower_lateral_unnest(lower_set_operations(plan, lowering)?)?)
+}
+
 fn statement(query: Query) -> DfStatement {
     DfStatement::Statement(Box::new(Statement::Query(Box::new(query))))
 }
@@ -281,54 +290,6 @@ fn check_column_names(names: Option<&[String]>) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// Refuses `INTERSECT ALL` and `EXCEPT ALL`: DataFusion plans them as semi and anti joins, which do not count
-/// copies, so the answer would be wrong without a word.
-fn refuse_multiset_operations(query: &Query) -> Result<(), Refusal> {
-    let mut found = None;
-    let _ = visit_set_operations(query, &mut |op, quantifier| {
-        let is_all = matches!(quantifier, SetQuantifier::All | SetQuantifier::AllByName);
-        if is_all && matches!(op, SetOperator::Intersect | SetOperator::Except) {
-            found = Some(op.to_string());
-        }
-    });
-    match found {
-        None => Ok(()),
-        Some(op) => Err(Refusal {
-            sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
-            message: format!("{op} ALL is not supported"),
-            hint: Some(format!("Write {op}, which gives each row once.")),
-            near: Some(op),
-        }),
-    }
-}
-
-/// Calls `each` for every set operation of a query, subqueries included.
-fn visit_set_operations(
-    query: &Query,
-    each: &mut dyn FnMut(&SetOperator, &SetQuantifier),
-) -> ControlFlow<()> {
-    struct Operations<'a>(&'a mut dyn FnMut(&SetOperator, &SetQuantifier));
-    impl Operations<'_> {
-        fn body(&mut self, body: &SetExpr) {
-            // Parenthesised queries are visited as queries of their own.
-            if let SetExpr::SetOperation { op, set_quantifier, left, right } = body {
-                (self.0)(op, set_quantifier);
-                self.body(left);
-                self.body(right);
-            }
-        }
-    }
-    impl Visitor for Operations<'_> {
-        type Break = ();
-
-        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-            self.body(&query.body);
-            ControlFlow::Continue(())
-        }
-    }
-    Visit::visit(query, &mut Operations(each))
 }
 
 /// Refuses functions that would give another value when a step is replayed.

@@ -16,6 +16,7 @@ const KNOWN: &[(&str, &str, bool)] = &[
     ("bytea_output", "hex", false),
     ("client_encoding", "UTF8", true),
     ("client_min_messages", "notice", false),
+    ("cross_joins", "warn", false),
     ("datestyle", "ISO, MDY", true),
     ("default_transaction_isolation", "serializable", false),
     ("default_transaction_read_only", "off", false),
@@ -178,6 +179,9 @@ fn check(name: &str, value: &str) -> Result<(), SqlError> {
             if parse_duration(value).is_none() =>
         {
             invalid("Write milliseconds or a duration: 500, '30s', '5min'.")
+        }
+        "cross_joins" if !["allow", "warn", "reject"].contains(&value.to_lowercase().as_str()) => {
+            invalid("Available values: allow, warn, reject.")
         }
         "freshness" if !["session", "strict", "latest"].contains(&value.to_lowercase().as_str()) => {
             invalid("Available values: session, strict, latest.")

@@ -11,6 +11,7 @@ use tidemill_catalog::{
 use tidemill_connectors::IncludeKind as ConnectorInclude;
 use tidemill_core::{SqlState, did_you_mean};
 use tidemill_engine::{OnConflict as OnDuplicate, TableWrite};
+use tidemill_plan::PipelinePlan;
 use tidemill_sql::parser::ObjectName;
 use tidemill_sql::statements::{
     Alter, AlterAction, ColumnDef, Comment, CommentTarget, CreatePipeline, CreateSchema, CreateSink,
@@ -20,9 +21,9 @@ use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::{dml, done, engine_error, query, unsupported};
-use crate::database::{Database, table_spec, uninterrupted};
+use crate::database::{Database, position_of, table_spec, uninterrupted};
 use crate::names::find;
-use crate::session::api::{Response, SqlError};
+use crate::session::api::{Notice, Response, SqlError};
 use crate::session::{Call, Session};
 
 /// What `CREATE … name` says before its own part.
@@ -233,6 +234,7 @@ pub async fn pipeline(
         .pipeline_plan(&create.query_text, &search_path, create.emit_on_window_close)
         .await
         .map_err(|error| at_query(error, sql, &create.query_text))?;
+    check_cross_joins(session, &plan, sql)?;
     let mut columns: Vec<Column> =
         plan.schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
     rename(&mut columns, &create.column_names, create.name.position)?;
@@ -281,6 +283,7 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
         .pipeline_plan(&query, &search_path, close)
         .await
         .map_err(|error| at_query(error, sql, &query))?;
+    check_cross_joins(session, &plan, sql)?;
     let definition = SinkDefinition {
         input,
         options: options(&create.options),
@@ -295,6 +298,29 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
     let spec = session.database.sink_spec(&entered.object, plan)?;
     start_member(session, changing, entered, spec).await?;
     Ok(done("CREATE SINK"))
+}
+
+/// A join that compares every pair of rows is what some queries mean, and what a forgotten condition gives.
+fn check_cross_joins(session: &mut Session, plan: &PipelinePlan, sql: &str) -> Result<(), SqlError> {
+    let Some(join) = plan.cross_joins.first() else { return Ok(()) };
+    let message = format!("a join without an equality between its sides compares every pair of rows: {join}");
+    let hint = "Add a condition such as a.key = b.key; or SET cross_joins = 'allow'.";
+    match session.settings.get("cross_joins")?.to_lowercase().as_str() {
+        "allow" => Ok(()),
+        "reject" => {
+            let error = SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(hint);
+            Err(match position_of(sql, "join") {
+                Some(position) => error.with_position(position),
+                None => error,
+            })
+        }
+        _ => {
+            let mut notice = Notice::warning(SqlState::WARNING, message);
+            notice.hint = Some(hint.into());
+            session.notices.push(notice);
+            Ok(())
+        }
+    }
 }
 
 pub async fn view(session: &mut Session, create: &CreateView, sql: &str) -> Result<Response, SqlError> {

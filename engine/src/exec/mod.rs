@@ -6,10 +6,12 @@
 //! distributed by the operator's keys, for which DataFusion inserts repartitions, and partition *p* runs
 //! lane *p*.
 
+mod batch_plan;
 mod input;
 mod operator;
 mod planner;
 
+pub(crate) use batch_plan::{BatchPlan, BoundedExec, HeldExec, HeldSlot, Iterations};
 pub(crate) use input::{InputExec, InputSlot};
 pub(crate) use operator::{Lanes, OperatorExec};
 pub(crate) use planner::{Compiled, compile};

@@ -125,7 +125,7 @@ impl ExecutionPlan for OperatorExec {
         let per_input: Vec<Distribution> =
             self.lanes.distribution.iter().zip(&self.inputs).map(requirement).collect();
         match per_input.len() {
-            1 => InputDistributionRequirements::new(per_input),
+            0 | 1 => InputDistributionRequirements::new(per_input),
             _ => InputDistributionRequirements::co_partitioned(per_input),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
-use datafusion::common::Result;
+use datafusion::common::{Result, internal_err};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
@@ -15,7 +15,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use tidemill_plan as plan;
 use tidemill_plan::IncrementalNode;
 
-use super::{InputExec, InputSlot, Lanes, OperatorExec};
+use super::{BatchPlan, BoundedExec, HeldExec, HeldSlot, InputExec, InputSlot, Iterations, Lanes, OperatorExec};
 use crate::operators::{Build, StepContext, build, distribution};
 
 /// An execution plan with the ends that a dataflow holds.
@@ -47,6 +47,9 @@ struct Found {
     operators: Vec<Arc<Lanes>>,
     /// How often each meaning has occurred.
     ids: HashMap<String, usize>,
+    /// Of a batch plan.
+    held: Vec<(usize, Arc<HeldSlot>)>,
+    bounds: Vec<Arc<Iterations>>,
 }
 
 #[async_trait]
@@ -69,6 +72,22 @@ impl ExtensionPlanner for IncrementalPlanner {
             found.inputs.push((input.clone(), exec.slot.clone()));
             return Ok(Some(Arc::new(exec)));
         }
+        if let plan::Operator::Held(held) = &node.operator {
+            let exec = HeldExec::new(held.name.clone(), schema);
+            let mut found = self.found.lock().expect("planning does not panic");
+            found.held.push((held.input, exec.slot.clone()));
+            return Ok(Some(Arc::new(exec)));
+        }
+        if let (plan::Operator::Bounded, [input]) = (&node.operator, physical_inputs) {
+            let exec = BoundedExec::new(input.clone());
+            let mut found = self.found.lock().expect("planning does not panic");
+            found.bounds.push(exec.iterations.clone());
+            return Ok(Some(Arc::new(exec)));
+        }
+        let batch_plan = match &node.operator {
+            plan::Operator::Recompute(recompute) => Some(Arc::new(batch_plan(recompute, session).await?)),
+            _ => None,
+        };
         let filter = match &node.operator {
             plan::Operator::Join(join) => match &join.filter {
                 Some(filter) => {
@@ -83,8 +102,10 @@ impl ExtensionPlanner for IncrementalPlanner {
         let inputs: Vec<SchemaRef> =
             physical_inputs.iter().map(|input| row_schema(&input.schema())).collect();
         let distribution = distribution(&node.operator, &inputs);
-        let n_lanes = if distribution.iter().any(Vec::is_empty) { 1 } else { n_lanes };
-        let parts = Build { operator: &node.operator, inputs, output: schema.clone(), filter };
+        let is_single = distribution.is_empty() || distribution.iter().any(Vec::is_empty);
+        let n_lanes = if is_single { 1 } else { n_lanes };
+        let parts =
+            Build { operator: &node.operator, inputs, output: schema.clone(), filter, batch_plan };
         let lanes =
             (0..n_lanes).map(|_| Ok(Mutex::new(build(&parts)?))).collect::<Result<_, crate::Error>>()?;
         let display =
@@ -106,6 +127,20 @@ impl ExtensionPlanner for IncrementalPlanner {
         found.operators.push(lanes.clone());
         Ok(Some(Arc::new(OperatorExec::new(lanes, physical_inputs.to_vec(), schema))))
     }
+}
+
+/// The plan of a query that is computed as a whole, in one partition.
+async fn batch_plan(recompute: &plan::Recompute, session: &dyn Session) -> Result<BatchPlan> {
+    let Some(session) = session.as_any().downcast_ref::<SessionState>() else {
+        return internal_err!("plans are made with a session of DataFusion's own");
+    };
+    let mut session = session.clone();
+    session.config_mut().options_mut().execution.target_partitions = 1;
+    let planner = Arc::new(IncrementalPlanner::default());
+    let physical = DefaultPhysicalPlanner::with_extension_planners(vec![planner.clone()]);
+    let plan = physical.create_physical_plan(&recompute.plan, &session).await?;
+    let found = std::mem::take(&mut *planner.found.lock().expect("planning does not panic"));
+    Ok(BatchPlan { plan, slots: found.held, bounds: found.bounds, session })
 }
 
 /// A delta's schema without its weight.

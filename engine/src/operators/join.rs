@@ -27,11 +27,11 @@ use datafusion::common::JoinType;
 use datafusion::physical_expr::PhysicalExpr;
 use tidemill_core::Delta;
 use tidemill_plan as plan;
-use tidemill_storage::Snapshot;
+use tidemill_storage::{Snapshot, sort_rows};
 
 use super::{
-    BATCH_ROWS, Build, Grouping, Operator, Output, StateTable, StepContext, ascending, consolidate, others,
-    output_batch,
+    BATCH_ROWS, Build, Grouping, Operator, Output, StateTable, StepContext, consolidate, others, output_batch,
+    state_columns, state_values,
 };
 use crate::Error;
 
@@ -109,7 +109,7 @@ impl Join {
             let mut columns = keys.to_vec();
             columns.extend(others(schema, keys));
             let state =
-                StateTable::new(name, ascending(schema, &columns), keys.len(), (0..keys.len()).collect())?;
+                StateTable::new(name, state_columns(schema, &columns), keys.len(), (0..keys.len()).collect())?;
             Ok(Side { state, columns, n_keys: keys.len(), n_pair, role })
         };
         let filter = build.filter.as_ref().map(|expr| Filter {
@@ -186,14 +186,22 @@ impl Side {
     fn change(&self, input: &Delta, null_equals_null: bool) -> Result<Change, Error> {
         let columns: Vec<ArrayRef> =
             self.columns.iter().map(|column| input.batch().column(*column).clone()).collect();
+        let mut columns = state_values(columns, input.len());
+        let mut weights = input.weights().values().to_vec();
+        if self.n_keys == 0 && weights.len() > 1 {
+            // Each of these rows meets every row of the other side: those that cancel each other are not to.
+            let change = sort_rows(&self.state.layout().encode_rows(&columns)?, &weights);
+            columns = self.state.layout().decode((0..change.len()).map(|idx| change.row(idx)))?;
+            weights = (0..change.len()).map(|idx| change.weight(idx)).collect();
+        }
         let keys = &columns[..self.n_keys];
-        let grouping = Grouping::new(keys, input.len())?;
+        let grouping = Grouping::new(keys, weights.len())?;
         let matchable = grouping
             .firsts
             .iter()
             .map(|row| null_equals_null || keys.iter().all(|key| key.is_valid(*row as usize)))
             .collect();
-        Ok(Change { weights: input.weights().values().to_vec(), columns, grouping, matchable })
+        Ok(Change { weights, columns, grouping, matchable })
     }
 
     /// Columns in the order of the state as columns in the order of the input, only those of a pair.

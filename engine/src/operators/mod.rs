@@ -11,6 +11,9 @@ mod grouping;
 mod join;
 mod linear;
 mod replay;
+mod once;
+mod recompute;
+mod set_operation;
 mod top_n;
 mod upsert;
 
@@ -21,7 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use tidemill_core::{Delta, Epoch};
 use tidemill_plan as plan;
@@ -29,6 +32,7 @@ use tidemill_plan::RelationId;
 use tidemill_storage::{Arrangement, Layout, Run, RunBuilder, Snapshot, SortColumn};
 
 use crate::Error;
+use crate::exec::BatchPlan;
 
 pub(crate) use grouping::Grouping;
 
@@ -116,7 +120,7 @@ impl StateTable {
 }
 
 /// What an operator is built from.
-pub struct Build<'a> {
+pub(crate) struct Build<'a> {
     pub operator: &'a plan::Operator,
     /// The row schemas of the inputs, without weights.
     pub inputs: Vec<SchemaRef>,
@@ -124,10 +128,12 @@ pub struct Build<'a> {
     pub output: SchemaRef,
     /// A join's residual condition.
     pub filter: Option<Arc<dyn PhysicalExpr>>,
+    /// What a recomputed plan runs.
+    pub batch_plan: Option<Arc<BatchPlan>>,
 }
 
 /// One lane of the operator that a plan node asks for.
-pub fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
+pub(crate) fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
     match build.operator {
         plan::Operator::Input(_) => unreachable!("inputs are read, not computed"),
         plan::Operator::Upsert(upsert) => Ok(Box::new(upsert::Upsert::new(upsert, build)?)),
@@ -135,6 +141,10 @@ pub fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
         plan::Operator::Aggregate(aggregate) => Ok(Box::new(aggregate::Aggregate::new(aggregate, build)?)),
         plan::Operator::Join(join) => Ok(Box::new(join::Join::new(join, build)?)),
         plan::Operator::TopN(top_n) => Ok(Box::new(top_n::TopN::new(top_n, build)?)),
+        plan::Operator::Once => Ok(Box::new(once::Once::new()?)),
+        plan::Operator::SetOperation(kind) => Ok(Box::new(set_operation::SetOperation::new(*kind, build)?)),
+        plan::Operator::Recompute(_) => Ok(Box::new(recompute::Recompute::new(build)?)),
+        plan::Operator::Held(_) | plan::Operator::Bounded => unreachable!("parts of a batch plan"),
     }
 }
 
@@ -147,6 +157,12 @@ pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<
         plan::Operator::Aggregate(aggregate) => vec![(0..aggregate.n_groups).collect()],
         plan::Operator::Join(join) => vec![join.left_keys.clone(), join.right_keys.clone()],
         plan::Operator::TopN(top_n) => vec![top_n.partition.clone()],
+        plan::Operator::Once => vec![Vec::new()],
+        plan::Operator::SetOperation(_) => {
+            inputs.iter().map(|input| (0..input.fields().len()).collect()).collect()
+        }
+        plan::Operator::Recompute(_) => vec![Vec::new(); inputs.len()],
+        plan::Operator::Held(_) | plan::Operator::Bounded => unreachable!("parts of a batch plan"),
     }
 }
 
@@ -166,6 +182,23 @@ pub(crate) fn output_batch(
 /// Ascending sort columns for some fields of a schema.
 pub(crate) fn ascending(schema: &SchemaRef, columns: &[usize]) -> Vec<SortColumn> {
     columns.iter().map(|idx| SortColumn::ascending(schema.field(*idx))).collect()
+}
+
+/// The columns of a table of state for rows of `schema`. Rows of no columns are rows all the same, and state
+/// needs something to count.
+pub(crate) fn state_columns(schema: &SchemaRef, columns: &[usize]) -> Vec<SortColumn> {
+    if schema.fields().is_empty() {
+        return vec![SortColumn::ascending(&Field::new("row", DataType::Int64, false))];
+    }
+    ascending(schema, columns)
+}
+
+/// What stands in [`state_columns`].
+pub(crate) fn state_values(columns: Vec<ArrayRef>, n_rows: usize) -> Vec<ArrayRef> {
+    match columns.is_empty() {
+        true => vec![Arc::new(Int64Array::from_value(0, n_rows))],
+        false => columns,
+    }
 }
 
 /// The columns of a schema that are not in `first`, in order.

@@ -18,13 +18,10 @@ use crate::refusal::Refusal;
 
 impl Rewriter {
     pub(super) fn aggregate(&mut self, aggregate: &AggregatePlan) -> Result<Node> {
-        let input = self.rewrite(&aggregate.input, None)?;
-        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
-            return Err(Refusal::not_incremental("GROUPING SETS, ROLLUP or CUBE")
-                .with_hint("Write one pipeline per grouping, or UNION ALL of them.")
-                .near("group")
-                .into());
+        if let [Expr::GroupingSet(sets)] = &aggregate.group_expr[..] {
+            return self.grouping_sets(aggregate, sets);
         }
+        let input = self.rewrite(&aggregate.input, None)?;
         let mut columns = Columns::new(&aggregate.group_expr);
         let n_groups = aggregate.group_expr.len();
         let mut calls = Vec::new();

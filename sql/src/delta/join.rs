@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use datafusion::common::{JoinType, NullEquality};
 use datafusion::logical_expr::{Extension, Join as JoinPlan, LogicalPlan, build_join_schema};
-use tidemill_core::SqlState;
 use tidemill_plan::{IncrementalNode, Join, Operator, Properties};
 
 use super::columns::{Columns, with_weight};
@@ -26,15 +25,7 @@ impl Rewriter {
         }
         let has_single_row = |properties: &Properties| properties.unique_keys.iter().any(Vec::is_empty);
         if join.on.is_empty() && !has_single_row(&left.properties) && !has_single_row(&right.properties) {
-            return Err(Refusal {
-                sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
-                message: "a join in a pipeline needs at least one equality between its sides".into(),
-                hint: Some(
-                    "Add a condition such as a.key = b.key; every pair of rows would be compared.".into(),
-                ),
-                near: Some("join".into()),
-            }
-            .into());
+            self.cross_joins.push(LogicalPlan::Join(join.clone()).display().to_string());
         }
         let n_left = join.left.schema().fields().len();
         let n_right = join.right.schema().fields().len();

@@ -11,9 +11,13 @@
 
 mod aggregate;
 mod columns;
+mod constant;
+mod grouping_sets;
 mod join;
 mod properties;
+mod recompute;
 mod scan;
+mod set_operation;
 mod top_n;
 mod window;
 
@@ -29,6 +33,7 @@ use tidemill_core::SqlState;
 use tidemill_plan::{CloseSource, Properties, RelationId};
 
 use self::columns::{column_of, weight_of, with_weight};
+use self::constant::constant;
 use self::properties::{closes_of, project_columns};
 use self::top_n::{RankBound, rank_bound};
 use crate::refusal::Refusal;
@@ -50,11 +55,13 @@ pub struct Rewritten {
     pub plan: LogicalPlan,
     pub properties: Properties,
     pub inputs: BTreeSet<RelationId>,
+    /// Joins that compare every pair of rows.
+    pub cross_joins: Vec<String>,
 }
 
 /// Rewrites an optimised plan.
 pub fn rewrite(plan: &LogicalPlan, emit_on_window_close: bool) -> Result<Rewritten> {
-    let mut rewriter = Rewriter { emit_on_window_close, n_closed: 0, inputs: BTreeSet::new() };
+    let mut rewriter = Rewriter { emit_on_window_close, n_closed: 0, inputs: BTreeSet::new(), cross_joins: Vec::new() };
     let node = rewriter.rewrite(plan, None)?;
     if emit_on_window_close && rewriter.n_closed == 0 {
         return Err(Refusal {
@@ -70,7 +77,8 @@ pub fn rewrite(plan: &LogicalPlan, emit_on_window_close: bool) -> Result<Rewritt
         }
         .into());
     }
-    Ok(Rewritten { plan: node.plan, properties: node.properties, inputs: rewriter.inputs })
+    let Rewriter { inputs, cross_joins, .. } = rewriter;
+    Ok(Rewritten { plan: node.plan, properties: node.properties, inputs, cross_joins })
 }
 
 /// A rewritten node.
@@ -85,6 +93,7 @@ struct Rewriter {
     /// How many aggregates emit on window close.
     n_closed: usize,
     inputs: BTreeSet<RelationId>,
+    cross_joins: Vec<String>,
 }
 
 impl Rewriter {
@@ -101,14 +110,11 @@ impl Rewriter {
             LogicalPlan::Sort(sort) => self.sort(sort),
             LogicalPlan::Limit(limit) => self.limit(limit),
             LogicalPlan::Window(window) => self.window(window, bound),
+            LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => constant(plan),
             LogicalPlan::EmptyRelation(empty) => empty_relation(empty),
-            LogicalPlan::Values(_) => Err(Refusal::not_incremental("a VALUES list")
-                .with_hint("Insert the rows into a table and read that.")
-                .near("values")
-                .into()),
-            LogicalPlan::RecursiveQuery(_) => {
-                Err(Refusal::not_incremental("WITH RECURSIVE").near("recursive").into())
-            }
+            LogicalPlan::Values(_) => constant(plan),
+            LogicalPlan::RecursiveQuery(_) => self.recompute(plan, "WITH RECURSIVE"),
+            LogicalPlan::Extension(extension) => self.extension(extension),
             LogicalPlan::Distinct(_) => Err(Refusal::not_incremental("DISTINCT ON").near("distinct").into()),
             other => Err(Refusal::not_incremental(format!("the plan node {}", other.display())).into()),
         }
@@ -204,11 +210,6 @@ impl Rewriter {
 }
 
 fn empty_relation(empty: &EmptyRelation) -> Result<Node> {
-    if empty.produce_one_row {
-        return Err(Refusal::not_incremental("a SELECT without FROM")
-            .with_hint("Insert the row into a table and read that.")
-            .into());
-    }
     let n_columns = empty.schema.fields().len();
     let plan = LogicalPlan::EmptyRelation(EmptyRelation {
         produce_one_row: false,

@@ -1,14 +1,18 @@
 //! A relation is read as its changes.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::catalog::TableProvider;
 use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::{DFSchema, TableReference};
+use datafusion::functions_table::generate_series::GenerateSeriesTable;
 use datafusion::logical_expr::{Extension, LogicalPlan, TableScan};
 use tidemill_plan::{IncrementalNode, Input, InputKind, Operator, Upsert};
 
 use super::columns::{project, with_weight};
+use super::constant::constant;
 use super::properties::project_columns;
 use super::{Node, Result, Rewriter, internal};
 use crate::refusal::Refusal;
@@ -17,6 +21,9 @@ use crate::relations::relation_of;
 impl Rewriter {
     pub(super) fn table_scan(&mut self, scan: &TableScan) -> Result<Node> {
         let provider = source_as_provider(&scan.source)?;
+        if is_series(provider.as_ref()) {
+            return constant(&LogicalPlan::TableScan(scan.clone()));
+        }
         let Some(relation) = relation_of(provider.as_ref()) else {
             return Err(Refusal::not_incremental(format!("the system relation \"{}\"", scan.table_name))
                 .near(scan.table_name.table())
@@ -75,4 +82,9 @@ impl Rewriter {
         let kept = project(upsert, |fields| fields[..n_kept].to_vec())?;
         Ok(Node { plan: kept, properties: project_properties(&wanted) })
     }
+}
+
+/// `generate_series(…)` and `range(…)` in FROM, whose arguments are always constants.
+fn is_series(provider: &dyn TableProvider) -> bool {
+    (provider as &dyn Any).is::<GenerateSeriesTable>()
 }

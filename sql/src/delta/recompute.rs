@@ -1,0 +1,67 @@
+//! What has no incremental version of its own runs again over all rows of the relations that it reads.
+
+use std::sync::Arc;
+
+use datafusion::catalog::default_table_source::source_as_provider;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::{Extension, LogicalPlan, RecursiveQuery, TableScan};
+use tidemill_plan::{Held, IncrementalNode, Operator, Properties, Recompute};
+
+use super::columns::with_weight;
+use super::{Node, Result, Rewriter};
+use crate::relations::relation_of;
+
+impl Rewriter {
+    /// `construct` is what of SQL it is.
+    pub(super) fn recompute(&mut self, plan: &LogicalPlan, construct: &str) -> Result<Node> {
+        let mut scans: Vec<TableScan> = Vec::new();
+        plan.apply(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && is_relation(scan)?
+            {
+                scans.push(scan.clone());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        let mut inputs = Vec::new();
+        for scan in &scans {
+            inputs.push(self.table_scan(scan)?.plan);
+        }
+        let mut n_held = 0;
+        let batch = plan.clone().transform_down(|node| match node {
+            LogicalPlan::TableScan(scan) if is_relation(&scan)? => {
+                let operator = Operator::Held(Held { input: n_held, name: scan.table_name.table().to_owned() });
+                n_held += 1;
+                Ok(Transformed::yes(leaf(operator, Vec::new(), scan.projected_schema.clone())))
+            }
+            LogicalPlan::RecursiveQuery(query) => {
+                let schema = query.recursive_term.schema().clone();
+                let term = leaf(Operator::Bounded, vec![query.recursive_term.as_ref().clone()], schema);
+                let recursive_term = Arc::new(term);
+                Ok(Transformed::yes(LogicalPlan::RecursiveQuery(RecursiveQuery { recursive_term, ..query })))
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        assert_eq!(n_held, inputs.len(), "both walks meet the same scans in the same order");
+        let properties = Properties {
+            is_append_only: inputs.is_empty(),
+            unique_keys: Vec::new(),
+            closes: vec![Vec::new(); plan.schema().fields().len()],
+        };
+        let operator = Operator::Recompute(Recompute { plan: batch.data, construct: construct.into() });
+        Ok(Node { plan: leaf(operator, inputs, with_weight(plan.schema())?), properties })
+    }
+}
+
+/// Whether it is not a table function, nor the working table of a recursion.
+fn is_relation(scan: &TableScan) -> datafusion::common::Result<bool> {
+    Ok(relation_of(source_as_provider(&scan.source)?.as_ref()).is_some())
+}
+
+fn leaf(
+    operator: Operator,
+    inputs: Vec<LogicalPlan>,
+    schema: datafusion::common::DFSchemaRef,
+) -> LogicalPlan {
+    LogicalPlan::Extension(Extension { node: Arc::new(IncrementalNode { operator, inputs, schema }) })
+}

@@ -1,0 +1,34 @@
+//! `INTERSECT ALL` and `EXCEPT ALL`, which stand in the plan as the operators that they become.
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::{Extension, LogicalPlan};
+use tidemill_plan::{IncrementalNode, Operator, Properties};
+
+use super::columns::{Columns, with_weight};
+use super::{Node, Result, Rewriter, internal};
+use crate::refusal::Refusal;
+
+impl Rewriter {
+    pub(super) fn extension(&mut self, extension: &Extension) -> Result<Node> {
+        let Some(node) = extension.node.as_any().downcast_ref::<IncrementalNode>() else {
+            return Err(Refusal::not_incremental(format!("the plan node {}", extension.node.name())).into());
+        };
+        let (Operator::SetOperation(kind), [left, right]) = (&node.operator, &node.inputs[..]) else {
+            return Err(internal("only set operations are incremental before the rewrite"));
+        };
+        let mut inputs = Vec::new();
+        for input in [left, right] {
+            let columns = Columns::all(input.schema());
+            inputs.push(columns.project(self.rewrite(input, None)?.plan)?);
+        }
+        let properties = Properties {
+            is_append_only: false,
+            unique_keys: Vec::new(),
+            closes: vec![Vec::new(); node.schema.fields().len()],
+        };
+        let operator = Operator::SetOperation(*kind);
+        let node = IncrementalNode { operator, inputs, schema: with_weight(&node.schema)? };
+        Ok(Node { plan: LogicalPlan::Extension(Extension { node: Arc::new(node) }), properties })
+    }
+}
