@@ -62,6 +62,7 @@ impl Names for PipelineNames<'_> {
             },
             primary_key: object.primary_key.clone(),
             properties: self.database.properties(&object),
+            is_finite: self.database.is_finite(&self.catalog, &object),
         };
         Ok(Some(Resolved::Table(Arc::new(RelationTable { relation }))))
     }
@@ -201,7 +202,8 @@ impl References {
     }
 }
 
-fn view_query(text: &str) -> Result<Resolved, Refusal> {
+/// The query of a view, as a name stands for it.
+pub fn view_query(text: &str) -> Result<Resolved, Refusal> {
     let query = tidemill_sql::parser::parse_query(text).map_err(|error| Refusal {
         sqlstate: error.sqlstate(),
         message: error.to_string(),

@@ -6,6 +6,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use serde::{Deserialize, Serialize};
 
+use crate::explain::ExplainedNode;
 use crate::operator::CloseSource;
 
 /// A relation of the catalog, by its OID.
@@ -40,4 +41,6 @@ pub struct PipelinePlan {
     pub properties: Properties,
     /// The relations it reads, each once.
     pub inputs: Vec<RelationId>,
+    /// What EXPLAIN says of it.
+    pub explained: ExplainedNode,
 }

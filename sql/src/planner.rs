@@ -160,6 +160,7 @@ impl Planner {
             schema,
             properties: rewritten.properties,
             inputs: rewritten.inputs.into_iter().collect(),
+            explained: rewritten.explained,
         })
     }
 

@@ -11,5 +11,5 @@ mod operator;
 mod planner;
 
 pub(crate) use input::{InputExec, InputSlot};
-pub(crate) use operator::{Lanes, OperatorExec};
+pub(crate) use operator::{LaneMetrics, Lanes, OperatorExec, OperatorMetrics};
 pub(crate) use planner::{Compiled, compile};

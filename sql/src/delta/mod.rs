@@ -11,6 +11,7 @@
 
 mod aggregate;
 mod columns;
+mod explain;
 mod join;
 mod properties;
 mod scan;
@@ -26,9 +27,10 @@ use datafusion::logical_expr::{
     EmptyRelation, Expr, Filter, LogicalPlan, Projection, SubqueryAlias, Union, Unnest,
 };
 use tidemill_core::SqlState;
-use tidemill_plan::{CloseSource, Properties, RelationId};
+use tidemill_plan::{CloseSource, ExplainedNode, Properties, RelationId};
 
 use self::columns::{column_of, weight_of, with_weight};
+use self::explain::Explained;
 use self::properties::{closes_of, project_columns};
 use self::top_n::{RankBound, rank_bound};
 use crate::refusal::Refusal;
@@ -50,11 +52,17 @@ pub struct Rewritten {
     pub plan: LogicalPlan,
     pub properties: Properties,
     pub inputs: BTreeSet<RelationId>,
+    pub explained: ExplainedNode,
 }
 
 /// Rewrites an optimised plan.
 pub fn rewrite(plan: &LogicalPlan, emit_on_window_close: bool) -> Result<Rewritten> {
-    let mut rewriter = Rewriter { emit_on_window_close, n_closed: 0, inputs: BTreeSet::new() };
+    let mut rewriter = Rewriter {
+        emit_on_window_close,
+        n_closed: 0,
+        inputs: BTreeSet::new(),
+        explained: Explained::default(),
+    };
     let node = rewriter.rewrite(plan, None)?;
     if emit_on_window_close && rewriter.n_closed == 0 {
         return Err(Refusal {
@@ -70,7 +78,8 @@ pub fn rewrite(plan: &LogicalPlan, emit_on_window_close: bool) -> Result<Rewritt
         }
         .into());
     }
-    Ok(Rewritten { plan: node.plan, properties: node.properties, inputs: rewriter.inputs })
+    let explained = rewriter.explained.take();
+    Ok(Rewritten { plan: node.plan, properties: node.properties, inputs: rewriter.inputs, explained })
 }
 
 /// A rewritten node.
@@ -85,10 +94,18 @@ struct Rewriter {
     /// How many aggregates emit on window close.
     n_closed: usize,
     inputs: BTreeSet<RelationId>,
+    explained: Explained,
 }
 
 impl Rewriter {
     fn rewrite(&mut self, plan: &LogicalPlan, bound: Option<RankBound>) -> Result<Node> {
+        let begin = self.explained.begin();
+        let node = self.rewrite_node(plan, bound).inspect_err(|_| self.explained.abandon(begin))?;
+        self.explained.finish(begin, &node.plan, &node.properties);
+        Ok(node)
+    }
+
+    fn rewrite_node(&mut self, plan: &LogicalPlan, bound: Option<RankBound>) -> Result<Node> {
         match plan {
             LogicalPlan::TableScan(scan) => self.table_scan(scan),
             LogicalPlan::Projection(projection) => self.projection(projection, bound),
