@@ -227,7 +227,9 @@ fn mutate(rng: &mut Rng, seeds: &[String]) -> String {
                     ("CAST(", "AS INT)"),
                 ]);
                 all.splice(at..at, std::iter::repeat_n(open.to_owned(), n));
-                all.extend(std::iter::repeat_n(close.to_owned(), n));
+                if !close.is_empty() {
+                    all.extend(std::iter::repeat_n(close.to_owned(), n));
+                }
             }
             _ if !all.is_empty() => {
                 let mut chars: Vec<char> = all[place].chars().collect();

@@ -325,7 +325,7 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE SINK")) };
     let updates = updates_from(&plan);
     let spec = session.database.sink_spec(&entered.object, plan).map_err(|error| {
-        let is_retraction = error.sqlstate == SqlState::FEATURE_NOT_SUPPORTED && error.detail.is_none();
+        let is_retraction = error.message.contains("updates") && error.detail.is_none();
         match updates.filter(|_| is_retraction) {
             Some(updates) => error.with_detail(updates),
             None => error,
