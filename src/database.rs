@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
+use crate::pgwire::text_format::PostgresText;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::execution::context::ExecutionProps;
@@ -75,7 +76,7 @@ impl Database {
         let (store, _) = VersionedObject::open(root.child("catalog")).await?;
         let database = Arc::new(Database {
             engine: Engine::open(root, config).await?,
-            planner: Planner::new(n_lanes),
+            planner: Planner::with_text(n_lanes, Arc::new(PostgresText)),
             catalog: RwLock::new(Arc::new(catalog)),
             store: Arc::new(Mutex::new(store)),
             properties: RwLock::default(),
@@ -114,7 +115,7 @@ impl Database {
         let engine = Engine::open(root, config).await?;
         let database = Arc::new(Database {
             engine: engine.clone(),
-            planner: Planner::new(n_lanes),
+            planner: Planner::with_text(n_lanes, Arc::new(PostgresText)),
             catalog: RwLock::new(Arc::new(catalog)),
             store: Arc::new(Mutex::new(store)),
             properties: RwLock::default(),
@@ -171,8 +172,23 @@ impl Database {
         self.definitions.clone().lock_owned().await
     }
 
-    /// Makes a changed catalog the one that counts. Under [`change_definitions`](Database::change_definitions).
-    pub async fn commit(&self, catalog: Catalog) -> Result<(), SqlError> {
+    /// Makes a changed catalog the one that counts, whether its statement waits for that or not.
+    pub async fn commit(
+        self: &Arc<Database>,
+        changing: OwnedMutexGuard<()>,
+        catalog: Catalog,
+    ) -> Result<(), SqlError> {
+        let database = self.clone();
+        uninterrupted(async move {
+            let _changing = changing;
+            database.put_catalog(catalog).await
+        })
+        .await
+    }
+
+    /// Makes a changed catalog the one that counts. Under [`change_definitions`](Database::change_definitions),
+    /// and where nobody drops it half way.
+    pub async fn put_catalog(&self, catalog: Catalog) -> Result<(), SqlError> {
         if !self.is_for_checks {
             self.store.lock().await.put(catalog.to_bytes().into()).await?;
         }
@@ -548,5 +564,15 @@ pub fn position_of(sql: &str, word: &str) -> Option<usize> {
         let after = lower[at + word.len()..].chars().next();
         let is_word = !before.is_some_and(is_part) && !after.is_some_and(is_part);
         is_word.then(|| lower[..at].chars().count() + 1)
+    })
+}
+
+/// Runs what must not stop half way. A statement may be dropped at any time: it is cancelled, its time is up, its
+/// client has gone; then this goes on.
+pub async fn uninterrupted<T: Send + 'static>(
+    work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
+) -> Result<T, SqlError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        Err(SqlError::new(SqlState::INTERNAL_ERROR, format!("a change of definitions broke off: {error}")))
     })
 }

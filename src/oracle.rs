@@ -6,10 +6,15 @@
 //!
 //! `TIDEMILL_SEEDS=100 cargo test --lib oracle` runs more of it.
 
+mod grammar;
+mod random;
+
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::Float64Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
 use tidemill_engine::EngineConfig;
@@ -31,6 +36,14 @@ const QUERIES: &[&str] = &[
     "SELECT count(DISTINCT k) AS n FROM a",
     "SELECT k, sum(v) FILTER (WHERE s = 'x') AS x, count(*) FILTER (WHERE v > 4) AS n FROM a GROUP BY k",
     "SELECT k, sum(v) AS s FROM a GROUP BY k HAVING sum(v) > 5",
+    "SELECT k, array_agg(v ORDER BY v DESC, s) AS vs, string_agg(s, '-' ORDER BY s, v) AS ss FROM a GROUP BY k",
+    "SELECT s, array_agg(DISTINCT k ORDER BY k) FILTER (WHERE v > 2) AS ks, count(DISTINCT v) AS n FROM a GROUP BY s",
+    "SELECT k, median(v) AS m, stddev(v) AS sd, var_pop(v) AS vp, avg(v::DECIMAL(9, 2)) AS d FROM a GROUP BY k",
+    "SELECT s, corr(k, v) AS c, covar_samp(k, v) AS cs, regr_slope(v, k) AS r FROM a GROUP BY s",
+    "SELECT percentile_cont(0.25) WITHIN GROUP (ORDER BY v) AS p, median(DISTINCT v) AS m, approx_distinct(v) AS n FROM a",
+    "SELECT k, bool_and(v > 3) AS e, bool_or(v IS NULL) AS o, bit_or(v) AS b, bit_xor(v) AS x FROM a GROUP BY k",
+    "SELECT k, first_value(v ORDER BY s, v) AS f, last_value(s ORDER BY v NULLS FIRST, s) AS l, nth_value(v, 2 ORDER BY v, s) AS n FROM a GROUP BY k",
+    "SELECT first_value(v ORDER BY v NULLS LAST) IGNORE NULLS AS f, min(DISTINCT s) AS m, sum(DISTINCT v) AS d FROM a",
     "SELECT a.k, a.v, b.w FROM a JOIN b ON a.k = b.k",
     "SELECT a.k, a.v, b.w FROM a LEFT JOIN b ON a.k = b.k",
     "SELECT a.k, a.v, b.w FROM a RIGHT JOIN b ON a.k = b.k",
@@ -56,14 +69,18 @@ const QUERIES: &[&str] = &[
 
 struct Rng(u64);
 
+/// SplitMix64 (Steele et al., OOPSLA 2014).
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 impl Rng {
-    /// SplitMix64 (Steele et al., OOPSLA 2014).
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        split_mix(&mut self.0)
     }
 
     fn below(&mut self, n: u64) -> u64 {
@@ -105,13 +122,26 @@ async fn run(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>, SqlEr
     Ok(rows)
 }
 
+/// Floating-point numbers to nine digits: sums depend on the order in which they are made.
+fn rounded(column: &ArrayRef) -> ArrayRef {
+    match column.as_primitive_opt::<Float64Type>() {
+        Some(floats) => {
+            let digits = floats.iter().map(|value| {
+                value.map(|value| format!("{:.8e}", if value.abs() < 1e-12 { 0.0 } else { value }))
+            });
+            Arc::new(digits.collect::<StringArray>())
+        }
+        None => column.clone(),
+    }
+}
+
 /// Rows as text, with how often each occurs.
 fn multiset(batches: &[RecordBatch]) -> BTreeMap<String, usize> {
     let mut rows = BTreeMap::new();
     let options = FormatOptions::default().with_null("NULL");
     for batch in batches {
-        let columns: Vec<ArrayFormatter> = batch
-            .columns()
+        let rounded: Vec<ArrayRef> = batch.columns().iter().map(rounded).collect();
+        let columns: Vec<ArrayFormatter> = rounded
             .iter()
             .map(|column: &ArrayRef| ArrayFormatter::try_new(column.as_ref(), &options).unwrap())
             .collect();
@@ -159,6 +189,15 @@ async fn live(directory: &Path, n_lanes: usize, rng: &mut Rng, is_first: bool, h
     }
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(16 << 20)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
 #[test]
 fn pipelines_equal_their_batch_answers() {
     let n_seeds: u64 = std::env::var("TIDEMILL_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
@@ -169,12 +208,7 @@ fn pipelines_equal_their_batch_answers() {
         for life in 0..3 {
             // The number of lanes is another one after each crash.
             let n_lanes = [1, 4, 2][(life + seed as usize) % 3];
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .thread_stack_size(16 << 20)
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime = runtime();
             runtime.block_on(live(directory.path(), n_lanes, &mut rng, life == 0, &mut history));
             history.push("crash".into());
             runtime.shutdown_timeout(std::time::Duration::ZERO);

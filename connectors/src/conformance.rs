@@ -1,8 +1,10 @@
-//! What every source must do, as a suite that the tests of each connector run.
+//! What every source must do, as a suite that the tests of each connector run; [`sink`] is that of sinks.
 //!
 //! The engine relies on these for "nothing is lost, nothing is doubled": it resumes at the `next`
 //! of any batch that a checkpoint covers, reads up to an `until` when it repeats an epoch, and
 //! drops a `next` that is pending whenever something else is more urgent.
+
+pub mod sink;
 
 use std::future::Future;
 use std::pin::pin;

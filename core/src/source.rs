@@ -123,6 +123,12 @@ pub trait Source: Send + Sync + fmt::Debug {
     /// Whether every split ends, and no new ones appear once all have been read.
     fn is_bounded(&self) -> bool;
 
+    /// About how many records lie between two offsets of a split, where the offsets alone tell. People see
+    /// it as the length of a job.
+    fn n_records(&self, _split: &SplitId, _from: &Offset, _to: &Offset) -> Option<u64> {
+        None
+    }
+
     /// A reader of one split that begins at `from`.
     async fn open(&self, split: &SplitId, from: &Offset) -> Result<Box<dyn SplitReader>, ConnectorError>;
 }

@@ -18,6 +18,7 @@ use tidemill_plan::RelationId;
 use tidemill_storage::{Checkpoint, CheckpointStore};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::feed::{Feed, Sealed};
@@ -60,6 +61,8 @@ pub(crate) struct Attach {
 pub(crate) struct Missed {
     pub sources: Vec<CatchUp>,
     pub changes: BTreeMap<RelationId, Vec<RecordBatch>>,
+    /// Nobody waits for it any more.
+    pub cancelled: CancellationToken,
 }
 
 /// A part of a source that a dataflow has to read by itself.
@@ -70,6 +73,8 @@ pub(crate) struct CatchUp {
     pub to: Offsets,
     /// The source's watermark at `to`.
     pub watermark: Option<i64>,
+    /// How many rows there are from `from` to `to`, if the shared readers have counted them.
+    pub n_rows: Option<u64>,
 }
 
 /// Where a dataflow's sources stood at its last epochs.
@@ -289,11 +294,33 @@ impl Dataflow {
     /// Takes in what members have missed, and lets readers see them. Until all of it is in, time does not
     /// pass for them: no window closes, and sinks get everything as one change.
     async fn fill(&mut self, members: &mut [Member], missed: Missed) -> Result<(), Error> {
+        let cancelled = missed.cancelled.clone();
+        // What a cancelled fill leaves half done goes away with its members.
+        let filled = cancelled.run_until_cancelled(self.fill_all(members, missed));
+        filled.await.unwrap_or(Err(Error::Cancelled))
+    }
+
+    async fn fill_all(&mut self, members: &mut [Member], missed: Missed) -> Result<(), Error> {
         let from: Vec<Epoch> = members.iter().map(|member| member.handle.frontier()).collect();
         let mut unsent: BTreeMap<RelationId, Vec<RecordBatch>> = BTreeMap::new();
+        let mut sources = Vec::new();
+        let mut n_rows: BTreeMap<RelationId, Option<u64>> = BTreeMap::new();
         for catch_up in missed.sources {
+            let reader = RangeReader::new(catch_up.source.clone(), &catch_up.from, &catch_up.to).await?;
+            n_rows.insert(catch_up.source.spec.id, catch_up.n_rows.or_else(|| reader.n_rows()));
+            sources.push((catch_up, reader));
+        }
+        let n_rows_of =
+            |batches: &[RecordBatch]| batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>();
+        n_rows.extend(missed.changes.iter().map(|(id, batches)| (*id, Some(n_rows_of(batches)))));
+        for member in members.iter() {
+            let of_inputs = member.inputs.iter().filter_map(|id| n_rows.get(id).copied());
+            if let Some(total) = of_inputs.sum::<Option<u64>>() {
+                member.handle.metrics.fill_rows_total.get_or_init(|| total);
+            }
+        }
+        for (catch_up, mut reader) in sources {
             let id = catch_up.source.spec.id;
-            let mut reader = RangeReader::new(catch_up.source.clone(), &catch_up.from, &catch_up.to).await?;
             let mut pending: Vec<RecordBatch> = Vec::new();
             loop {
                 let batch = reader.next().await?;
@@ -351,8 +378,14 @@ impl Dataflow {
         }
         let context =
             StepContext { epoch: self.frontier, watermarks_before, watermarks: self.watermarks.clone() };
+        let n_rows: Vec<(RelationId, usize)> = changes
+            .iter()
+            .map(|(id, batches)| (*id, batches.iter().map(RecordBatch::num_rows).sum()))
+            .collect();
         for member in members {
             let result = member.step(&context, &changes).await.map_err(|error| named(member, error))?;
+            let of_inputs = n_rows.iter().filter(|(id, _)| member.inputs.contains(id)).map(|(_, n)| n);
+            member.handle.metrics.fill_rows.add(of_inputs.sum());
             report_late(&self.dead_letters, member, self.frontier, result.late);
             if member.outbox.is_some() {
                 unsent.entry(member.id).or_default().extend(result.changes.iter().cloned());

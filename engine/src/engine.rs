@@ -17,6 +17,7 @@ use tidemill_core::{Delta, Epoch};
 use tidemill_plan::{PipelinePlan, RelationId};
 use tidemill_storage::{Checkpoint, CheckpointStore, Log, LogRecord, Root, remove_all};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Missed};
@@ -283,7 +284,8 @@ impl Engine {
                     clock.offsets.get(relation).map(|offsets| offsets.as_ref().clone()).unwrap_or_default();
                 let from = offsets.get(relation).cloned().unwrap_or_default();
                 let watermark = clock.watermarks.get(relation).copied();
-                missed.sources.push(CatchUp { source: source.clone(), from, to, watermark });
+                let source = source.clone();
+                missed.sources.push(CatchUp { source, from, to, watermark, n_rows: None });
             } else if clock.tables.contains_key(relation) {
                 let logged = self.logged.lock().expect("nobody panics while holding it");
                 let changes = logged.get(relation).into_iter().flatten();
@@ -413,9 +415,12 @@ impl Engine {
         }
     }
 
-    /// Creates a pipeline or sink and fills it with what is there. On return it is durable.
-    pub async fn create_member(&self, spec: MemberSpec) -> Result<(), Error> {
-        let _ddl = self.ddl.lock().await;
+    /// Creates a pipeline or sink and fills it with what is there. On return it is durable, or, after an error
+    /// or when it was cancelled, not there.
+    ///
+    /// Whoever drops this future leaves the member half made: cancel it instead.
+    pub async fn create_member(&self, spec: MemberSpec, cancelled: &CancellationToken) -> Result<(), Error> {
+        let _ddl = cancelled.run_until_cancelled(self.ddl.lock()).await.ok_or(Error::Cancelled)?;
         let member = self.member(&spec).await?;
         let upstream: BTreeSet<u64> = {
             let registry = self.registry();
@@ -430,11 +435,14 @@ impl Engine {
         };
         let id = spec.id;
         let created = match upstream.is_empty() {
-            true => self.create_dataflow(member).await,
-            false => self.attach(member, upstream).await,
+            true => self.create_dataflow(member, cancelled).await,
+            false => self.attach(member, upstream, cancelled).await,
         };
         let outcome = match created {
-            Ok(dataflow) => self.checkpoint(dataflow).await,
+            Ok(dataflow) => {
+                let written = cancelled.run_until_cancelled(self.checkpoint(dataflow)).await;
+                written.unwrap_or(Err(Error::Cancelled))
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
@@ -447,7 +455,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn create_dataflow(&self, member: Member) -> Result<u64, Error> {
+    async fn create_dataflow(&self, member: Member, cancelled: &CancellationToken) -> Result<u64, Error> {
         let id = {
             let mut registry = self.registry();
             registry.next_dataflow += 1;
@@ -459,7 +467,7 @@ impl Engine {
         let relations = member.inputs.clone();
         let ready = {
             let mut clock = self.sealer.clock.lock().await;
-            let missed = self.missed(&clock, &relations)?;
+            let missed = self.missed(&clock, &relations, cancelled)?;
             let feed = Arc::new(Feed::new(relations, clock.epoch, self.sealer.arrived.clone()));
             clock.feeds.insert(id, feed.clone());
             let dataflow = Dataflow {
@@ -479,8 +487,13 @@ impl Engine {
     }
 
     /// What there is of some relations at the clock's epoch.
-    fn missed(&self, clock: &Clock, relations: &BTreeSet<RelationId>) -> Result<Missed, Error> {
-        let mut missed = Missed::default();
+    fn missed(
+        &self,
+        clock: &Clock,
+        relations: &BTreeSet<RelationId>,
+        cancelled: &CancellationToken,
+    ) -> Result<Missed, Error> {
+        let mut missed = Missed { cancelled: cancelled.clone(), ..Missed::default() };
         for id in relations {
             if let Some(table) = clock.tables.get(id) {
                 let rows = table.view.snapshot(clock.epoch).batches()?;
@@ -493,6 +506,7 @@ impl Engine {
                     from: Offsets::new(),
                     to: to.as_ref().clone(),
                     watermark: clock.watermarks.get(id).copied(),
+                    n_rows: source.n_sealed(),
                 });
             }
         }
@@ -500,7 +514,12 @@ impl Engine {
     }
 
     /// Adds a member to the dataflow of what it reads; several become one.
-    async fn attach(&self, member: Member, upstream: BTreeSet<u64>) -> Result<u64, Error> {
+    async fn attach(
+        &self,
+        member: Member,
+        upstream: BTreeSet<u64>,
+        cancelled: &CancellationToken,
+    ) -> Result<u64, Error> {
         let mut upstream: Vec<Arc<DataflowHandle>> = {
             let registry = self.registry();
             upstream.iter().filter_map(|id| registry.dataflows.get(id).cloned()).collect()
@@ -533,7 +552,7 @@ impl Engine {
             let registry = self.registry();
             member.inputs.iter().copied().filter(|id| !registry.members.contains_key(id)).collect()
         };
-        let missed = self.missed(&clock, &relations)?;
+        let missed = self.missed(&clock, &relations, cancelled)?;
         target.feed.add_relations(&relations);
         let (reached, is_reached) = oneshot::channel();
         let (filled, is_filled) = oneshot::channel();
@@ -914,7 +933,7 @@ impl Engine {
             state_bytes: metrics.state_bytes.load(Ordering::Relaxed),
             step_time: metrics.step_time.counts(),
             latency: metrics.latency.counts(),
-            fill: entry.is_filling.then(|| (metrics.rows_in.get(), None)),
+            fill: entry.is_filling.then(|| (metrics.fill_rows.get(), metrics.fill_rows_total.get().copied())),
             operators: handle.operators(),
         }
     }

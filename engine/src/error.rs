@@ -24,6 +24,8 @@ pub enum Error {
     NotRunning { kind: &'static str, name: String, reason: String },
     #[error("the state of {what} is missing from checkpoint {epoch} of its dataflow")]
     StateMissing { what: String, epoch: tidemill_core::Epoch },
+    #[error("canceled while it was being filled")]
+    Cancelled,
     #[error("the server is shutting down")]
     ShuttingDown,
     #[error("{0}")]
@@ -41,6 +43,7 @@ impl Diagnostic for Error {
             Error::NullValue { .. } => SqlState::NOT_NULL_VIOLATION,
             Error::NotRunning { .. } => SqlState::NOT_IN_PREREQUISITE_STATE,
             Error::StateMissing { .. } => SqlState::DATA_CORRUPTED,
+            Error::Cancelled => SqlState::QUERY_CANCELED,
             Error::ShuttingDown => SqlState::ADMIN_SHUTDOWN,
             Error::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -21,6 +21,7 @@ use tidemill_core::{Delta, Epoch, delta_schema};
 use tidemill_plan::{InputKind, PipelinePlan, RelationId};
 use tidemill_storage::{Arrangement, Checkpoint, Run, Snapshot};
 use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
 use crate::exec::{Compiled, LaneMetrics, OperatorMetrics, compile};
@@ -61,6 +62,9 @@ pub struct MemberMetrics {
     pub latency: Histogram,
     pub state_bytes: AtomicU64,
     pub late_rows: Counter,
+    /// Input rows that a fill has taken in, and of how many, where that is known.
+    pub fill_rows: Counter,
+    pub fill_rows_total: OnceLock<u64>,
 }
 
 impl MemberHandle {
@@ -241,8 +245,8 @@ impl Member {
             let batches: Vec<RecordBatch> = stream.try_collect().await?;
             Ok::<_, DataFusionError>(batches)
         };
-        // A task of its own, so that the lanes run beside each other.
-        let mut batches = tokio::spawn(collect)
+        // A task of its own, so that the lanes run beside each other; it ends with a step that is given up.
+        let mut batches = AbortOnDropHandle::new(tokio::spawn(collect))
             .await
             .map_err(|error| DataFusionError::Internal(format!("a step panicked: {error}")))??;
         batches.retain(|batch| batch.num_rows() > 0);

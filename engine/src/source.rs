@@ -103,6 +103,8 @@ struct Pending {
     finished: HashSet<SplitId>,
     is_finished: bool,
     dead_letters: Vec<DeadLetter>,
+    /// How many rows have been read since the splits' starts, if the readers began there.
+    n_read: Option<u64>,
     sequence: i64,
     arrived: Option<Instant>,
     has_news: bool,
@@ -184,7 +186,8 @@ impl SourceRuntime {
         }
         {
             let mut pending = self.pending();
-            *pending = Pending { offsets, sequence: pending.sequence, ..Pending::default() };
+            let n_read = offsets.is_empty().then_some(0);
+            *pending = Pending { offsets, n_read, sequence: pending.sequence, ..Pending::default() };
             if let Some(watermark) = watermark {
                 pending.watermarks.insert(SplitId::from(""), watermark);
             }
@@ -232,6 +235,12 @@ impl SourceRuntime {
         Some(taken)
     }
 
+    /// How many rows there are from the splits' starts up to what has been sealed, if that is known.
+    pub fn n_sealed(&self) -> Option<u64> {
+        let pending = self.pending();
+        pending.n_read.map(|n_read| n_read - pending.n_rows as u64)
+    }
+
     /// Waits while too much is pending.
     async fn space(&self) {
         loop {
@@ -263,6 +272,7 @@ impl SourceRuntime {
         if prepared.n_rows > 0 {
             let batch = self.batch(prepared.columns, &mut pending.sequence)?;
             pending.n_rows += batch.num_rows();
+            pending.n_read = pending.n_read.map(|n_read| n_read + batch.num_rows() as u64);
             pending.batches.push(batch);
         }
         pending.has_news = true;
@@ -582,6 +592,12 @@ impl RangeReader {
         ranges.reverse();
         // Below all sequences of the shared readers, which come behind.
         Ok(RangeReader { source, ranges, current: None, sequence: i64::MIN / 2, watermark: None })
+    }
+
+    /// How many rows there are to read, where the connector can tell from the offsets.
+    pub fn n_rows(&self) -> Option<u64> {
+        let source = &self.source.spec.source;
+        self.ranges.iter().map(|(split, from, to)| source.n_records(split, from, to)).sum()
     }
 
     /// The next rows, or `None` at the end.

@@ -15,6 +15,6 @@ pub use explain::{Cost, ExplainedNode, ExplainedState, Growth};
 pub use node::{IncrementalNode, fnv1a};
 pub use operator::{
     Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Input, InputKind, Join, Operator,
-    OrderColumn, SEQUENCE, TopN, Upsert,
+    OrderColumn, OtherAggregate, SEQUENCE, TopN, Upsert,
 };
 pub use pipeline::{PipelinePlan, Properties, RelationId};

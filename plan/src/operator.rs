@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::{DFSchemaRef, JoinType};
+use datafusion::common::{DFSchemaRef, JoinType, ScalarValue};
 use datafusion::logical_expr::{AggregateUDF, Expr};
 
 use crate::RelationId;
@@ -89,8 +89,18 @@ pub enum AggregateFunction {
     Avg,
     Min,
     Max,
+    /// The first value in the order of `order_by`.
+    First,
     /// Any other: touched groups are aggregated again.
-    Other(Arc<AggregateUDF>),
+    Other(OtherAggregate),
+}
+
+/// An aggregate function that is DataFusion's own, or a user's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OtherAggregate {
+    pub udf: Arc<AggregateUDF>,
+    /// The arguments that are constants, by their position among all arguments; `args` are the others.
+    pub constants: Vec<(usize, ScalarValue)>,
 }
 
 /// Inputs: left, right, of which the first `n_left` and `n_right` columns are the pair's; behind them stand

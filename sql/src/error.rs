@@ -367,6 +367,45 @@ impl Translation<'_> {
         {
             return Some(self.overflow(position));
         }
+        let grouping = [
+            ("function calls cannot be nested", "aggregate function calls cannot be nested"),
+            ("not allowed in the WHERE", "aggregate functions are not allowed in WHERE"),
+        ];
+        if let Some((_, ours)) = grouping.iter().find(|(theirs, _)| message.contains(theirs)) {
+            return Some(Error::new(SqlState::GROUPING, *ours).or_at(position));
+        }
+        if message.contains("square root of a negative number") {
+            return Some(
+                Error::new(SqlState("2201F"), "cannot take square root of a negative number").or_at(position),
+            );
+        }
+        if lower.contains("regex parse error") || lower.contains("regular expression") {
+            return Some(
+                Error::new(SqlState("2201B"), "invalid regular expression")
+                    .with_detail(message.replace('\n', " "))
+                    .or_at(position),
+            );
+        }
+        if let Some(types) = message.split("common string type for string concat operation ").nth(1) {
+            return Some(self.no_operator(first_line(types), position));
+        }
+        if message.contains("non-boolean predicate") {
+            return Some(
+                Error::new(SqlState::DATATYPE_MISMATCH, "argument of WHERE must be type boolean")
+                    .or_at(position),
+            );
+        }
+        if message.contains("LIMIT must be >= 0") {
+            return Some(Error::new(SqlState("2201W"), "LIMIT must not be negative").or_at(position));
+        }
+        if message.starts_with("Order by column out of bounds") {
+            return Some(
+                Error::new(SqlState("42P10"), "ORDER BY position is not in select list").or_at(position),
+            );
+        }
+        if message.contains("columns but only") && message.contains("alias") {
+            return Some(Error::new(SqlState("42P10"), first_line(message)).or_at(position));
+        }
         if let Some(name) = between(message, "table '", "' not found") {
             return Some(self.unknown_relation(name, position));
         }

@@ -4,6 +4,7 @@
 //! its struct and its parse function. [`types`] maps PostgreSQL's type names to Arrow's. [`Planner`] makes
 //! plans of queries; for a pipeline, [`rewrite`] turns a plan over relations into one over their changes.
 
+pub mod json;
 pub mod parser;
 pub mod statements;
 pub mod types;
@@ -14,6 +15,7 @@ mod delta;
 mod functions;
 mod naming;
 mod planner;
+mod postgres;
 mod refusal;
 mod relations;
 mod windows;
@@ -23,6 +25,7 @@ pub use error::{Error, RelationNames};
 pub use functions::scalar_functions;
 pub use naming::column_name;
 pub use planner::{DATABASE, Names, Planner, QueryPlan, Resolved};
+pub use postgres::{ArrowText, TextFormat};
 pub use refusal::Refusal;
 pub use relations::{Relation, RelationTable, relation_of};
 pub use windows::rewrite_windows;

@@ -5,7 +5,7 @@
 //! function's, a cast by its operand's or else the type's, CASE "case", anything else "?column?".
 
 use datafusion::sql::sqlparser::ast::{
-    CastKind, Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Value,
+    AccessExpr, CastKind, Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Value,
 };
 
 /// Aliases the unnamed columns of `query`, so that no two have the same name.
@@ -94,7 +94,14 @@ fn strong_name(expr: &Expr) -> Option<String> {
         Expr::Case { else_result: Some(expr), .. } => strong_name(expr),
         Expr::Extract { .. } => Some("extract".into()),
         Expr::Exists { .. } => Some("exists".into()),
-        Expr::Substring { .. } => Some("substring".into()),
+        Expr::Substring { shorthand, .. } => Some(if *shorthand { "substr" } else { "substring" }.into()),
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            let field = access_chain.iter().rev().find_map(|access| match access {
+                AccessExpr::Dot(field) => strong_name(field),
+                AccessExpr::Subscript(_) => None,
+            });
+            field.or_else(|| strong_name(root))
+        }
         Expr::Position { .. } => Some("position".into()),
         Expr::Trim { .. } => Some("btrim".into()),
         Expr::Ceil { .. } => Some("ceil".into()),

@@ -13,7 +13,8 @@ use datafusion::catalog::{
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DataFusionError, TableReference};
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::context::SessionState;
+use datafusion::execution::context::{ExecutionProps, SessionState};
+use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, Volatility};
 use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionConfig;
@@ -27,6 +28,7 @@ use tidemill_plan::PipelinePlan;
 use crate::delta::{DeltaError, rewrite};
 use crate::functions::scalar_functions;
 use crate::naming::name_columns;
+use crate::postgres::{self, ArrowText, TextFormat};
 use crate::refusal::Refusal;
 use crate::windows::rewrite_windows;
 
@@ -64,12 +66,18 @@ const VIEW_DEPTH_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Planner {
     state: SessionState,
+    text: Arc<dyn TextFormat>,
     pipeline_optimizer: Arc<Optimizer>,
 }
 
 impl Planner {
     /// A planner whose plans run in `n_lanes` partitions.
     pub fn new(n_lanes: usize) -> Planner {
+        Planner::with_text(n_lanes, Arc::new(ArrowText))
+    }
+
+    /// A planner whose casts from and to text are done by `text`.
+    pub fn with_text(n_lanes: usize, text: Arc<dyn TextFormat>) -> Planner {
         let mut config = SessionConfig::new()
             .with_target_partitions(n_lanes)
             .with_default_catalog_and_schema(DATABASE, "public")
@@ -78,28 +86,27 @@ impl Planner {
         let options = config.options_mut();
         options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
         options.sql_parser.collect_spans = true;
+        options.sql_parser.parse_float_as_decimal = true;
         options.sql_parser.map_string_types_to_utf8view = false;
         options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-        let state = SessionStateBuilder::new()
+        let mut defaults = SessionStateBuilder::new().with_default_features();
+        let scalars = defaults.scalar_functions().take().unwrap_or_default();
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![postgres::expr_planner()];
+        expr_planners.extend(defaults.expr_planners().take().unwrap_or_default());
+        // Of two functions with one name the later is taken.
+        let scalars = [scalars, postgres::scalar_functions(), scalar_functions()].concat();
+        let builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
-            .with_scalar_functions(
-                SessionStateBuilder::new()
-                    .with_default_features()
-                    .scalar_functions()
-                    .clone()
-                    .unwrap_or_default()
-                    .into_iter()
-                    .chain(scalar_functions())
-                    .collect(),
-            )
-            .build();
+            .with_expr_planners(expr_planners)
+            .with_scalar_functions(scalars);
+        let state = postgres::configure(builder, text.clone()).build();
         let rules = Optimizer::new()
             .rules
             .into_iter()
             .filter(|rule| !EXCLUDED_RULES.contains(&rule.name()))
             .collect();
-        Planner { state, pipeline_optimizer: Arc::new(Optimizer::with_rules(rules)) }
+        Planner { state, text, pipeline_optimizer: Arc::new(Optimizer::with_rules(rules)) }
     }
 
     /// The same, with more functions; one that has the name of another replaces it.
@@ -125,7 +132,7 @@ impl Planner {
         let mut query = query.clone();
         let display_names = name_columns(&mut query);
         let state = self.state_for(&mut query, names, 0).await?;
-        let plan = state.statement_to_plan(statement(query)).await?;
+        let plan = postgres::typed(state.statement_to_plan(statement(query)).await?)?;
         Ok(QueryPlan { plan, state, display_names })
     }
 
@@ -148,7 +155,7 @@ impl Planner {
         let display_names = name_columns(&mut query);
         check_column_names(display_names.as_deref())?;
         let state = self.state_for(&mut query, names, 0).await?;
-        let plan = state.statement_to_plan(statement(query)).await?;
+        let plan = postgres::typed(state.statement_to_plan(statement(query)).await?)?;
         refuse_unsteady_functions(&plan)?;
         let optimized = self.optimize_for_pipeline(&state, plan)?;
         let schema: SchemaRef = Arc::new(Schema::new(
@@ -166,13 +173,15 @@ impl Planner {
 
     /// An expression over the columns of `schema`, types coerced and constants folded.
     pub fn plan_expr(&self, expr: &SqlExpr, schema: &DFSchema) -> Result<Expr, DataFusionError> {
-        let sql = expr.to_string();
-        let parsed = self.state.create_logical_expr(&sql, schema)?;
+        let mut expr = expr.clone();
+        postgres::rewrite_expr(&mut expr).map_err(|refusal| DataFusionError::External(Box::new(refusal)))?;
+        let parsed = self.state.create_logical_expr(&expr.to_string(), schema)?;
         let simplify = datafusion::logical_expr::simplify::SimplifyContext::builder()
             .with_schema(Arc::new(schema.clone()))
             .build();
         let simplifier = datafusion::optimizer::simplify_expressions::ExprSimplifier::new(simplify);
-        simplifier.simplify(simplifier.coerce(parsed, schema)?)
+        let checked = postgres::checked(simplifier.coerce(parsed, schema)?, schema, &self.text)?;
+        simplifier.simplify(checked.data)
     }
 
     fn optimize_for_pipeline(
@@ -193,6 +202,7 @@ impl Planner {
     ) -> Result<SessionState, DeltaError> {
         refuse_multiset_operations(query)?;
         rewrite_windows(query)?;
+        postgres::rewrite_query(query)?;
         let references = self.state.resolve_table_references(&statement(query.clone()))?;
         let mut schemas: HashMap<String, Arc<MemorySchemaProvider>> = HashMap::new();
         schemas.insert("public".into(), Arc::default());
@@ -224,7 +234,7 @@ impl Planner {
                     let sql = view.to_string();
                     name_columns(&mut view);
                     let state = Box::pin(self.state_for(&mut view, names, depth + 1)).await?;
-                    let plan = state.statement_to_plan(statement(view)).await?;
+                    let plan = postgres::typed(state.statement_to_plan(statement(view)).await?)?;
                     Arc::new(ViewTable::new(plan, Some(sql)))
                 }
             };
@@ -239,6 +249,9 @@ impl Planner {
         datafusion::catalog::CatalogProviderList::register_catalog(&list, DATABASE.into(), catalog);
         Ok(SessionStateBuilder::new_from_existing(self.state.clone())
             .with_catalog_list(Arc::new(list))
+            // With a counter of its own for the names that rules make up: a query has one plan, whatever was
+            // planned before it, or the state of a pipeline would not fit its plan after a restart.
+            .with_execution_props(ExecutionProps::new())
             .build())
     }
 }

@@ -67,6 +67,11 @@ pub fn pg_type_of(field: &Field) -> String {
     }
 }
 
+/// The name of a type that is kept as text, such as `uuid` or `character varying(3)`.
+pub fn declared_type(field: &Field) -> Option<&str> {
+    field.metadata().get(PG_TYPE).map(String::as_str)
+}
+
 /// What PostgreSQL calls the type, as in `\d`.
 pub fn pg_type_name(data_type: &DataType) -> String {
     match data_type {
@@ -74,9 +79,8 @@ pub fn pg_type_name(data_type: &DataType) -> String {
         DataType::Boolean => "boolean".to_string(),
         DataType::Int8 | DataType::Int16 | DataType::UInt8 => "smallint".to_string(),
         DataType::Int32 | DataType::UInt16 => "integer".to_string(),
-        DataType::Int64 | DataType::UInt32 => "bigint".to_string(),
-        // The only PostgreSQL type that holds them all.
-        DataType::UInt64 => "numeric".to_string(),
+        // Unsigned ones of 64 bits are counts and positions.
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => "bigint".to_string(),
         DataType::Float16 | DataType::Float32 => "real".to_string(),
         DataType::Float64 => "double precision".to_string(),
         DataType::Decimal128(38, 10) => "numeric".to_string(),
@@ -418,7 +422,7 @@ fn list_of(item: ColumnType) -> ColumnType {
     DataType::List(Arc::new(item.field("item", true))).into()
 }
 
-fn timestamptz() -> DataType {
+pub(crate) fn timestamptz() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 

@@ -116,12 +116,21 @@ impl Job<'_> {
         (offset, sql): &(usize, String),
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let results = tokio::select! {
-            results = self.service.run_sql(sql) => results,
-            () = stop.cancelled() => {
-                return Err(self.report(&SqlError::new(SqlState::QUERY_CANCELED, "interrupted"), *offset));
+        let mut running = std::pin::pin!(self.service.run_sql(sql));
+        let results = loop {
+            tokio::select! {
+                results = &mut running => break results,
+                () = stop.cancelled() => {
+                    self.clear_line();
+                    let interrupted = SqlError::new(SqlState::QUERY_CANCELED, "interrupted");
+                    return Err(self.report(&interrupted, *offset));
+                }
+                () = tokio::time::sleep(Duration::from_secs(1)) => {
+                    filling(&self.service.status()).iter().for_each(|line| self.show_line(line));
+                }
             }
         };
+        self.clear_line();
         for result in results.map_err(|error| self.report(&error, *offset))? {
             self.answer(&result)?;
         }
@@ -174,17 +183,21 @@ impl Job<'_> {
     }
 
     fn show_progress(&self, status: &EngineStatus, n_rows: u64, rate: u64, elapsed: Duration) {
-        if self.is_quiet || !self.is_terminal {
-            return;
-        }
-        let mut stderr = std::io::stderr().lock();
-        let line = format!(
-            "\r\x1b[K{} s  {} rows  {} rows/s  epoch {}  Ctrl-C stops",
+        self.show_line(&format!(
+            "{} s  {} rows  {} rows/s  epoch {}  Ctrl-C stops",
             elapsed.as_secs(),
             grouped(n_rows),
             grouped(rate),
             status.epoch
-        );
+        ));
+    }
+
+    fn show_line(&self, line: &str) {
+        if self.is_quiet || !self.is_terminal {
+            return;
+        }
+        let mut stderr = std::io::stderr().lock();
+        let line = format!("\r\x1b[K{line}");
         // It is for those who look.
         let _ = stderr.write_all(line.as_bytes()).and_then(|()| stderr.flush());
     }
@@ -209,6 +222,24 @@ fn is_query(sql: &str) -> bool {
 
 fn n_rows(status: &EngineStatus) -> u64 {
     status.sources.iter().map(|source| source.rows).sum()
+}
+
+/// What is being filled, and how far that has come.
+fn filling(status: &EngineStatus) -> Option<String> {
+    let all = status.pipelines.iter().chain(status.sinks.iter().map(|sink| &sink.pipeline));
+    let of = |pipeline: &PipelineStatus| {
+        let (n_done, n_total) = pipeline.fill?;
+        let name = &pipeline.name;
+        Some(match n_total {
+            Some(n_total) if n_total > 0 => {
+                // A total may be an estimate.
+                let percent = (n_done as f64 / n_total as f64 * 100.0).min(100.0) as u64;
+                format!("filling {name}: {} of {} rows  {percent} %", grouped(n_done), grouped(n_total))
+            }
+            _ => format!("filling {name}: {} rows", grouped(n_done)),
+        })
+    };
+    all.filter_map(of).next()
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -272,6 +303,19 @@ mod tests {
         assert_eq!(progress(&pending), Progress::Streaming);
         pending.sinks[0].rows_pending = 0;
         assert_eq!(progress(&pending), Progress::Done);
+    }
+
+    #[test]
+    fn fills_show_how_far_they_are() {
+        let with = |fill| EngineStatus {
+            pipelines: vec![pipeline("other"), PipelineStatus { fill, ..pipeline("p") }],
+            ..EngineStatus::default()
+        };
+        let line = |fill| filling(&with(fill)).unwrap_or_default();
+        assert_eq!(line(None), "");
+        assert_eq!(line(Some((65_536, Some(1_000_000)))), "filling p: 65,536 of 1,000,000 rows  6 %");
+        assert_eq!(line(Some((70, Some(60)))), "filling p: 70 of 60 rows  100 %");
+        assert_eq!(line(Some((1_234, None))), "filling p: 1,234 rows");
     }
 
     fn job<'a>(service: &'a Arc<dyn Service>, text: &'a str) -> Job<'a> {

@@ -502,7 +502,7 @@ pub(crate) fn parse_uuid(value: &str) -> Result<[u8; 16], SqlError> {
     if digits.next().is_some() { Err(error()) } else { Ok(uuid) }
 }
 
-fn uuid_text(uuid: &[u8; 16]) -> String {
+pub(crate) fn uuid_text(uuid: &[u8; 16]) -> String {
     let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
     parts.join("-")

@@ -158,6 +158,11 @@ impl Column {
 
 // ---- Text ----------------------------------------------------------------------------------
 
+/// The values of a column as text, for casts.
+pub(crate) fn text_of(array: &ArrayRef, field: &Field) -> Result<Column, SqlError> {
+    text(array, &column_type(field).pg_type)
+}
+
 fn text(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
     let data_type = array.data_type().clone();
     let nulls = array.logical_nulls();
@@ -308,7 +313,7 @@ fn binary(array: &ArrayRef, pg: &PgType) -> Result<Column, SqlError> {
         }
         data_type if data_type.is_integer() => {
             // Through one array type: a copy per batch, and no product of widths and types.
-            if *data_type == DataType::UInt64 {
+            if *data_type == DataType::UInt64 && *pg != PgType::INT8 {
                 if *pg != PgType::NUMERIC {
                     return Err(refused());
                 }

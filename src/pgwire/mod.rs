@@ -24,6 +24,7 @@ mod extended;
 pub mod server;
 mod simple;
 mod startup;
+pub mod text_format;
 mod transfer;
 pub mod types;
 

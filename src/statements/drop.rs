@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use tidemill_catalog::{Kind, Object};
+use tidemill_catalog::{Catalog, Kind, Object};
 use tidemill_plan::RelationId;
 use tidemill_sql::statements::DropObjects;
+use tokio::sync::OwnedMutexGuard;
 
 use super::create::kind;
 use super::done;
+use crate::database::{Database, uninterrupted};
 use crate::names::find;
 use crate::session::Session;
 use crate::session::api::{Notice, Response, SqlError};
 
 pub async fn run(session: &mut Session, drop: &DropObjects) -> Result<Response, SqlError> {
-    let _changing = session.database.change_definitions().await;
+    let changing = session.database.change_definitions().await;
     let tag = format!("DROP {}", drop.kind.name().to_uppercase());
-    let Some(kind) = kind(drop.kind) else { return schemas(session, drop).await };
+    let Some(kind) = kind(drop.kind) else { return schemas(session, drop, changing).await };
     let catalog = session.database.catalog();
     let search_path = session.settings.search_path();
     let mut oids = Vec::new();
@@ -33,14 +35,15 @@ pub async fn run(session: &mut Session, drop: &DropObjects) -> Result<Response, 
     }
     let (catalog, dropped) = catalog.as_ref().drop(&oids, drop.cascade)?;
     tell_of_cascade(session, &dropped, &oids);
-    for object in &dropped {
-        stop(session, object).await?;
-    }
-    session.database.commit(catalog).await?;
+    stop_all(session, changing, dropped, catalog).await?;
     Ok(done(tag))
 }
 
-async fn schemas(session: &mut Session, drop: &DropObjects) -> Result<Response, SqlError> {
+async fn schemas(
+    session: &mut Session,
+    drop: &DropObjects,
+    changing: OwnedMutexGuard<()>,
+) -> Result<Response, SqlError> {
     let mut catalog = session.database.catalog().as_ref().clone();
     let mut all = Vec::new();
     for name in &drop.names {
@@ -55,10 +58,7 @@ async fn schemas(session: &mut Session, drop: &DropObjects) -> Result<Response, 
         all.extend(dropped);
     }
     tell_of_cascade(session, &all, &[]);
-    for object in &all {
-        stop(session, object).await?;
-    }
-    session.database.commit(catalog).await?;
+    stop_all(session, changing, all, catalog).await?;
     Ok(done("DROP SCHEMA"))
 }
 
@@ -82,9 +82,27 @@ fn tell_of_cascade(session: &mut Session, dropped: &[Arc<Object>], named: &[u32]
     }
 }
 
+/// Ends what runs for objects, and then the catalog names them no more.
+async fn stop_all(
+    session: &Session,
+    changing: OwnedMutexGuard<()>,
+    objects: Vec<Arc<Object>>,
+    catalog: Catalog,
+) -> Result<(), SqlError> {
+    let database = session.database.clone();
+    uninterrupted(async move {
+        let _changing = changing;
+        for object in &objects {
+            stop(&database, object).await?;
+        }
+        database.put_catalog(catalog).await
+    })
+    .await
+}
+
 /// Ends what runs for an object.
-pub async fn stop(session: &Session, object: &Object) -> Result<(), SqlError> {
-    let engine = &session.database.engine;
+pub async fn stop(database: &Database, object: &Object) -> Result<(), SqlError> {
+    let engine = &database.engine;
     let id = RelationId(object.oid);
     match object.kind() {
         Kind::Pipeline | Kind::Sink => engine.drop_members(&[id]).await?,

@@ -66,11 +66,12 @@ pub async fn run(session: &mut Session, show: &Show) -> Result<Response, SqlErro
                 .chain(status.sinks.iter().map(|sink| &sink.pipeline))
                 .filter(|pipeline| pipeline.fill.is_some() && matches(like, &pipeline.name))
                 .map(|pipeline| {
-                    let n_rows = pipeline.fill.map(|fill| fill.0).unwrap_or_default();
-                    vec![pipeline.name.clone(), "FILL".into(), n_rows.to_string()]
+                    let (n_done, n_total) = pipeline.fill.unwrap_or_default();
+                    let n_total = n_total.map_or_else(String::new, |n_total| n_total.to_string());
+                    vec![pipeline.name.clone(), "FILL".into(), n_done.to_string(), n_total]
                 })
                 .collect();
-            Ok(text_rows(&["object", "job", "rows_done"], &rows, TAG))
+            Ok(text_rows(&["object", "job", "rows_done", "rows_total"], &rows, TAG))
         }
         Show::Create { kind: object_kind, name } => {
             let search_path = session.settings.search_path();

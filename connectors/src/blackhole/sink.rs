@@ -66,7 +66,17 @@ mod tests {
     use tidemill_core::{Delta, Epoch};
 
     use super::*;
+    use crate::conformance::sink;
     use crate::declared::Declared;
+
+    #[tokio::test]
+    async fn sink_conforms() {
+        let declared = Declared::new("blackhole", "id bigint, name text").retracting();
+        let sink = BlackholeSink::new(&declared.sink()).unwrap();
+        sink::check(&sink, async || None).await;
+        let create = |name: &str, value: &str| crate::create_sink(&declared.clone().with(name, value).sink());
+        sink::check_options(&[], create);
+    }
 
     #[tokio::test]
     async fn rows_are_counted() {

@@ -232,6 +232,14 @@ impl Source for FileSource {
         !self.config.watch
     }
 
+    fn n_records(&self, _: &SplitId, from: &Offset, to: &Offset) -> Option<u64> {
+        match self.opener {
+            // Its offsets are bytes.
+            Opener::Lines(..) => None,
+            Opener::Parquet(_) => Some(number(to).ok()?.saturating_sub(number(from).ok()?)),
+        }
+    }
+
     async fn open(&self, split: &SplitId, from: &Offset) -> Result<Box<dyn SplitReader>, ConnectorError> {
         let (opener, path, from, watch) =
             (self.opener.clone(), split.0.clone(), number(from)?, self.config.watch);

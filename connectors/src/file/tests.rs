@@ -14,6 +14,7 @@ use tidemill_core::{Delta, Epoch};
 
 use crate::conformance::{self, Transcript};
 use crate::declared::Declared;
+use crate::file::config::FileSinkConfig;
 use crate::registry::{create_sink, create_source, source_columns, validate_sink, validate_source};
 use crate::spec::{Encode, Format, IncludeKind};
 
@@ -270,6 +271,42 @@ fn batch(to: u64, rows: &[(i64, &str, i64)]) -> SinkBatch {
 
 fn sink(path: &Path) -> Declared {
     file(path, "id bigint, name text")
+}
+
+#[tokio::test]
+async fn sink_conforms() {
+    for (encode, compression) in
+        [(Encode::Json, "none"), (Encode::Csv, "gzip"), (Encode::Json, "gzip"), (Encode::Parquet, "zstd")]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("out");
+        let declared = sink(&out).encode(encode, &[]).with("compression", compression);
+        let declared = declared.retracting().with("op_column", "op");
+        let options: &[(&str, &str)] = if encode == Encode::Csv { &[("header", "true")] } else { &[] };
+        let written = file(&out, "op text, id bigint, name text").encode(encode, options);
+        let arrived = async || {
+            if !out.exists() {
+                return Some(Vec::new());
+            }
+            let line = |row: String| row.replacen("insert |", "+", 1).replacen("delete |", "-", 1);
+            Some(check(&written).await.rows.into_iter().map(line).collect())
+        };
+        conformance::sink::check(&*create_sink(&declared.sink()).unwrap(), arrived).await;
+    }
+}
+
+#[tokio::test]
+async fn sink_refuses_unknown_options() {
+    let declared = sink(Path::new("/tmp/nowhere"));
+    let create = |name: &str, value: &str| create_sink(&declared.clone().with(name, value).sink());
+    conformance::sink::check_options(FileSinkConfig::DOCS, create);
+}
+
+#[tokio::test]
+async fn sink_whose_directory_is_a_file_fails() {
+    let place = tempfile::NamedTempFile::new().unwrap();
+    let error = conformance::sink::check_broken(&*create_sink(&sink(place.path()).sink()).unwrap()).await;
+    assert!(error.to_string().contains(&place.path().display().to_string()), "{error}");
 }
 
 #[tokio::test]

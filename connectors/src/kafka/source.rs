@@ -154,6 +154,10 @@ impl Source for KafkaSource {
         false
     }
 
+    fn n_records(&self, _: &SplitId, from: &Offset, to: &Offset) -> Option<u64> {
+        Some(number(to).ok()?.saturating_sub(number(from).ok()?) as u64)
+    }
+
     async fn open(&self, split: &SplitId, from: &Offset) -> Result<Box<dyn SplitReader>, ConnectorError> {
         let partition: i32 = split.0.parse().map_err(|_| {
             let message = format!("\"{split}\" is not a partition of topic \"{}\"", self.topic.name);

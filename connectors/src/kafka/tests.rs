@@ -10,6 +10,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
@@ -20,6 +21,7 @@ use tidemill_core::{Delta, Epoch};
 
 use crate::conformance::{self, Transcript};
 use crate::declared::Declared;
+use crate::kafka::config::KafkaSinkConfig;
 use crate::registry::{create_sink, create_source, validate_sink, validate_source};
 use crate::spec::{Encode, Format, IncludeKind};
 
@@ -355,6 +357,57 @@ async fn sink_writes_what_the_source_reads() {
     .await;
 }
 
+/// How many messages there are in the only partition of a topic.
+async fn n_messages(brokers: &str, topic: &str) -> u64 {
+    let (brokers, topic) = (brokers.to_string(), topic.to_string());
+    let asked = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+        consumer.fetch_watermarks(&topic, 0, Duration::from_secs(20)).unwrap().1
+    });
+    asked.await.unwrap() as u64
+}
+
+async fn sink_conforms_on(brokers: &str, topic: &str) {
+    let columns = "id bigint, name text";
+    let declared = kafka(brokers, topic, columns).format(Format::Debezium).retracting();
+    // Fewer than the suite writes at once: writing has to wait for space.
+    let declared = declared.with("properties.queue.buffering.max.messages", 100);
+    let back = kafka(brokers, topic, columns).format(Format::Debezium);
+    let arrived = async || {
+        let n = n_messages(brokers, topic).await;
+        if n == 0 {
+            return Some(Vec::new());
+        }
+        let line = |row: String| match row.rsplit_once(" | ").expect("the weight is last") {
+            (row, "1") => format!("+ {row}"),
+            (row, _) => format!("- {row}"),
+        };
+        Some(read(&*source(&back), "0", n).await.rows.into_iter().map(line).collect())
+    };
+    conformance::sink::check(&*create_sink(&declared.sink()).unwrap(), arrived).await;
+}
+
+#[tokio::test]
+async fn sink_conforms() {
+    let (cluster, brokers) = mock();
+    cluster.create_topic("one", 1, 1).unwrap();
+    sink_conforms_on(&brokers, "one").await;
+}
+
+#[tokio::test]
+async fn sink_refuses_unknown_options() {
+    let declared = kafka("b:9092", "t", ROW);
+    let create = |name: &str, value: &str| create_sink(&declared.clone().with(name, value).sink());
+    conformance::sink::check_options(KafkaSinkConfig::DOCS, create);
+}
+
+#[tokio::test]
+async fn sink_without_a_broker_fails() {
+    let declared = kafka("127.0.0.1:1", "t", ROW).with("properties.message.timeout.ms", 500);
+    let error = conformance::sink::check_broken(&*create_sink(&declared.sink()).unwrap()).await;
+    assert!(error.to_string().contains("topic \"t\""), "{error}");
+}
+
 #[tokio::test]
 async fn sink_refuses_what_it_cannot_write() {
     let declared = kafka("b:9092", "t", ROW).retracting();
@@ -488,6 +541,9 @@ async fn real_broker_takes_what_the_sink_writes() {
         create_topic(&brokers, topic, 1).await;
     }
     sink_round_trips(&brokers, |name| names[name].clone()).await;
+    let topic = fresh("conformance");
+    create_topic(&brokers, &topic, 1).await;
+    sink_conforms_on(&brokers, &topic).await;
 }
 
 /// `TIDEMILL_KAFKA=… cargo test --release -p tidemill-connectors real_broker_rate -- --ignored --nocapture`

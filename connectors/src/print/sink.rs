@@ -128,6 +128,7 @@ mod tests {
     use tidemill_core::{Delta, Epoch};
 
     use super::*;
+    use crate::conformance::sink;
     use crate::declared::Declared;
 
     async fn printed(declared: &Declared) -> String {
@@ -156,5 +157,40 @@ mod tests {
             "s +{\"id\":2,\"name\":\"c\"}",
         ];
         assert_eq!(printed(&json).await.lines().collect::<Vec<_>>(), lines);
+    }
+
+    #[tokio::test]
+    async fn sink_conforms() {
+        let declared = Declared::new("print", "id bigint, name text").retracting();
+        let out = Arc::new(Mutex::new(Vec::new()));
+        let made = PrintSink::to(&declared.sink(), out.clone()).unwrap();
+        let printed = async || {
+            let text = String::from_utf8(out.lock().unwrap().clone()).unwrap();
+            Some(text.lines().map(str::to_owned).collect())
+        };
+        sink::check(&made, printed).await;
+        let create = |name: &str, value: &str| crate::create_sink(&declared.clone().with(name, value).sink());
+        sink::check_options(PrintConfig::DOCS, create);
+    }
+
+    /// Standard output that is a closed pipe.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn closed_output_is_an_error() {
+        let declared = Declared::new("print", "id bigint, name text");
+        let made = PrintSink::to(&declared.sink(), Arc::new(Mutex::new(Closed))).unwrap();
+        let error = sink::check_broken(&made).await;
+        assert_eq!(error.sqlstate, SqlState::IO_ERROR);
     }
 }

@@ -63,6 +63,7 @@ mod tests {
     use tidemill_plan as plan;
 
     use crate::operators::testing::Bench;
+    use crate::operators::testing::property::property;
 
     fn distinct() -> Bench {
         Bench::new(plan::Operator::Distinct, &["a:t"], &["a:t"])
@@ -81,5 +82,12 @@ mod tests {
     #[test]
     fn retraction_of_nothing_is_an_error() {
         distinct().check("+ x", "+ x").fails("-2 x", "never there");
+    }
+
+    #[test]
+    fn distinct_is_the_batch_answer() {
+        property(plan::Operator::Distinct, &["a:t"], "a:t", "SELECT DISTINCT * FROM i0");
+        let columns = "a:i b:f c:b d:ts";
+        property(plan::Operator::Distinct, &[columns], columns, "SELECT DISTINCT * FROM i0");
     }
 }

@@ -545,6 +545,7 @@ mod tests {
     use datafusion::logical_expr::{Expr, col};
     use tidemill_plan as plan;
 
+    use crate::operators::testing::property::Property;
     use crate::operators::testing::{Bench, schema};
 
     fn join(join_type: JoinType, filter: Option<Expr>) -> Bench {
@@ -631,5 +632,86 @@ mod tests {
             "- x 5",
             "+ x 1; + x 4",
         );
+    }
+
+    /// The join of `i0(k, a)` and `i1(r, b)` on `k = r`, as an operator and as SQL.
+    fn both(join_type: JoinType, null_equals_null: bool, with_filter: bool) -> Property {
+        let pair = DFSchema::try_from(schema("k:t a:i r:t b:i").as_ref().clone()).unwrap();
+        let operator = plan::Operator::Join(plan::Join {
+            join_type,
+            left_keys: vec![0],
+            right_keys: vec![0],
+            null_equals_null,
+            n_left: 2,
+            n_right: 2,
+            filter: with_filter.then(|| col("a").lt(col("b"))),
+            pair_schema: Arc::new(pair),
+            is_append_only: false,
+        });
+        let equal = if null_equals_null { "IS NOT DISTINCT FROM" } else { "=" };
+        let filter = if with_filter { " AND a < b" } else { "" };
+        // In parentheses: sqlparser lets AND bind closer than IS NOT DISTINCT FROM.
+        let on = format!("ON (k {equal} r){filter}");
+        let pairs =
+            |word: &str| ("k:t a:i r:t b:i", format!("SELECT k, a, r, b FROM i0 {word} JOIN i1 {on}"));
+        let left = |word: &str| ("k:t a:i", format!("SELECT k, a FROM i0 LEFT {word} JOIN i1 {on}"));
+        let right = |word: &str| ("r:t b:i", format!("SELECT r, b FROM i0 RIGHT {word} JOIN i1 {on}"));
+        let mark = |side: &str, columns: &str, types: &'static str| {
+            let part = |word: &str, mark: bool| {
+                format!("SELECT {columns}, {mark} AS mark FROM i0 {side} {word} JOIN i1 {on}")
+            };
+            (types, format!("{} UNION ALL {}", part("SEMI", true), part("ANTI", false)))
+        };
+        let (output, sql) = match join_type {
+            JoinType::Inner => pairs("INNER"),
+            JoinType::Left => pairs("LEFT"),
+            JoinType::Right => pairs("RIGHT"),
+            JoinType::Full => pairs("FULL"),
+            JoinType::LeftSemi => left("SEMI"),
+            JoinType::LeftAnti => left("ANTI"),
+            JoinType::RightSemi => right("SEMI"),
+            JoinType::RightAnti => right("ANTI"),
+            JoinType::LeftMark => mark("LEFT", "k, a", "k:t a:i mark:b"),
+            JoinType::RightMark => mark("RIGHT", "r, b", "r:t b:i mark:b"),
+        };
+        Property::new(operator, &["k:t a:i", "r:t b:i"], output, &sql)
+    }
+
+    const TYPES: [JoinType; 10] = [
+        JoinType::Inner,
+        JoinType::Left,
+        JoinType::Right,
+        JoinType::Full,
+        JoinType::LeftSemi,
+        JoinType::LeftAnti,
+        JoinType::LeftMark,
+        JoinType::RightSemi,
+        JoinType::RightAnti,
+        JoinType::RightMark,
+    ];
+
+    #[test]
+    fn equi_joins_are_the_batch_answer() {
+        TYPES.into_iter().for_each(|join_type| both(join_type, false, false).check());
+    }
+
+    #[test]
+    fn joins_with_a_condition_are_the_batch_answer() {
+        TYPES.into_iter().for_each(|join_type| both(join_type, false, true).check());
+    }
+
+    #[test]
+    fn joins_where_null_equals_null_are_the_batch_answer() {
+        for join_type in TYPES {
+            both(join_type, true, false).check();
+            both(join_type, true, true).check();
+        }
+    }
+
+    #[test]
+    fn joins_of_hot_keys_are_the_batch_answer() {
+        for join_type in [JoinType::Full, JoinType::LeftSemi] {
+            both(join_type, false, true).large(250).check();
+        }
     }
 }

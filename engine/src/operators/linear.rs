@@ -35,21 +35,18 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The accumulator of a call whose argument has type `arg`.
-    pub fn of(call: &AggregateCall, arg: Option<&DataType>) -> Result<Kind, Error> {
+    /// The accumulator of a call whose argument has type `arg`, if it has one.
+    pub fn of(call: &AggregateCall, arg: Option<&DataType>) -> Option<Kind> {
         match (&call.function, arg) {
-            (AggregateFunction::Count, _) => Ok(Kind::Count),
-            (AggregateFunction::Sum, Some(DataType::Int64)) => Ok(Kind::SumInt),
-            (AggregateFunction::Sum, Some(DataType::UInt64)) => Ok(Kind::SumUInt),
-            (AggregateFunction::Sum, Some(DataType::Float64)) => Ok(Kind::SumFloat),
-            (AggregateFunction::Sum, Some(DataType::Decimal128(_, _))) => Ok(Kind::SumDecimal),
-            (AggregateFunction::Avg, Some(DataType::Float64)) => Ok(Kind::AvgFloat),
-            (AggregateFunction::Min, Some(_)) => Ok(Kind::Min),
-            (AggregateFunction::Max, Some(_)) => Ok(Kind::Max),
-            (_, arg) => {
-                let of = arg.map_or_else(String::new, |arg| format!(" over {arg}"));
-                Err(Error::Unsupported(format!("a pipeline cannot maintain {}{of}", call.display)))
-            }
+            (AggregateFunction::Count, _) => Some(Kind::Count),
+            (AggregateFunction::Sum, Some(DataType::Int64)) => Some(Kind::SumInt),
+            (AggregateFunction::Sum, Some(DataType::UInt64)) => Some(Kind::SumUInt),
+            (AggregateFunction::Sum, Some(DataType::Float64)) => Some(Kind::SumFloat),
+            (AggregateFunction::Sum, Some(DataType::Decimal128(_, _))) => Some(Kind::SumDecimal),
+            (AggregateFunction::Avg, Some(DataType::Float64)) => Some(Kind::AvgFloat),
+            (AggregateFunction::Min, Some(_)) => Some(Kind::Min),
+            (AggregateFunction::Max, Some(_)) => Some(Kind::Max),
+            _ => None,
         }
     }
 

@@ -5,10 +5,12 @@
 //! step puts back.
 
 mod aggregate;
+mod calls;
 mod distinct;
 mod grouping;
 mod join;
 mod linear;
+mod replay;
 mod top_n;
 mod upsert;
 

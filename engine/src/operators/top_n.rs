@@ -175,6 +175,7 @@ mod tests {
     use tidemill_plan::OrderColumn;
 
     use crate::operators::testing::Bench;
+    use crate::operators::testing::property::{Property, property};
 
     fn top(offset: usize, limit: usize, rank: bool) -> Bench {
         let order = OrderColumn { column: 1, descending: true, nulls_first: false };
@@ -208,5 +209,69 @@ mod tests {
         top(0, 2, true)
             .check("+ a 1; + a 2", "+ a 2 1; + a 1 2")
             .check("+ a 3", "- a 2 1; + a 3 1; - a 1 2; + a 2 2");
+    }
+
+    /// `order` as in SQL; behind it come the other columns, as the operator breaks ties.
+    fn top_n(partition: Vec<usize>, order: &str, offset: usize, limit: usize, rank: bool) -> plan::Operator {
+        let order_by = order.split(", ").map(|column| OrderColumn {
+            column: "kvs".find(&column[..1]).unwrap(),
+            descending: column.contains("DESC"),
+            nulls_first: !column.contains("LAST"),
+        });
+        plan::Operator::TopN(plan::TopN { partition, order_by: order_by.collect(), offset, limit, rank })
+    }
+
+    #[test]
+    fn limit_is_the_batch_answer() {
+        for (order, rest, offset, limit) in [
+            ("v DESC NULLS LAST", "k, s", 0, 3),
+            ("v DESC NULLS FIRST", "k, s", 2, 2),
+            ("s NULLS LAST, v DESC NULLS FIRST", "k", 1, 4),
+            ("k NULLS FIRST", "v, s", 0, 1),
+            ("v NULLS FIRST", "k, s", 3, 0),
+        ] {
+            let rest: Vec<String> = rest.split(", ").map(|column| format!("{column} NULLS FIRST")).collect();
+            let sql = format!(
+                "SELECT * FROM i0 ORDER BY {order}, {} LIMIT {limit} OFFSET {offset}",
+                rest.join(", ")
+            );
+            let columns = "k:t v:i s:t";
+            property(top_n(vec![], order, offset, limit, false), &[columns], columns, &sql);
+        }
+    }
+
+    #[test]
+    fn row_number_is_the_batch_answer() {
+        for (partition, order, rest, offset, limit) in [
+            (vec![0], "v DESC NULLS LAST", "s NULLS FIRST", 0, 2),
+            (vec![0], "v NULLS FIRST", "s NULLS FIRST", 1, 2),
+            (vec![2, 0], "v DESC NULLS FIRST", "k", 0, 1),
+            (vec![1], "v NULLS FIRST, s DESC NULLS LAST", "k NULLS FIRST", 0, 3),
+        ] {
+            let by: Vec<&str> = partition.iter().map(|column| ["k", "v", "s"][*column]).collect();
+            let sql = |columns: &str| {
+                format!(
+                    "SELECT {columns} FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY {order}, {rest}) \
+                     AS n FROM i0) WHERE n > {offset} AND n <= {}",
+                    by.join(", "),
+                    offset + limit
+                )
+            };
+            let top = top_n(partition.clone(), order, offset, limit, false);
+            property(top, &["k:t v:i s:t"], "k:t v:i s:t", &sql("k, v, s"));
+            if offset == 0 {
+                let top = top_n(partition, order, offset, limit, true);
+                property(top, &["k:t v:i s:t"], "k:t v:i s:t n:u", &sql("k, v, s, n"));
+            }
+        }
+    }
+
+    #[test]
+    fn many_first_rows_are_the_batch_answer() {
+        let sql = "SELECT k, v FROM i0 ORDER BY v, k NULLS FIRST LIMIT 100 OFFSET 20";
+        let order = OrderColumn { column: 1, descending: false, nulls_first: false };
+        let top =
+            plan::TopN { partition: vec![], order_by: vec![order], offset: 20, limit: 100, rank: false };
+        Property::new(plan::Operator::TopN(top), &["k:t v:i"], "k:t v:i", sql).large(200).check();
     }
 }

@@ -87,9 +87,12 @@ impl Operator for Upsert {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use tidemill_plan as plan;
 
-    use crate::operators::testing::Bench;
+    use crate::operators::testing::property::{Multiset, Rng, add, n_seeds, same};
+    use crate::operators::testing::{Bench, show};
 
     fn upsert() -> Bench {
         let operator = plan::Operator::Upsert(plan::Upsert { keys: vec![1] });
@@ -103,5 +106,47 @@ mod tests {
             .check("+ d 1 3", "- b 1; + d 1")
             .check("- NULL 1 4; + d 1 5", "")
             .check("+ e 2 6; - NULL 2 7; - NULL 3 8", "- c 2");
+    }
+
+    /// What has been given out is the last row of every key that is not deleted.
+    #[test]
+    fn rows_are_those_of_a_map() {
+        for seed in 0..n_seeds(40) {
+            let mut rng = Rng(seed);
+            let operator = plan::Operator::Upsert(plan::Upsert { keys: vec![2, 0] });
+            let mut bench = Bench::new(operator, &["k:t v:i l:i seq:i"], &["k:t v:i l:i"]);
+            let mut rows: BTreeMap<(&str, u64), String> = BTreeMap::new();
+            let mut given = Multiset::new();
+            let mut sequence = 0;
+            let mut steps = String::new();
+            for _ in 0..10 {
+                if rng.below(4) == 0 {
+                    bench.rebuild();
+                }
+                let mut changes = Vec::new();
+                for _ in 0..rng.below(8) {
+                    let key = (rng.pick(&["a", "b", "NULL", "''"]), rng.below(2));
+                    let value = rng.pick(&["1", "2", "NULL", "-9223372036854775808"]);
+                    let row = format!("{} {value} {}", key.0, key.1);
+                    if rng.below(4) == 0 {
+                        changes.push(format!("- {} NULL {} {sequence}", key.0, key.1));
+                        rows.remove(&key);
+                    } else {
+                        changes.push(format!("+ {row} {sequence}"));
+                        rows.insert(key, row);
+                    }
+                    sequence += 1;
+                }
+                // The sequence says what was last, not the place in the delta.
+                for idx in 1..changes.len() {
+                    changes.swap(idx, rng.below(idx as u64 + 1) as usize);
+                }
+                let line = changes.join("; ");
+                steps.push_str(&format!("  {line:?}\n"));
+                add(&mut given, &show(&bench.step(&[&line]).unwrap().batches));
+                let expected: Multiset = rows.values().map(|row| (row.clone(), 1)).collect();
+                same(&given, &expected).unwrap_or_else(|error| panic!("seed {seed}: {error}\n{steps}"));
+            }
+        }
     }
 }

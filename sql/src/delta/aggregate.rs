@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
+use datafusion::common::DFSchema;
 use datafusion::logical_expr::expr::{AggregateFunction as AggregateFunctionExpr, NullTreatment};
-use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, Extension, LogicalPlan};
+use datafusion::logical_expr::{Aggregate as AggregatePlan, Expr, ExprSchemable, Extension, LogicalPlan};
 use tidemill_plan::{
-    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, IncrementalNode, Operator, Properties,
+    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, IncrementalNode, Operator,
+    OtherAggregate, Properties,
 };
 
 use super::columns::{Columns, with_weight};
@@ -28,7 +30,7 @@ impl Rewriter {
         let mut calls = Vec::new();
         for (idx, expr) in aggregate.aggr_expr.iter().enumerate() {
             let return_type = aggregate.schema.field(n_groups + idx).data_type().clone();
-            calls.push(call(expr, return_type, &mut columns)?);
+            calls.push(call(expr, return_type, aggregate.input.schema(), &mut columns)?);
         }
         let input_schema = aggregate.input.schema();
         let group_closes: Vec<Vec<CloseSource>> = aggregate
@@ -68,40 +70,75 @@ impl Rewriter {
     }
 }
 
-fn call(expr: &Expr, return_type: DataType, columns: &mut Columns) -> Result<AggregateCall> {
+fn call(
+    expr: &Expr,
+    return_type: DataType,
+    input: &DFSchema,
+    columns: &mut Columns,
+) -> Result<AggregateCall> {
     let display = expr.schema_name().to_string();
     let expr = expr.clone().unalias();
     let Expr::AggregateFunction(AggregateFunctionExpr { func, params }) = expr else {
         return Err(internal("an aggregate expression is an aggregate function"));
     };
-    let is_constant = |expr: &Expr| matches!(expr, Expr::Literal(value, _) if !value.is_null());
-    let function = match func.name() {
-        "count" => AggregateFunction::Count,
-        "sum" => AggregateFunction::Sum,
-        "avg" => AggregateFunction::Avg,
-        "min" => AggregateFunction::Min,
-        "max" => AggregateFunction::Max,
-        _ => {
-            return Err(Refusal::not_incremental(format!("the aggregate function {}()", func.name()))
-                .near(func.name().to_string())
-                .into());
-        }
+    let constant = |expr: &Expr| match expr {
+        Expr::Literal(value, _) => Some(value.clone()),
+        _ => None,
     };
-    if !params.order_by.is_empty() {
-        return Err(Refusal::not_incremental(format!("ORDER BY inside {}()", func.name()))
-            .near(func.name().to_string())
-            .into());
+    let arg_type = params.args.first().map(|arg| arg.get_type(input)).transpose()?;
+    let ignore_nulls = params.null_treatment == Some(NullTreatment::IgnoreNulls);
+    let function = match (func.name(), &arg_type) {
+        ("count", _) if params.args.len() <= 1 => AggregateFunction::Count,
+        (
+            "sum",
+            Some(DataType::Int64 | DataType::UInt64 | DataType::Float64 | DataType::Decimal128(_, _)),
+        ) => AggregateFunction::Sum,
+        ("avg", Some(DataType::Float64)) => AggregateFunction::Avg,
+        ("min", Some(_)) => AggregateFunction::Min,
+        ("max", Some(_)) => AggregateFunction::Max,
+        ("first_value" | "last_value", Some(_)) if !params.order_by.is_empty() => AggregateFunction::First,
+        _ => AggregateFunction::Other(OtherAggregate {
+            udf: func.clone(),
+            constants: params
+                .args
+                .iter()
+                .enumerate()
+                .filter_map(|(idx, arg)| constant(arg).map(|value| (idx, value)))
+                .collect(),
+        }),
+    };
+    let is_other = matches!(function, AggregateFunction::Other(_));
+    let counts_rows = function == AggregateFunction::Count
+        && !params.distinct
+        && params.args.iter().all(|arg| constant(arg).is_some_and(|value| !value.is_null()));
+    let args = if counts_rows {
+        Vec::new()
+    } else {
+        params
+            .args
+            .iter()
+            .filter(|arg| !is_other || constant(arg).is_none())
+            .map(|arg| columns.of(arg))
+            .collect()
+    };
+    let mut order_by = match function {
+        AggregateFunction::First | AggregateFunction::Other(_) => columns.order_by(&params.order_by),
+        // The same in any order.
+        _ => Vec::new(),
+    };
+    if func.name() == "last_value" && function == AggregateFunction::First {
+        for order in &mut order_by {
+            order.descending = !order.descending;
+            order.nulls_first = !order.nulls_first;
+        }
     }
-    let counts_rows =
-        function == AggregateFunction::Count && !params.distinct && params.args.iter().all(is_constant);
-    let args = if counts_rows { Vec::new() } else { params.args.iter().map(|arg| columns.of(arg)).collect() };
     Ok(AggregateCall {
         function,
         args,
         filter: params.filter.as_ref().map(|filter| columns.of(filter)),
         distinct: params.distinct,
-        order_by: Vec::new(),
-        ignore_nulls: params.null_treatment == Some(NullTreatment::IgnoreNulls),
+        order_by,
+        ignore_nulls,
         return_type,
         display,
     })

@@ -148,7 +148,9 @@ struct Stored {
 fn aggregated(aggregate: &Aggregate, input: &DFSchema, rows: Growth) -> Stored {
     let groups: Vec<usize> = (0..aggregate.n_groups).collect();
     let keeps_values = |call: &tidemill_plan::AggregateCall| match call.function {
-        AggregateFunction::Min | AggregateFunction::Max => !aggregate.is_append_only,
+        AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::First => {
+            !aggregate.is_append_only
+        }
         AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg => call.distinct,
         AggregateFunction::Other(_) => true,
     };

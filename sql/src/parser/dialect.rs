@@ -120,6 +120,29 @@ impl Dialect for TidemillDialect {
         }
     }
 
+    fn parse_infix(
+        &self,
+        parser: &mut Parser,
+        expr: &Expr,
+        precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        // sqlparser reads all that follows `IS DISTINCT FROM` as its operand: `a IS DISTINCT FROM 2 OR b` would
+        // compare with `2 OR b`.
+        let negated = match () {
+            () if parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) => false,
+            () if parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) => {
+                true
+            }
+            () => return POSTGRES.parse_infix(parser, expr, precedence),
+        };
+        let operand = parser.parse_subexpr(self.prec_value(Precedence::Is));
+        let left = Box::new(expr.clone());
+        Some(operand.map(|operand| match negated {
+            false => Expr::IsDistinctFrom(left, Box::new(operand)),
+            true => Expr::IsNotDistinctFrom(left, Box::new(operand)),
+        }))
+    }
+
     fn prec_value(&self, precedence: Precedence) -> u8 {
         POSTGRES.prec_value(precedence)
     }

@@ -1,7 +1,11 @@
 //! Operators under test: one line per step.
 //!
 //! `+ a 1; -2 b NULL` is a delta: each row with its weight, a sign and a count. Columns are declared as
-//! `name:type` with `t` text, `i` bigint, `f` double, `b` boolean, `ts` timestamp in microseconds.
+//! `name:type` with `t` text, `i` bigint, `u` unsigned bigint, `f` double, `d` decimal and
+//! `dd` a sum of decimals, `b` boolean, `ts`
+//! timestamp in microseconds. `NULL` is NULL, `''` the empty text.
+
+pub(crate) mod property;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +29,10 @@ pub(crate) fn schema(text: &str) -> SchemaRef {
         let data_type = match data_type {
             "t" => DataType::Utf8,
             "i" => DataType::Int64,
+            "u" => DataType::UInt64,
             "f" => DataType::Float64,
+            "d" => DataType::Decimal128(12, 2),
+            "dd" => DataType::Decimal128(22, 2),
             "b" => DataType::Boolean,
             "ts" => DataType::Timestamp(TimeUnit::Microsecond, None),
             other => panic!("unknown type {other}"),
@@ -48,6 +55,7 @@ fn parse(schema: &SchemaRef, text: &str) -> Delta {
         weights.push(weight);
         for column in &mut columns {
             let word = words.next().unwrap_or_else(|| panic!("too few columns in {row:?}"));
+            let word = if word == "''" { "" } else { word };
             column.push((word != "NULL").then(|| word.to_owned()));
         }
         assert_eq!(words.next(), None, "too many columns in {row:?}");
@@ -72,7 +80,7 @@ fn parse(schema: &SchemaRef, text: &str) -> Delta {
     Delta::weighted(&rows, Arc::new(Int64Array::from(weights)))
 }
 
-fn show(deltas: &[RecordBatch]) -> BTreeMap<String, i64> {
+pub(crate) fn show(deltas: &[RecordBatch]) -> BTreeMap<String, i64> {
     let mut rows: BTreeMap<String, i64> = BTreeMap::new();
     for batch in deltas {
         let delta = Delta::new(batch.clone());
@@ -91,7 +99,11 @@ fn show(deltas: &[RecordBatch]) -> BTreeMap<String, i64> {
             .map(|column| ArrayFormatter::try_new(column.as_ref(), &options).unwrap())
             .collect();
         for row_idx in 0..delta.len() {
-            let words: Vec<_> = formatters.iter().map(|column| column.value(row_idx).to_string()).collect();
+            let word = |column: &ArrayFormatter| match column.value(row_idx).to_string() {
+                word if word.is_empty() => "''".into(),
+                word => word,
+            };
+            let words: Vec<String> = formatters.iter().map(word).collect();
             *rows.entry(words.join(" ")).or_default() += delta.weights().value(row_idx);
         }
     }
@@ -99,7 +111,25 @@ fn show(deltas: &[RecordBatch]) -> BTreeMap<String, i64> {
     rows
 }
 
+fn built(operator: &plan::Operator, inputs: &[SchemaRef], output: &SchemaRef) -> Box<dyn Operator> {
+    let filter = match operator {
+        plan::Operator::Join(join) => join.filter.as_ref().map(|filter| {
+            let pair: &DFSchema = &join.pair_schema;
+            datafusion::physical_expr::create_physical_expr(
+                filter,
+                pair,
+                &ExecutionProps::new(),
+                &PhysicalPlanningContext::default(),
+            )
+            .unwrap()
+        }),
+        _ => None,
+    };
+    build(&Build { operator, inputs: inputs.to_vec(), output: delta_schema(output), filter }).unwrap()
+}
+
 pub(crate) struct Bench {
+    plan: plan::Operator,
     operator: Box<dyn Operator>,
     inputs: Vec<SchemaRef>,
     output: SchemaRef,
@@ -111,23 +141,19 @@ impl Bench {
     pub fn new(operator: plan::Operator, inputs: &[&str], output: &[&str]) -> Bench {
         let inputs: Vec<SchemaRef> = inputs.iter().map(|text| schema(text)).collect();
         let output = schema(&output.join(" "));
-        let filter = match &operator {
-            plan::Operator::Join(join) => join.filter.as_ref().map(|filter| {
-                let pair: &DFSchema = &join.pair_schema;
-                datafusion::physical_expr::create_physical_expr(
-                    filter,
-                    pair,
-                    &ExecutionProps::new(),
-                    &PhysicalPlanningContext::default(),
-                )
-                .unwrap()
-            }),
-            _ => None,
-        };
-        let parts =
-            Build { operator: &operator, inputs: inputs.clone(), output: delta_schema(&output), filter };
-        let operator = build(&parts).unwrap();
-        Bench { operator, inputs, output, context: StepContext::default(), n_late: 0 }
+        let plan = operator;
+        let operator = built(&plan, &inputs, &output);
+        Bench { plan, operator, inputs, output, context: StepContext::default(), n_late: 0 }
+    }
+
+    /// A new operator takes over the state, and nothing else.
+    pub fn rebuild(&mut self) {
+        let mut operator = built(&self.plan, &self.inputs, &self.output);
+        for (new, old) in operator.state().into_iter().zip(self.operator.state()) {
+            assert_eq!(new.name, old.name, "state has one order");
+            std::mem::swap(&mut new.arrangement, &mut old.arrangement);
+        }
+        self.operator = operator;
     }
 
     pub fn watermark(mut self, relation: RelationId, micros: i64) -> Bench {
@@ -143,7 +169,7 @@ impl Bench {
         self.check_inputs(&[left, right], expected)
     }
 
-    fn step(&mut self, inputs: &[&str]) -> Result<super::Output, crate::Error> {
+    pub fn step(&mut self, inputs: &[&str]) -> Result<super::Output, crate::Error> {
         let deltas: Vec<Delta> =
             inputs.iter().zip(&self.inputs).map(|(text, schema)| parse(schema, text)).collect();
         let output = self.operator.step(&self.context, &deltas);

@@ -1,0 +1,408 @@
+//! Functions of text, bytes and regular expressions, and a few of numbers.
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::ScalarUDF;
+use regex::{Regex, RegexBuilder};
+use tidemill_core::SqlState;
+
+use crate::error::Error;
+use crate::functions::rows::{Kind, Overload, Value, function, nullable, overloaded};
+
+type Result<T> = std::result::Result<T, Error>;
+
+pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
+    use Kind::{Any, Big, Bytes, Float, Int, Numeric, Text, TextLists, Texts};
+    let overload = |args, result, eval| Overload { args, variadic: false, result, eval };
+    vec![
+        nullable("format", &[Text, Any], true, Text, format),
+        overloaded(
+            "string_to_array",
+            vec![
+                overload(&[Text, Text], Texts, |args| Ok(split(args[0].text(), args[1].text(), None))),
+                overload(&[Text, Text, Text], Texts, |args| {
+                    Ok(split(args[0].text(), args[1].text(), Some(args[2].text())))
+                }),
+            ],
+        ),
+        overloaded(
+            "regexp_split_to_array",
+            vec![
+                overload(&[Text, Text], Texts, |args| regexp_split(args[0].text(), args[1].text(), "")),
+                overload(&[Text, Text, Text], Texts, |args| {
+                    regexp_split(args[0].text(), args[1].text(), args[2].text())
+                }),
+            ],
+        ),
+        overloaded(
+            "regexp_matches_array",
+            vec![
+                overload(&[Text, Text], TextLists, |args| matches(args[0].text(), args[1].text(), "")),
+                overload(&[Text, Text, Text], TextLists, |args| {
+                    matches(args[0].text(), args[1].text(), args[2].text())
+                }),
+            ],
+        ),
+        overloaded(
+            "regexp_match",
+            vec![
+                overload(&[Text, Text], Texts, |args| first_match(args[0].text(), args[1].text(), "")),
+                overload(&[Text, Text, Text], Texts, |args| {
+                    first_match(args[0].text(), args[1].text(), args[2].text())
+                }),
+            ],
+        ),
+        overloaded(
+            "regexp_replace",
+            vec![
+                overload(&[Text, Text, Text], Text, |args| {
+                    replace(args[0].text(), args[1].text(), args[2].text(), "")
+                }),
+                overload(&[Text, Text, Text, Text], Text, |args| {
+                    replace(args[0].text(), args[1].text(), args[2].text(), args[3].text())
+                }),
+            ],
+        ),
+        overloaded(
+            "regexp_substr",
+            vec![
+                overload(&[Text, Text], Text, |args| nth_match(args[0].text(), args[1].text(), 1, 1, "")),
+                overload(&[Text, Text, Big], Text, |args| {
+                    nth_match(args[0].text(), args[1].text(), args[2].int(), 1, "")
+                }),
+                overload(&[Text, Text, Big, Big], Text, |args| {
+                    nth_match(args[0].text(), args[1].text(), args[2].int(), args[3].int(), "")
+                }),
+                overload(&[Text, Text, Big, Big, Text], Text, |args| {
+                    nth_match(args[0].text(), args[1].text(), args[2].int(), args[3].int(), args[4].text())
+                }),
+            ],
+        ),
+        function("regexp_substring", &[Text, Text], Text, |args| {
+            let regex = compiled(args[1].text(), "")?;
+            Ok(match regex.captures(args[0].text()) {
+                None => Value::Null,
+                // The first group, where there is one.
+                Some(found) => text_of(found.get(if found.len() > 1 { 1 } else { 0 })),
+            })
+        }),
+        function("quote_ident", &[Text], Text, |args| Ok(Value::Text(quote_ident(args[0].text())))),
+        function("quote_literal", &[Any], Text, |args| Ok(Value::Text(quote_literal(args[0].text())))),
+        nullable("quote_nullable", &[Any], false, Text, |args| {
+            Ok(Value::Text(match &args[0] {
+                Value::Null => "NULL".into(),
+                value => quote_literal(value.text()),
+            }))
+        }),
+        function("get_byte", &[Bytes, Big], Int, |args| {
+            let bytes = args[0].bytes();
+            Ok(Value::Int(bytes[byte_at(bytes, args[1].int())?].into()))
+        }),
+        function("set_byte", &[Bytes, Big, Big], Bytes, |args| {
+            let mut bytes = args[0].bytes().to_vec();
+            let at = byte_at(&bytes, args[1].int())?;
+            bytes[at] = args[2].int() as u8;
+            Ok(Value::Bytes(bytes))
+        }),
+        function("get_bit", &[Bytes, Big], Int, |args| {
+            let bytes = args[0].bytes();
+            let at = byte_at(bytes, args[1].int().div_euclid(8))?;
+            Ok(Value::Int((bytes[at] >> args[1].int().rem_euclid(8) & 1).into()))
+        }),
+        function("bit_count", &[Bytes], Big, |args| {
+            Ok(Value::Int(args[0].bytes().iter().map(|byte| i64::from(byte.count_ones())).sum()))
+        }),
+        overloaded(
+            "convert_to",
+            vec![overload(&[Text, Text], Bytes, |args| match args[1].text().to_lowercase().as_str() {
+                "utf8" | "utf-8" | "unicode" => Ok(Value::Bytes(args[0].text().as_bytes().to_vec())),
+                other => Err(Error::new(
+                    SqlState::INVALID_PARAMETER,
+                    format!("invalid destination encoding name \"{other}\""),
+                )),
+            })],
+        ),
+        overloaded(
+            "width_bucket",
+            vec![overload(&[Float, Float, Float, Big], Int, |args| {
+                width_bucket(args[0].float(), args[1].float(), args[2].float(), args[3].int())
+            })],
+        ),
+        overloaded(
+            "div",
+            vec![overload(&[Numeric(0), Numeric(0)], Numeric(0), |args| {
+                let ((a, a_scale), (b, b_scale)) = (args[0].numeric(), args[1].numeric());
+                let scale = a_scale.max(b_scale);
+                let at = |digits: i128, from: i8| crate::functions::rows::rescaled(digits, from, scale);
+                match (at(a, a_scale), at(b, b_scale)) {
+                    (_, Some(0)) => Err(Error::new(SqlState::DIVISION_BY_ZERO, "division by zero")),
+                    (Some(a), Some(b)) => Ok(Value::Numeric(a / b, 0)),
+                    _ => Err(Error::new(SqlState::NUMERIC_OUT_OF_RANGE, "value overflows numeric format")),
+                }
+            })],
+        ),
+        overloaded(
+            "to_number",
+            vec![overload(&[Text, Text], Numeric(10), |args| {
+                let (digits, scale) = crate::functions::to_char::to_number(args[0].text())?;
+                Ok(Value::Numeric(digits, scale))
+            })],
+        ),
+        function("sign", &[Float], Float, |args| {
+            let number = args[0].float();
+            Ok(Value::Float(if number == 0.0 { 0.0 } else { number.signum() }))
+        }),
+        function("sind", &[Float], Float, |args| Ok(Value::Float(exact_degrees(args[0].float(), f64::sin)))),
+        function("cosd", &[Float], Float, |args| Ok(Value::Float(exact_degrees(args[0].float(), f64::cos)))),
+        function("tand", &[Float], Float, |args| Ok(Value::Float(exact_degrees(args[0].float(), f64::tan)))),
+        overloaded(
+            "scale",
+            vec![overload(&[Numeric(0)], Int, |args| Ok(Value::Int(args[0].numeric().1.into())))],
+        ),
+        nullable("num_nulls", &[Any], true, Int, |args| {
+            Ok(Value::Int(args.iter().filter(|arg| **arg == Value::Null).count() as i64))
+        }),
+        nullable("num_nonnulls", &[Any], true, Int, |args| {
+            Ok(Value::Int(args.iter().filter(|arg| **arg != Value::Null).count() as i64))
+        }),
+        function("generate_subscripts_array", &[Texts, Big], Kind::Ints, |args| {
+            Ok(Value::List((1..=args[0].list().len() as i64).map(Value::Int).collect()))
+        }),
+    ]
+}
+
+/// Angles whose sine is a number of few digits have that sine.
+fn exact_degrees(degrees: f64, function: fn(f64) -> f64) -> f64 {
+    let value = function(degrees.to_radians());
+    let rounded = (value * 2.0).round() / 2.0;
+    if (value - rounded).abs() < 1e-15 { rounded } else { value }
+}
+
+fn width_bucket(value: f64, low: f64, high: f64, count: i64) -> Result<Value> {
+    let invalid = |what: &str| Error::new(SqlState("2201G"), what.to_owned());
+    if count <= 0 {
+        return Err(invalid("count must be greater than zero"));
+    }
+    if low == high || !low.is_finite() || !high.is_finite() || value.is_nan() {
+        return Err(invalid("lower bound cannot equal upper bound"));
+    }
+    let position = (value - low) / (high - low);
+    Ok(Value::Int(if position < 0.0 {
+        0
+    } else if position >= 1.0 {
+        count + 1
+    } else {
+        (position * count as f64).floor() as i64 + 1
+    }))
+}
+
+fn byte_at(bytes: &[u8], at: i64) -> Result<usize> {
+    usize::try_from(at).ok().filter(|at| *at < bytes.len()).ok_or_else(|| {
+        Error::new(SqlState("2202E"), format!("index {at} out of valid range, 0..{}", bytes.len() as i64 - 1))
+    })
+}
+
+pub(crate) fn quote_ident(name: &str) -> String {
+    let is_plain = !name.is_empty()
+        && name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+fn quote_literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if text.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+/// `format('%[position$][-][width]{s|I|L|%}', …)`
+fn format(args: &[Value]) -> Result<Value> {
+    let Some(Value::Text(template)) = args.first() else { return Ok(Value::Null) };
+    let invalid = |what: &str| Error::new(SqlState::INVALID_PARAMETER, what.to_owned());
+    let mut text = String::new();
+    let mut next = 1;
+    let mut chars = template.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            text.push(c);
+            continue;
+        }
+        let digits = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| {
+            let mut number = None;
+            while let Some(digit) = chars.peek().and_then(|c| c.to_digit(10)) {
+                number = Some(number.unwrap_or(0usize).saturating_mul(10).saturating_add(digit as usize));
+                chars.next();
+            }
+            number
+        };
+        let mut left = chars.next_if_eq(&'-').is_some();
+        let mut width = digits(&mut chars);
+        if chars.next_if_eq(&'$').is_some() {
+            next = width.unwrap_or(0);
+            if next == 0 {
+                return Err(invalid("format specifies argument 0, but arguments are numbered from 1"));
+            }
+            left = chars.next_if_eq(&'-').is_some();
+            width = digits(&mut chars);
+        }
+        let kind = chars.next().ok_or_else(|| invalid("unterminated format() type specifier"))?;
+        if kind == '%' {
+            text.push('%');
+            continue;
+        }
+        let value = args.get(next).ok_or_else(|| invalid("too few arguments for format()"))?;
+        next += 1;
+        let shown = match (kind, value) {
+            ('s', Value::Null) => String::new(),
+            ('s', value) => value.text().to_owned(),
+            ('I', Value::Null) => {
+                return Err(Error::new(
+                    SqlState("22004"),
+                    "null values cannot be formatted as an SQL identifier",
+                ));
+            }
+            ('I', value) => quote_ident(value.text()),
+            ('L', Value::Null) => "NULL".into(),
+            ('L', value) => quote_literal(value.text()),
+            (other, _) => return Err(invalid(&format!("unrecognized format() type specifier \"{other}\""))),
+        };
+        let padding = width.unwrap_or(0).min(1_000_000).saturating_sub(shown.chars().count());
+        if left {
+            text.push_str(&shown);
+        }
+        text.extend(std::iter::repeat_n(' ', padding));
+        if !left {
+            text.push_str(&shown);
+        }
+    }
+    Ok(Value::Text(text))
+}
+
+fn split(text: &str, delimiter: &str, null: Option<&str>) -> Value {
+    let parts: Vec<&str> = match (text, delimiter) {
+        ("", _) => Vec::new(),
+        (text, "") => vec![text],
+        (text, delimiter) => text.split(delimiter).collect(),
+    };
+    let value = |part: &str| if Some(part) == null { Value::Null } else { Value::Text(part.to_owned()) };
+    Value::List(parts.into_iter().map(value).collect())
+}
+
+/// A regular expression with PostgreSQL's flags.
+fn compiled(pattern: &str, flags: &str) -> Result<Regex> {
+    // Patterns are constants nearly always, and compiling costs far more than matching.
+    const KNOWN_MAX: usize = 64;
+    thread_local! {
+        static KNOWN: std::cell::RefCell<Vec<(String, String, Regex)>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    let known = KNOWN.with_borrow(|known| {
+        known.iter().find(|(p, f, _)| p == pattern && f == flags).map(|(_, _, regex)| regex.clone())
+    });
+    if let Some(regex) = known {
+        return Ok(regex);
+    }
+    let mut builder = RegexBuilder::new(pattern);
+    builder.dot_matches_new_line(true);
+    for flag in flags.chars() {
+        match flag {
+            'i' => builder.case_insensitive(true),
+            'c' => builder.case_insensitive(false),
+            'n' | 'm' => builder.multi_line(true).dot_matches_new_line(false),
+            'x' => builder.ignore_whitespace(true),
+            'g' | 's' | 't' => &mut builder,
+            other => {
+                return Err(Error::new(
+                    SqlState::INVALID_PARAMETER,
+                    format!("invalid regular expression option: \"{other}\""),
+                ));
+            }
+        };
+    }
+    let regex = builder.build().map_err(|error| {
+        Error::new(SqlState("2201B"), "invalid regular expression")
+            .with_detail(error.to_string().replace('\n', " "))
+    })?;
+    KNOWN.with_borrow_mut(|known| {
+        if known.len() >= KNOWN_MAX {
+            known.remove(0);
+        }
+        known.push((pattern.to_owned(), flags.to_owned(), regex.clone()));
+    });
+    Ok(regex)
+}
+
+fn text_of(found: Option<regex::Match<'_>>) -> Value {
+    found.map_or(Value::Null, |found| Value::Text(found.as_str().to_owned()))
+}
+
+/// The groups of a match, or the whole of it where there are none.
+fn groups(found: &regex::Captures<'_>) -> Value {
+    Value::List(match found.len() {
+        1 => vec![text_of(found.get(0))],
+        n => (1..n).map(|idx| text_of(found.get(idx))).collect(),
+    })
+}
+
+fn first_match(text: &str, pattern: &str, flags: &str) -> Result<Value> {
+    Ok(compiled(pattern, flags)?.captures(text).map_or(Value::Null, |found| groups(&found)))
+}
+
+fn matches(text: &str, pattern: &str, flags: &str) -> Result<Value> {
+    let regex = compiled(pattern, flags)?;
+    let n_max = if flags.contains('g') { usize::MAX } else { 1 };
+    Ok(Value::List(regex.captures_iter(text).take(n_max).map(|found| groups(&found)).collect()))
+}
+
+fn regexp_split(text: &str, pattern: &str, flags: &str) -> Result<Value> {
+    let regex = compiled(pattern, flags)?;
+    let mut parts = Vec::new();
+    let mut from = 0;
+    for found in regex.find_iter(text) {
+        // An empty match splits between characters, not before the first or behind the last.
+        if found.is_empty() && (found.start() == 0 || found.start() == text.len()) {
+            continue;
+        }
+        parts.push(&text[from..found.start()]);
+        from = found.end();
+    }
+    parts.push(&text[from..]);
+    Ok(Value::texts(parts))
+}
+
+/// `\1` is a group, `\&` the match, `\\` a backslash.
+fn replace(text: &str, pattern: &str, replacement: &str, flags: &str) -> Result<Value> {
+    let regex = compiled(pattern, flags)?;
+    let expand = |found: &regex::Captures<'_>| {
+        let mut expanded = String::new();
+        let mut chars = replacement.chars();
+        while let Some(c) = chars.next() {
+            if c != '\\' {
+                expanded.push(c);
+                continue;
+            }
+            match chars.next() {
+                Some('&') => expanded.push_str(&found[0]),
+                Some(digit @ '1'..='9') => {
+                    let group = found.get(digit as usize - '0' as usize);
+                    expanded.push_str(group.map_or("", |group| group.as_str()));
+                }
+                Some('\\') | None => expanded.push('\\'),
+                Some(other) => {
+                    expanded.push('\\');
+                    expanded.push(other);
+                }
+            }
+        }
+        expanded
+    };
+    let n_max = if flags.contains('g') { 0 } else { 1 };
+    Ok(Value::Text(regex.replacen(text, n_max, expand).into_owned()))
+}
+
+fn nth_match(text: &str, pattern: &str, start: i64, n: i64, flags: &str) -> Result<Value> {
+    if start < 1 || n < 1 {
+        return Err(Error::new(SqlState::INVALID_PARAMETER, "start and n must be greater than zero"));
+    }
+    let regex = compiled(pattern, flags)?;
+    let from = text.char_indices().nth(start as usize - 1).map_or(text.len(), |(at, _)| at);
+    Ok(text_of(regex.find_iter(&text[from..]).nth(n as usize - 1)))
+}

@@ -1,0 +1,373 @@
+//! Analyzer rules: what can be decided when the types of all operands are known.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::functions_aggregate::count::count_udaf;
+use datafusion::functions_aggregate::first_last::first_value_udaf;
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::logical_expr::expr::{AggregateFunction, InList, ScalarFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Aggregate, AggregateUDF, Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator,
+    Projection, ScalarUDF, SortExpr,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::postgres::arithmetic::Checked;
+use crate::postgres::intervals::{INTERVAL, Op};
+use crate::postgres::numeric;
+use crate::postgres::text::{TextCast, TextFormat};
+use crate::types::PG_TYPE;
+
+/// Before types are coerced: what changes the type of a result.
+#[derive(Debug)]
+pub(crate) struct BeforeCoercion;
+
+impl AnalyzerRule for BeforeCoercion {
+    fn name(&self) -> &str {
+        "postgres_before_coercion"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let plan = plan.transform_up_with_subqueries(|node| {
+            let schema = input_schema(&node);
+            let names = NamePreserver::new(&node);
+            let typed = node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let typed = expr.transform_up(|expr| exact(expr, &schema))?;
+                Ok(typed.update_data(|expr| name.restore(expr)))
+            })?;
+            // Types below may have changed even where this node's expressions have not.
+            let node = typed.data.recompute_schema()?;
+            match node {
+                LogicalPlan::Aggregate(aggregate) => exact_averages(aggregate),
+                other => Ok(Transformed::yes(other)),
+            }
+        })?;
+        Ok(plan.data)
+    }
+}
+
+/// What the expressions of a node are about.
+fn input_schema(node: &LogicalPlan) -> DFSchema {
+    let mut schema = merge_schema(&node.inputs());
+    if let LogicalPlan::TableScan(scan) = node {
+        schema.merge(&scan.projected_schema);
+    }
+    schema
+}
+
+/// Sums of `bigint` as `numeric`, which cannot overflow, and arithmetic of exact numbers.
+fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::AggregateFunction(mut function) if function.func.name() == "sum" => {
+            let widened = widen(&mut function.params.args, schema);
+            let expr = Expr::AggregateFunction(function);
+            Ok(if widened { Transformed::yes(expr) } else { Transformed::no(expr) })
+        }
+        Expr::WindowFunction(mut function) if function.fun.name() == "sum" => {
+            let widened = widen(&mut function.params.args, schema);
+            let expr = Expr::WindowFunction(function);
+            Ok(if widened { Transformed::yes(expr) } else { Transformed::no(expr) })
+        }
+        Expr::ScalarFunction(function) if function.name() == "round" => Ok(rounding(function, schema)),
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let exact = match (left.get_type(schema), right.get_type(schema)) {
+                (Ok(left), Ok(right)) => numeric::is_exact(op, &left, &right),
+                _ => false,
+            };
+            match exact {
+                true => Ok(Transformed::yes(numeric::call(op, *left, *right))),
+                false => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
+            }
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// `round`: of floating-point numbers to even, of exact ones to the scale asked for, which the result then has.
+fn rounding(function: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
+    let data_type = function.args.first().and_then(|arg| arg.get_type(schema).ok());
+    let digits = match function.args.get(1) {
+        None => Some(0),
+        Some(Expr::Literal(value, _)) => match value.cast_to(&DataType::Int32) {
+            Ok(ScalarValue::Int32(digits)) => digits,
+            _ => None,
+        },
+        Some(_) => None,
+    };
+    match (data_type, digits, &function.args[..]) {
+        (Some(data_type), _, [arg]) if data_type.is_floating() => {
+            Transformed::yes(ScalarUDF::from(crate::functions::RoundEven::new()).call(vec![arg.clone()]))
+        }
+        (Some(data_type), _, [arg]) if data_type.is_integer() => {
+            Transformed::yes(Expr::Cast(Cast::new(Box::new(arg.clone()), DataType::Float64)))
+        }
+        (Some(DataType::Decimal128(precision, scale)), Some(digits @ 0..=38), [arg, ..]) => {
+            let digits = digits as i8;
+            let n_whole = i16::from(precision) - i16::from(scale) + 1;
+            let precision = (n_whole + i16::from(digits)).clamp(1, 38) as u8;
+            Transformed::yes(Expr::Cast(Cast::new(
+                Box::new(arg.clone()),
+                DataType::Decimal128(precision, digits.min(precision as i8)),
+            )))
+        }
+        _ => Transformed::no(Expr::ScalarFunction(function)),
+    }
+}
+
+fn widen(args: &mut [Expr], schema: &DFSchema) -> bool {
+    let [arg] = args else { return false };
+    let precision = match arg.get_type(schema) {
+        Ok(DataType::Int64) => 19,
+        Ok(DataType::UInt64) => 20,
+        _ => return false,
+    };
+    let exact = Cast::new(Box::new(std::mem::take(arg)), DataType::Decimal128(precision, 0));
+    *arg = Expr::Cast(exact);
+    true
+}
+
+/// `avg(x)` of exact numbers as `sum(x) / count(x)`, exactly divided; `min` and `max` of intervals by their length.
+fn exact_averages(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
+    let schema = aggregate.input.schema();
+    let kind_of = |expr: &Expr| -> Option<Kind> {
+        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else {
+            return None;
+        };
+        let [arg] = &params.args[..] else { return None };
+        let data_type = arg.get_type(schema).ok()?;
+        match (func.name(), data_type) {
+            ("avg", DataType::Decimal128(..)) => Some(Kind::Average),
+            ("min", INTERVAL) => Some(Kind::Least),
+            ("max", INTERVAL) => Some(Kind::Greatest),
+            _ => None,
+        }
+    };
+    if !aggregate.aggr_expr.iter().any(|expr| kind_of(expr).is_some()) {
+        return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+    }
+    let columns = aggregate.schema.columns();
+    let n_groups = columns.len() - aggregate.aggr_expr.len();
+    let mut calls: Vec<Expr> = Vec::new();
+    // The position of a call that is made once, whoever asks for it.
+    let mut position = |call: Expr| match calls.iter().position(|known| *known == call) {
+        Some(idx) => idx,
+        None => {
+            calls.push(call);
+            calls.len() - 1
+        }
+    };
+    enum Output {
+        Same(usize),
+        Quotient(usize, usize),
+    }
+    let mut outputs = Vec::new();
+    for expr in &aggregate.aggr_expr {
+        let Some(kind) = kind_of(expr) else {
+            outputs.push(Output::Same(position(expr.clone())));
+            continue;
+        };
+        let Expr::AggregateFunction(AggregateFunction { params, .. }) = expr.clone().unalias() else {
+            unreachable!("a kind is of an aggregate function")
+        };
+        let call = |func: Arc<AggregateUDF>,
+                    params: &datafusion::logical_expr::expr::AggregateFunctionParams| {
+            Expr::AggregateFunction(AggregateFunction { func, params: params.clone() })
+        };
+        outputs.push(match kind {
+            Kind::Average => {
+                let sum = position(call(sum_udaf(), &params));
+                let count = position(call(count_udaf(), &params));
+                Output::Quotient(sum, count)
+            }
+            Kind::Least | Kind::Greatest => {
+                let arg = params.args[0].clone();
+                let mut ordered = params.clone();
+                let key = Op::Length.call(vec![arg.clone()]);
+                ordered.order_by = vec![SortExpr::new(key, kind == Kind::Least, false)];
+                let present = arg.is_not_null();
+                ordered.filter = Some(Box::new(match ordered.filter.take() {
+                    Some(filter) => filter.and(present),
+                    None => present,
+                }));
+                ordered.distinct = false;
+                Output::Same(position(call(first_value_udaf(), &ordered)))
+            }
+        });
+    }
+    let inner = Aggregate::try_new(aggregate.input.clone(), aggregate.group_expr.clone(), calls)?;
+    let inner_columns = inner.schema.columns();
+    let mut exprs: Vec<Expr> = inner_columns[..n_groups].iter().cloned().map(Expr::Column).collect();
+    for (column, output) in columns[n_groups..].iter().zip(outputs) {
+        let inner = |idx: usize| Expr::Column(inner_columns[n_groups + idx].clone());
+        let expr = match output {
+            Output::Same(idx) => inner(idx),
+            Output::Quotient(sum, count) => {
+                numeric::call(Operator::Divide, inner(sum), null_if_zero(inner(count)))
+            }
+        };
+        exprs.push(match &expr {
+            Expr::Column(same) if same == column => expr,
+            _ => expr.alias_qualified(column.relation.clone(), column.name.clone()),
+        });
+    }
+    let plan = LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(LogicalPlan::Aggregate(inner)))?);
+    Ok(Transformed::yes(plan))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Average,
+    Least,
+    Greatest,
+}
+
+/// The sum of no values is NULL, and so is their average.
+fn null_if_zero(count: Expr) -> Expr {
+    datafusion::functions::core::expr_fn::nullif(count, datafusion::prelude::lit(0i64))
+}
+
+/// After types have been coerced: nothing here changes a type.
+#[derive(Debug)]
+pub(crate) struct AfterCoercion {
+    text: Arc<dyn TextFormat>,
+}
+
+impl AfterCoercion {
+    pub fn new(text: Arc<dyn TextFormat>) -> AfterCoercion {
+        AfterCoercion { text }
+    }
+}
+
+impl AnalyzerRule for AfterCoercion {
+    fn name(&self) -> &str {
+        "postgres_after_coercion"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let plan = plan.transform_up_with_subqueries(|node| {
+            let schema = input_schema(&node);
+            let names = NamePreserver::new(&node);
+            let is_sort = matches!(node, LogicalPlan::Sort(_));
+            let rewritten = node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let mut rewritten = checked(expr, &schema, &self.text)?;
+                if is_sort && rewritten.data.get_type(&schema)? == INTERVAL {
+                    rewritten = Transformed::yes(Op::Length.call(vec![rewritten.data]));
+                }
+                Ok(rewritten.update_data(|expr| name.restore(expr)))
+            })?;
+            rewritten.map_data(LogicalPlan::recompute_schema)
+        })?;
+        Ok(plan.data)
+    }
+}
+
+/// An expression, coerced, with PostgreSQL's arithmetic, casts and comparisons.
+pub(crate) fn checked(
+    expr: Expr,
+    schema: &DFSchema,
+    text: &Arc<dyn TextFormat>,
+) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| match expr {
+        Expr::BinaryExpr(binary) => arithmetic(binary, schema),
+        Expr::Cast(cast) => conversion(cast, schema, text),
+        Expr::Negative(operand) if operand.get_type(schema)? == INTERVAL => {
+            Ok(Transformed::yes(Op::Negate.call(vec![*operand])))
+        }
+        Expr::Between(between) if between.expr.get_type(schema)? == INTERVAL => {
+            let key = |expr: Box<Expr>| Box::new(Op::Length.call(vec![*expr]));
+            let Between { expr, negated, low, high } = between;
+            Ok(Transformed::yes(Expr::Between(Between::new(key(expr), negated, key(low), key(high)))))
+        }
+        Expr::InList(list) if list.expr.get_type(schema)? == INTERVAL => {
+            let key = |expr: Expr| Op::Length.call(vec![expr]);
+            let InList { expr, list, negated } = list;
+            let list = list.into_iter().map(key).collect();
+            Ok(Transformed::yes(Expr::InList(InList::new(Box::new(key(*expr)), list, negated))))
+        }
+        other => Ok(Transformed::no(other)),
+    })
+}
+
+fn arithmetic(binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let BinaryExpr { left, op, right } = binary;
+    let (left_type, right_type) = (left.get_type(schema)?, right.get_type(schema)?);
+    let same = |left, right| Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr::new(left, op, right))));
+    if left_type == INTERVAL && right_type == INTERVAL && is_comparison(op) {
+        let key = |expr: Box<Expr>| Box::new(Op::Length.call(vec![*expr]));
+        return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(key(left), op, key(right)))));
+    }
+    if left_type != right_type {
+        return same(left, right);
+    }
+    match Checked::of(op, &left_type) {
+        Some(function) => Ok(Transformed::yes(ScalarUDF::from(function).call(vec![*left, *right]))),
+        None => same(left, right),
+    }
+}
+
+fn is_comparison(op: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
+    matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
+}
+
+fn conversion(cast: Cast, schema: &DFSchema, text: &Arc<dyn TextFormat>) -> Result<Transformed<Expr>> {
+    let source = cast.expr.get_type(schema)?;
+    let target: FieldRef = cast.field.clone();
+    let declared = target.metadata().get(PG_TYPE);
+    let is_text =
+        |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let again =
+        |expr: Expr| Transformed::yes(Expr::Cast(Cast { expr: Box::new(expr), field: target.clone() }));
+    match (&source, target.data_type()) {
+        (source, DataType::Utf8) if is_text(source) && declared.is_some() => {
+            Ok(Transformed::yes(ScalarUDF::from(TextCast::read(text.clone(), target)).call(vec![*cast.expr])))
+        }
+        (source, target_type) if is_text(source) && !is_text(target_type) && is_read(target_type) => {
+            Ok(Transformed::yes(ScalarUDF::from(TextCast::read(text.clone(), target)).call(vec![*cast.expr])))
+        }
+        (source, target_type) if is_text(target_type) && is_written(source) => Ok(Transformed::yes(
+            ScalarUDF::from(TextCast::write(text.clone(), target)).call(vec![*cast.expr]),
+        )),
+        (source, target_type) if source.is_floating() && target_type.is_integer() => {
+            Ok(again(ScalarUDF::from(crate::functions::RoundEven::new()).call(vec![*cast.expr])))
+        }
+        (DataType::Decimal128(precision, scale), target_type) if *scale > 0 && target_type.is_integer() => {
+            // Rounded at the point first: the cast to an integer cuts off.
+            let precision = (*precision - *scale as u8 + 1).min(38);
+            let whole = Cast::new(cast.expr, DataType::Decimal128(precision, 0));
+            Ok(again(Expr::Cast(whole)))
+        }
+        _ => Ok(Transformed::no(Expr::Cast(cast))),
+    }
+}
+
+/// Types whose values are read as PostgreSQL reads them.
+fn is_read(data_type: &DataType) -> bool {
+    data_type.is_primitive()
+        || matches!(
+            data_type,
+            DataType::Boolean | DataType::Binary | DataType::List(_) | DataType::LargeList(_)
+        )
+}
+
+/// Types whose values Arrow writes otherwise; integers it writes alike, and faster.
+fn is_written(data_type: &DataType) -> bool {
+    !data_type.is_integer()
+        && !matches!(
+            data_type,
+            DataType::Null
+                | DataType::Utf8
+                | DataType::LargeUtf8
+                | DataType::Utf8View
+                | DataType::Dictionary(..)
+                | DataType::RunEndEncoded(..)
+        )
+}
