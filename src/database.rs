@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
+use crate::pgwire::text_format::PostgresText;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::execution::context::ExecutionProps;
@@ -20,7 +21,6 @@ use tidemill_connectors::{
 use tidemill_core::SqlState;
 use tidemill_engine::{Engine, EngineConfig, MemberSpec, SourceColumn, SourceSpec, TableSpec};
 use tidemill_plan::{CloseSource, InputKind, PipelinePlan, Properties, RelationId};
-use crate::pgwire::text_format::PostgresText;
 use tidemill_sql::{Planner, RelationNames};
 use tidemill_storage::{Root, VersionedObject};
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -36,6 +36,8 @@ pub struct Database {
     store: Arc<Mutex<VersionedObject>>,
     /// What holds for the rows of pipelines.
     properties: RwLock<HashMap<u32, Properties>>,
+    /// Whether sources end.
+    bounded: RwLock<HashMap<u32, bool>>,
     definitions: Arc<Mutex<()>>,
     /// Nothing runs and nothing is kept: statements are only looked at.
     is_for_checks: bool,
@@ -78,6 +80,7 @@ impl Database {
             catalog: RwLock::new(Arc::new(catalog)),
             store: Arc::new(Mutex::new(store)),
             properties: RwLock::default(),
+            bounded: RwLock::default(),
             definitions: Arc::default(),
             is_for_checks: true,
             _scratch: Some(Scratch(scratch)),
@@ -116,6 +119,7 @@ impl Database {
             catalog: RwLock::new(Arc::new(catalog)),
             store: Arc::new(Mutex::new(store)),
             properties: RwLock::default(),
+            bounded: RwLock::default(),
             definitions: Arc::default(),
             is_for_checks: false,
             _scratch: None,
@@ -230,6 +234,24 @@ impl Database {
         self.properties.write().expect("nobody panics while holding it").insert(oid, properties);
     }
 
+    /// Whether what is kept of a relation does not grow by itself: a table, a source that ends, or what is
+    /// made of such.
+    pub fn is_finite(&self, catalog: &Catalog, object: &Object) -> bool {
+        match &object.definition {
+            Definition::Table(_) => true,
+            Definition::Source(_) => {
+                let known =
+                    self.bounded.read().expect("nobody panics while holding it").get(&object.oid).copied();
+                known.unwrap_or_else(|| self.source_spec(object).is_ok_and(|spec| spec.source.is_bounded()))
+            }
+            _ => {
+                let is_finite =
+                    |oid: &u32| catalog.get(*oid).is_some_and(|object| self.is_finite(catalog, object));
+                object.dependencies.iter().all(is_finite)
+            }
+        }
+    }
+
     /// How the engine is to read a source.
     pub fn source_spec(&self, object: &Object) -> Result<SourceSpec, SqlError> {
         let Definition::Source(definition) = &object.definition else {
@@ -275,6 +297,8 @@ impl Database {
             encode: encode(&definition.encode)?,
             encode_options: &encode_options,
         })?;
+        let is_bounded = source.is_bounded();
+        self.bounded.write().expect("nobody panics while holding it").insert(object.oid, is_bounded);
         let read_columns =
             DFSchema::try_from(read_schema.as_ref().clone()).map_err(|e| self.plan_error(e, ""))?;
         let schema = object.arrow_schema();
@@ -304,6 +328,7 @@ impl Database {
             columns: source_columns,
             watermark,
             kind: input_kind(object),
+            primary_key: object.primary_key.clone(),
         })
     }
 
@@ -458,9 +483,32 @@ fn sink_key(
                 }
             })
         };
-        return asked.split(',').map(find).collect();
+        let asked: Vec<usize> = asked.split(',').map(find).collect::<Result<_, _>>()?;
+        check_sink_key(object, plan, &asked)?;
+        return Ok(asked);
     }
     Ok(plan.properties.unique_keys.iter().min_by_key(|key| key.len()).cloned().unwrap_or_default())
+}
+
+/// Refuses a key under which rows that are different would replace each other.
+fn check_sink_key(object: &Object, plan: &PipelinePlan, asked: &[usize]) -> Result<(), SqlError> {
+    let unique_keys = &plan.properties.unique_keys;
+    let is_valid = |key: &Vec<usize>| key.iter().all(|column| asked.contains(column));
+    // Of insertions alone the last one of a key may well be what is wanted.
+    if plan.properties.is_append_only || unique_keys.is_empty() || unique_keys.iter().any(is_valid) {
+        return Ok(());
+    }
+    let names = |key: &[usize]| {
+        let names: Vec<&str> = key.iter().map(|column| plan.schema.field(*column).name().as_str()).collect();
+        format!("({})", names.join(", "))
+    };
+    let valid: Vec<String> = unique_keys.iter().map(|key| names(key)).collect();
+    Err(SqlError::new(
+        SqlState::INVALID_TABLE_DEFINITION,
+        format!("the rows of sink \"{}\" are not unique by primary_key {}", object.name, names(asked)),
+    )
+    .with_detail(format!("Valid keys are {}.", valid.join(", ")))
+    .with_hint("Leave primary_key out to use a valid one, or group the query by the key that is wanted."))
 }
 
 fn never(n_columns: usize) -> Properties {

@@ -15,6 +15,10 @@ pub mod pgwire;
 pub mod server;
 pub mod session;
 
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod messages;
 mod names;
 #[cfg(test)]
 mod oracle;

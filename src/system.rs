@@ -12,8 +12,16 @@ use tidemill_engine::{EngineStatus, PipelineStatus};
 use crate::session::api::SqlError;
 
 /// All of them, but for `tm_dead_letters`, which is a table.
-const NAMES: [&str; 7] =
-    ["tm_sources", "tm_splits", "tm_tables", "tm_pipelines", "tm_sinks", "tm_jobs", "tm_epochs"];
+const NAMES: [&str; 8] = [
+    "tm_sources",
+    "tm_splits",
+    "tm_tables",
+    "tm_pipelines",
+    "tm_operators",
+    "tm_sinks",
+    "tm_jobs",
+    "tm_epochs",
+];
 
 pub fn is_system_relation(name: &str) -> bool {
     NAMES.contains(&name) || name == "tm_dead_letters"
@@ -78,6 +86,7 @@ fn rows(name: &str, status: &EngineStatus) -> RecordBatch {
                 .finish()
         }
         "tm_pipelines" => pipelines(&status.pipelines.iter().collect::<Vec<_>>()).finish(),
+        "tm_operators" => operators(status),
         "tm_sinks" => {
             let s = &status.sinks;
             pipelines(&s.iter().map(|sink| &sink.pipeline).collect::<Vec<_>>())
@@ -117,6 +126,28 @@ fn rows(name: &str, status: &EngineStatus) -> RecordBatch {
                 .finish()
         }
     }
+}
+
+/// A row for each lane of each operator.
+fn operators(status: &EngineStatus) -> RecordBatch {
+    let all = status.pipelines.iter().chain(status.sinks.iter().map(|sink| &sink.pipeline));
+    let o: Vec<_> = all
+        .flat_map(|p| p.operators.iter().map(move |operator| (p, operator)))
+        .flat_map(|(p, o)| o.lanes.iter().enumerate().map(move |(lane, status)| (p, o, lane, status)))
+        .collect();
+    Columns::default()
+        .int("oid", o.iter().map(|(p, ..)| Some(i64::from(p.id.0))))
+        .text("name", o.iter().map(|(p, ..)| Some(p.name.clone())))
+        .text("operator_id", o.iter().map(|(_, o, ..)| Some(o.id.clone())))
+        .text("operator", o.iter().map(|(_, o, ..)| Some(o.display.clone())))
+        .int("lane", o.iter().map(|(_, _, lane, _)| Some(*lane as i64)))
+        .int("steps", o.iter().map(|(.., s)| Some(s.steps as i64)))
+        .int("rows_in", o.iter().map(|(.., s)| Some(s.rows_in as i64)))
+        .int("rows_out", o.iter().map(|(.., s)| Some(s.rows_out as i64)))
+        .int("time_us", o.iter().map(|(.., s)| Some((s.nanos / 1000) as i64)))
+        .int("state_rows", o.iter().map(|(.., s)| Some(s.state_rows as i64)))
+        .int("state_bytes", o.iter().map(|(.., s)| Some(s.state_bytes as i64)))
+        .finish()
 }
 
 fn pipelines(p: &[&PipelineStatus]) -> Columns {

@@ -5,9 +5,9 @@
 //! what it reads, and then lets readers see all of them at the new epoch. Checkpoints are captured between
 //! two steps and written beside the following ones.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -22,13 +22,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::feed::{Feed, Sealed};
-use crate::member::{Member, OperatorStatus};
+use crate::member::Member;
 use crate::operators::{LateRows, StepContext};
 use crate::source::{DeadLetter, RangeReader, SourceRuntime};
 use tidemill_core::SqlState;
 
 /// Rows of a fill that are one step.
 const FILL_ROWS: usize = 64 * 1024;
+
+/// Of how many steps it is known where the sources stood: of as many as views have snapshots.
+const N_POSITIONS: usize = 64;
 
 /// What others ask of a running dataflow.
 pub(crate) enum Command {
@@ -37,22 +40,11 @@ pub(crate) enum Command {
     /// Takes over all members of another dataflow. Both have stepped to the same epoch.
     Absorb(Box<Dataflow>),
     /// Lets a member go.
-    Detach {
-        id: RelationId,
-        answer: oneshot::Sender<bool>,
-    },
+    Detach { id: RelationId, answer: oneshot::Sender<bool> },
     /// Makes a checkpoint now, and says when it is durable.
-    Checkpoint {
-        answer: oneshot::Sender<Result<Epoch, Error>>,
-    },
+    Checkpoint { answer: oneshot::Sender<Result<Epoch, Error>> },
     /// Ends the task and hands everything over.
-    Release {
-        answer: oneshot::Sender<Box<Dataflow>>,
-    },
-    Operators {
-        id: RelationId,
-        answer: oneshot::Sender<Vec<OperatorStatus>>,
-    },
+    Release { answer: oneshot::Sender<Box<Dataflow>> },
 }
 
 /// A new member and what it is filled with.
@@ -85,6 +77,34 @@ pub(crate) struct CatchUp {
     pub n_rows: Option<u64>,
 }
 
+/// Where a dataflow's sources stood at its last epochs.
+#[derive(Debug, Default)]
+pub(crate) struct Positions(Mutex<VecDeque<(Epoch, Position)>>);
+
+/// Where a dataflow's sources stand at an epoch.
+#[derive(Debug, Clone)]
+pub(crate) struct Position {
+    pub offsets: BTreeMap<RelationId, Arc<Offsets>>,
+    pub watermarks: BTreeMap<RelationId, i64>,
+}
+
+impl Positions {
+    fn push(&self, epoch: Epoch, position: Position) {
+        let mut positions = self.0.lock().expect("nobody panics while holding it");
+        positions.retain(|(known, _)| *known != epoch);
+        positions.push_back((epoch, position));
+        if positions.len() > N_POSITIONS {
+            positions.pop_front();
+        }
+    }
+
+    /// Where they stood at exactly `epoch`, if a step ended there not long ago.
+    pub fn at(&self, epoch: Epoch) -> Option<Position> {
+        let positions = self.0.lock().expect("nobody panics while holding it");
+        positions.iter().find(|(known, _)| *known == epoch).map(|(_, position)| position.clone())
+    }
+}
+
 /// The outside's end of a dataflow.
 #[derive(Debug)]
 pub(crate) struct DataflowHandle {
@@ -93,6 +113,7 @@ pub(crate) struct DataflowHandle {
     pub feed: Arc<Feed>,
     /// The epoch of the last durable checkpoint.
     pub checkpointed: Arc<AtomicU64>,
+    pub positions: Arc<Positions>,
 }
 
 /// Everything that a dataflow's task owns.
@@ -106,6 +127,7 @@ pub(crate) struct Dataflow {
     pub watermarks: BTreeMap<RelationId, i64>,
     pub store: Option<CheckpointStore>,
     pub checkpointed: Arc<AtomicU64>,
+    pub positions: Arc<Positions>,
     pub checkpoint_interval: Duration,
     pub dead_letters: mpsc::UnboundedSender<Vec<DeadLetter>>,
     /// Where sources' time will stand at the end of a fill.
@@ -127,11 +149,13 @@ impl Dataflow {
             commands,
             feed: self.feed.clone(),
             checkpointed: self.checkpointed.clone(),
+            positions: self.positions.clone(),
         };
         tokio::spawn(async move {
             let mut members = std::mem::take(&mut self.members);
             let outcome = self.fill(&mut members, missed).await;
             self.members = members;
+            self.note_position();
             if let Err(error) = &outcome {
                 self.fail(error);
             }
@@ -188,10 +212,6 @@ impl Dataflow {
                         let _ = answer.send(self.members.is_empty());
                     }
                     Some(Command::Checkpoint { answer }) => asked.push(answer),
-                    Some(Command::Operators { id, answer }) => {
-                        let operators = self.members.iter().find(|member| member.id == id).map(Member::operators);
-                        let _ = answer.send(operators.unwrap_or_default());
-                    }
                     Some(Command::Release { answer }) => {
                         if let Some(task) = writing.take() {
                             let (store, epoch, outcome) = task.await.expect("writing a checkpoint does not panic");
@@ -253,15 +273,22 @@ impl Dataflow {
             report_late(&self.dead_letters, member, sealed.epoch, result.late);
             changes.insert(member.id, result.changes);
         }
-        for member in &self.members {
-            let output = changes.get(&member.id).map(Vec::as_slice).unwrap_or_default();
-            member.publish(sealed.epoch, output, sealed.arrived)?;
-        }
         self.frontier = sealed.epoch;
         self.watermarks = context.watermarks;
         self.offsets.extend(sealed.offsets);
         self.is_dirty |= is_something;
+        // Before anybody sees the epoch, so that who does finds out what it is made of.
+        self.note_position();
+        for member in &self.members {
+            let output = changes.get(&member.id).map(Vec::as_slice).unwrap_or_default();
+            member.publish(sealed.epoch, output, sealed.arrived)?;
+        }
         Ok(())
+    }
+
+    fn note_position(&self) {
+        let position = Position { offsets: self.offsets.clone(), watermarks: self.watermarks.clone() };
+        self.positions.push(self.frontier, position);
     }
 
     /// Takes in what members have missed, and lets readers see them. Until all of it is in, time does not
@@ -399,6 +426,7 @@ impl Dataflow {
                 self.filled_watermarks = watermarks.clone();
                 let outcome = self.fill(&mut member, missed).await;
                 self.watermarks.extend(watermarks);
+                self.note_position();
                 let [mut member] = member;
                 if outcome.is_ok() {
                     if let Some(outbox) = &mut member.outbox {
@@ -418,6 +446,7 @@ impl Dataflow {
         self.offsets.extend(other.offsets);
         self.watermarks.extend(other.watermarks);
         self.is_dirty = true;
+        self.note_position();
     }
 
     fn checkpoint(&mut self) -> Option<JoinHandle<Written>> {

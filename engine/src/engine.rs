@@ -1,5 +1,8 @@
 //! Everything that runs, and how it is asked.
 
+mod sample;
+mod standing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex};
@@ -21,12 +24,12 @@ use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Missed
 use crate::dead_letters;
 use crate::feed::Feed;
 use crate::ipc::decode_batch;
-use crate::member::{Member, MemberHandle, OperatorStatus};
+use crate::member::{Member, MemberHandle};
 use crate::outbox::{DeliveryStatus, Outbox};
 use crate::sealer::{Clock, Sealer, WriteRequest, is_read};
 use crate::source::{DeadLetter, SourceRuntime, SourceSpec};
 use crate::status::{
-    EngineStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus,
+    EngineStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus,
 };
 use crate::table::{Table, TableSpec, TableWrite, Written};
 use crate::view::ViewSnapshot;
@@ -75,6 +78,9 @@ pub struct Subscription {
     pub epoch: Epoch,
     pub changes: mpsc::UnboundedReceiver<(Epoch, Delta)>,
 }
+
+pub use self::sample::{Sample, Sampled, SampledFrom};
+pub use self::standing::StandingView;
 
 /// Everything that runs.
 pub struct Engine {
@@ -368,6 +374,7 @@ impl Engine {
             watermarks: BTreeMap::new(),
             store: None,
             checkpointed: Arc::new(AtomicU64::new(0)),
+            positions: Arc::default(),
             checkpoint_interval: self.config.checkpoint_interval,
             dead_letters: self.late.clone(),
             filled_watermarks: BTreeMap::new(),
@@ -759,17 +766,8 @@ impl Engine {
     }
 
     /// What a pipeline's operators have done.
-    pub async fn operators(&self, id: RelationId) -> Vec<OperatorStatus> {
-        let dataflow = {
-            let registry = self.registry();
-            registry.members.get(&id).and_then(|entry| registry.dataflows.get(&entry.dataflow)).cloned()
-        };
-        let Some(dataflow) = dataflow else { return Vec::new() };
-        let (answer, operators) = oneshot::channel();
-        if dataflow.commands.send(Command::Operators { id, answer }).await.is_err() {
-            return Vec::new();
-        }
-        operators.await.unwrap_or_default()
+    pub fn operators(&self, id: RelationId) -> Vec<OperatorStatus> {
+        self.registry().members.get(&id).map(|entry| entry.handle.operators()).unwrap_or_default()
     }
 
     /// Makes the tables' changes durable as checkpoints, so that the log can be cut.
@@ -936,7 +934,7 @@ impl Engine {
             step_time: metrics.step_time.counts(),
             latency: metrics.latency.counts(),
             fill: entry.is_filling.then(|| (metrics.fill_rows.get(), metrics.fill_rows_total.get().copied())),
-            operators: Vec::new(),
+            operators: handle.operators(),
         }
     }
 }

@@ -21,10 +21,15 @@ mod source;
 mod table;
 mod view;
 
-pub use engine::{Engine, EngineConfig, MemberSpec, ReadView, Subscription};
+pub use engine::{
+    Engine, EngineConfig, MemberSpec, ReadView, Sample, Sampled, SampledFrom, StandingView, Subscription,
+};
 pub use error::Error;
-pub use member::{MemberHandle, OperatorStatus};
+pub use member::MemberHandle;
 pub use source::{SourceColumn, SourceSpec};
-pub use status::{EngineStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus};
+pub use status::{
+    EngineStatus, LaneStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State,
+    TableStatus,
+};
 pub use table::{OnConflict, TableSpec, TableWrite, Written};
 pub use view::ViewSnapshot;

@@ -1,6 +1,7 @@
 //! One pipeline or sink of a dataflow: its plan, its operators' state, its view or outbox.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
@@ -23,10 +24,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
-use crate::exec::{Compiled, compile};
+use crate::exec::{Compiled, LaneMetrics, OperatorMetrics, compile};
 use crate::metrics::{Counter, Histogram};
 use crate::operators::{LateRows, StepContext};
 use crate::outbox::Outbox;
+use crate::status::{LaneStatus, OperatorStatus};
 use crate::view::{History, View, ViewSnapshot};
 
 /// Rows of an input batch above which it is cut up for the lanes.
@@ -45,6 +47,8 @@ pub struct MemberHandle {
     pub(crate) failure: RwLock<Option<String>>,
     pub(crate) subscribers: std::sync::Mutex<Vec<mpsc::UnboundedSender<(Epoch, Delta)>>>,
     pub metrics: MemberMetrics,
+    /// What its operators have done.
+    pub(crate) operators: Vec<Arc<OperatorMetrics>>,
 }
 
 /// What a member has done.
@@ -56,7 +60,7 @@ pub struct MemberMetrics {
     pub step_time: Histogram,
     /// From the arrival of a step's oldest row to its result being readable.
     pub latency: Histogram,
-    pub state_bytes: std::sync::atomic::AtomicU64,
+    pub state_bytes: AtomicU64,
     pub late_rows: Counter,
     /// Input rows that a fill has taken in, and of how many, where that is known.
     pub fill_rows: Counter,
@@ -137,6 +141,7 @@ impl Member {
             failure: RwLock::default(),
             subscribers: Default::default(),
             metrics: MemberMetrics::default(),
+            operators: compiled.operators.iter().map(|lanes| lanes.metrics.clone()).collect(),
         };
         Ok(Member {
             id,
@@ -279,6 +284,7 @@ impl Member {
         if let Some(view) = &self.view {
             view.reset(parts);
         }
+        self.compiled.operators.iter().for_each(|lanes| lanes.measure());
     }
 
     /// Lets readers see the member at `epoch`.
@@ -369,7 +375,7 @@ impl Member {
         if let Some(outbox) = &self.outbox {
             checkpoint.blobs.insert(format!("{id}/outbox"), outbox.capture());
         }
-        self.handle.metrics.state_bytes.store(state_bytes as u64, std::sync::atomic::Ordering::Relaxed);
+        self.handle.metrics.state_bytes.store(state_bytes as u64, Ordering::Relaxed);
         serde_json::json!({
             "relation": id,
             "name": self.handle.name,
@@ -422,6 +428,7 @@ impl Member {
             let parts = (0..).map_while(|part| checkpoint.runs.get(&format!("{id}/view/{part}")));
             view.restore(parts.flatten().cloned().collect());
         }
+        self.compiled.operators.iter().for_each(|lanes| lanes.measure());
         if let Some(outbox) = &mut self.outbox {
             let blob = checkpoint.blobs.get(&format!("{id}/outbox"));
             let blob = blob.ok_or_else(|| Error::StateMissing {
@@ -437,26 +444,27 @@ impl Member {
         }
         Ok(())
     }
-
-    /// Each operator in one line, with what it has done.
-    pub fn operators(&self) -> Vec<OperatorStatus> {
-        let status = |lanes: &Arc<crate::exec::Lanes>| OperatorStatus {
-            display: lanes.display.clone(),
-            rows_in: lanes.metrics.rows_in.load(std::sync::atomic::Ordering::Relaxed),
-            rows_out: lanes.metrics.rows_out.load(std::sync::atomic::Ordering::Relaxed),
-            nanos: lanes.metrics.nanos.load(std::sync::atomic::Ordering::Relaxed),
-        };
-        self.compiled.operators.iter().map(status).collect()
-    }
 }
 
-/// What an operator has done, over all lanes.
-#[derive(Debug, Clone)]
-pub struct OperatorStatus {
-    pub display: String,
-    pub rows_in: u64,
-    pub rows_out: u64,
-    pub nanos: u64,
+impl MemberHandle {
+    /// What its operators have done. Costs a few loads, and waits for nobody.
+    pub fn operators(&self) -> Vec<OperatorStatus> {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let lane = |lane: &LaneMetrics| LaneStatus {
+            steps: load(&lane.steps),
+            rows_in: load(&lane.rows_in),
+            rows_out: load(&lane.rows_out),
+            nanos: load(&lane.nanos),
+            state_rows: load(&lane.state_rows),
+            state_bytes: load(&lane.state_bytes),
+        };
+        let status = |operator: &Arc<OperatorMetrics>| OperatorStatus {
+            id: operator.id.clone(),
+            display: operator.display.clone(),
+            lanes: operator.lanes.iter().map(lane).collect(),
+        };
+        self.operators.iter().map(status).collect()
+    }
 }
 
 /// Deals the rows of a table that was kept in another number of lanes out anew, with the hash by which

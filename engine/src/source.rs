@@ -27,6 +27,8 @@ use crate::status::State;
 
 /// With more rows than this waiting to be sealed, the readers of a source wait.
 const PENDING_ROWS_MAX: usize = 256 * 1024;
+/// A rate over less time than this says nothing.
+const RATE_SECONDS_MIN: f64 = 1.0;
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
@@ -54,6 +56,8 @@ pub struct SourceSpec {
     /// Over the columns of `schema`.
     pub watermark: Option<Arc<dyn PhysicalExpr>>,
     pub kind: InputKind,
+    /// Positions in `schema`; rows of an upsert source are known by it.
+    pub primary_key: Vec<usize>,
 }
 
 /// A record or row that did not make it, and where it was met.
@@ -83,6 +87,8 @@ pub(crate) struct SourceRuntime {
     pub bytes: Counter,
     pub bad_records: Counter,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// Since when it is read, and how many rows had come before that.
+    pub started: Mutex<Option<(Instant, u64)>>,
 }
 
 /// What has been read and not sealed.
@@ -143,6 +149,7 @@ impl SourceRuntime {
             bytes: Counter::default(),
             bad_records: Counter::default(),
             tasks: Mutex::default(),
+            started: Mutex::default(),
         }
     }
 
@@ -157,6 +164,14 @@ impl SourceRuntime {
     /// Where the shared readers stand, not counting what is pending.
     pub fn offsets(&self) -> Offsets {
         self.pending().offsets.clone()
+    }
+
+    /// Rows a second since it is read, if it is, and long enough to tell.
+    pub fn rate(&self) -> Option<f64> {
+        let (since, before) = (*self.started.lock().expect("nobody panics while holding it"))?;
+        let seconds = since.elapsed().as_secs_f64();
+        let is_read = self.is_running() && seconds >= RATE_SECONDS_MIN;
+        is_read.then(|| self.rows.get().saturating_sub(before) as f64 / seconds)
     }
 
     pub fn finished_splits(&self) -> HashSet<SplitId> {
@@ -178,6 +193,8 @@ impl SourceRuntime {
             }
         }
         *self.state.write().expect("nobody panics while holding it") = State::Running;
+        *self.started.lock().expect("nobody panics while holding it") =
+            Some((Instant::now(), self.rows.get()));
         tasks.push(tokio::spawn(supervise(self.clone())));
     }
 
@@ -339,6 +356,43 @@ impl SourceRuntime {
         let mut columns = columns;
         columns.push(weights);
         Ok(Prepared { columns, n_rows, watermark, bad })
+    }
+
+    /// Some rows from the start, as a step would get them; fewer where the time is up. Offsets and metrics
+    /// stay as they are.
+    pub async fn sample(
+        &self,
+        n_rows: usize,
+        deadline: tokio::time::Instant,
+    ) -> Result<Vec<RecordBatch>, Error> {
+        let mut batches = Vec::new();
+        let (mut n_read, mut sequence) = (0, 0);
+        let splits = match tokio::time::timeout_at(deadline, self.spec.source.splits()).await {
+            Ok(splits) => splits?,
+            Err(_) => return Ok(batches),
+        };
+        for split in splits {
+            let read = async {
+                let mut reader = self.spec.source.open(&split.id, &split.start).await?;
+                while n_read < n_rows {
+                    let Some(batch) = reader.next(None).await? else { break };
+                    let prepared = self.prepare(batch)?;
+                    if prepared.n_rows > 0 {
+                        n_read += prepared.n_rows;
+                        batches.push(self.batch(prepared.columns, &mut sequence)?);
+                    }
+                }
+                Ok::<_, Error>(())
+            };
+            match tokio::time::timeout_at(deadline, read).await {
+                Ok(outcome) => outcome?,
+                Err(_) => break,
+            }
+            if n_read >= n_rows {
+                break;
+            }
+        }
+        Ok(batches)
     }
 
     fn evaluate(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>, Error> {

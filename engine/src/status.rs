@@ -5,7 +5,6 @@ use std::time::Duration;
 use tidemill_core::Epoch;
 use tidemill_plan::RelationId;
 
-use crate::member::OperatorStatus;
 use crate::metrics::HistogramCounts;
 
 /// Everything that runs, at a moment.
@@ -108,6 +107,41 @@ pub struct PipelineStatus {
     /// Rows that a fill has read so far, and of how many, where that is known.
     pub fill: Option<(u64, Option<u64>)>,
     pub operators: Vec<OperatorStatus>,
+}
+
+/// What an operator has done since the server started, and keeps.
+#[derive(Debug, Clone)]
+pub struct OperatorStatus {
+    /// As [`ExplainedNode`](tidemill_plan::ExplainedNode) has it.
+    pub id: String,
+    pub display: String,
+    pub lanes: Vec<LaneStatus>,
+}
+
+/// One lane of an operator, or all of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LaneStatus {
+    pub steps: u64,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub nanos: u64,
+    /// Rows of state, of which some may be about to cancel out.
+    pub state_rows: u64,
+    pub state_bytes: u64,
+}
+
+impl OperatorStatus {
+    /// All lanes together.
+    pub fn total(&self) -> LaneStatus {
+        self.lanes.iter().fold(LaneStatus::default(), |total, lane| LaneStatus {
+            steps: total.steps.max(lane.steps),
+            rows_in: total.rows_in + lane.rows_in,
+            rows_out: total.rows_out + lane.rows_out,
+            nanos: total.nanos + lane.nanos,
+            state_rows: total.state_rows + lane.state_rows,
+            state_bytes: total.state_bytes + lane.state_bytes,
+        })
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -91,6 +91,7 @@ impl Table {
             failure: RwLock::default(),
             subscribers: Default::default(),
             metrics: MemberMetrics::default(),
+            operators: Vec::new(),
         };
         Ok(Table {
             spec,

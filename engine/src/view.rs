@@ -129,6 +129,19 @@ impl ViewSnapshot {
         Ok(self.batches.get_or_init(|| batches).clone())
     }
 
+    /// At most `n_rows` of the rows, copies repeated, in batches.
+    pub fn first(&self, n_rows: usize) -> Result<Vec<RecordBatch>, Error> {
+        let mut rows: Vec<&[u8]> = Vec::new();
+        for (row, weight) in self.arrangement.cursor() {
+            let n_more = (weight.max(0) as usize).min(n_rows - rows.len());
+            rows.extend(std::iter::repeat_n(row, n_more));
+            if rows.len() == n_rows {
+                break;
+            }
+        }
+        rows.chunks(BATCH_ROWS).map(|rows| self.decode(rows)).collect()
+    }
+
     /// Encoded rows as a batch of the view's schema.
     pub(crate) fn decode(&self, rows: &[&[u8]]) -> Result<RecordBatch, Error> {
         let columns = self.arrangement.layout().decode(rows.iter().copied())?;

@@ -6,11 +6,13 @@
 //! says by data alone what is to be computed: columns are positions in the node's inputs, expressions
 //! have been evaluated by a projection below. So a plan can be shown, compared, and one day shipped.
 
+mod explain;
 mod node;
 mod operator;
 mod pipeline;
 
-pub use node::IncrementalNode;
+pub use explain::{Cost, ExplainedNode, ExplainedState, Growth};
+pub use node::{IncrementalNode, fnv1a};
 pub use operator::{
     Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Held, Input, InputKind, Join, Operator,
     OrderColumn, OtherAggregate, Recompute, SEQUENCE, SetOperation, TopN, Upsert,

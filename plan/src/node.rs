@@ -2,9 +2,10 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use datafusion::common::{DFSchemaRef, Result};
-use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
+use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 
 use crate::operator::{InputKind, Operator, SetOperation};
 
@@ -14,6 +15,27 @@ pub struct IncrementalNode {
     pub operator: Operator,
     pub inputs: Vec<LogicalPlan>,
     pub schema: DFSchemaRef,
+}
+
+impl IncrementalNode {
+    /// A name for the operator's state that says what it is, not where it stands: the operator and a
+    /// hash of what it and its inputs print in EXPLAIN.
+    pub fn meaning(&self, inputs: &[&LogicalPlan]) -> String {
+        let own = LogicalPlan::Extension(Extension { node: Arc::new(self.clone()) });
+        let mut text = own.display().to_string();
+        for input in inputs {
+            text.push('\n');
+            text.push_str(&input.display_indent().to_string());
+        }
+        format!("{}-{:016x}", self.operator.name().to_lowercase(), fnv1a(text.as_bytes()))
+    }
+}
+
+/// FNV-1a, 64 bits: a hash that is the same in every build, which names in checkpoints must be.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl PartialOrd for IncrementalNode {

@@ -6,6 +6,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
 use serde::{Deserialize, Serialize};
 
+use crate::explain::ExplainedNode;
 use crate::operator::CloseSource;
 
 /// A relation of the catalog, by its OID.
@@ -42,4 +43,6 @@ pub struct PipelinePlan {
     pub inputs: Vec<RelationId>,
     /// Joins that compare every pair of rows, each as EXPLAIN shows it.
     pub cross_joins: Vec<String>,
+    /// What EXPLAIN says of it.
+    pub explained: ExplainedNode,
 }

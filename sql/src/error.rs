@@ -173,7 +173,18 @@ impl Translation<'_> {
             DataFusionError::Diagnostic(diagnostic, inner) => {
                 let span = diagnostic.span.map(|span| Location::new(span.start.line, span.start.column));
                 let position = span.and_then(|location| self.text.position(location)).or(position);
-                self.translate(inner, position)
+                let error = self.translate(inner, position);
+                let candidates: Vec<&str> = diagnostic
+                    .notes
+                    .iter()
+                    .filter_map(|note| note.message.strip_prefix("possible column "))
+                    .collect();
+                match candidates.len() {
+                    2.. if error.sqlstate() == SqlState::AMBIGUOUS_COLUMN => {
+                        error.with_hint(format!("It could be {}: say which.", candidates.join(" or ")))
+                    }
+                    _ => error,
+                }
             }
             DataFusionError::SchemaError(schema_error, _) => self.schema_error(schema_error, position),
             DataFusionError::ArrowError(arrow_error, _) => self.arrow_error(arrow_error, position),
@@ -380,7 +391,8 @@ impl Translation<'_> {
         }
         if message.contains("non-boolean predicate") {
             return Some(
-                Error::new(SqlState::DATATYPE_MISMATCH, "argument of WHERE must be type boolean").or_at(position),
+                Error::new(SqlState::DATATYPE_MISMATCH, "argument of WHERE must be type boolean")
+                    .or_at(position),
             );
         }
         if message.contains("LIMIT must be >= 0") {

@@ -170,6 +170,7 @@ impl Planner {
             properties: rewritten.properties,
             inputs: rewritten.inputs.into_iter().collect(),
             cross_joins: rewritten.cross_joins,
+            explained: rewritten.explained,
         })
     }
 

@@ -21,6 +21,8 @@ pub struct Relation {
     /// For [`InputKind::Upsert`], the columns of the primary key.
     pub primary_key: Vec<usize>,
     pub properties: Properties,
+    /// Whether it is stored, or ends: what is kept of it does not grow by itself.
+    pub is_finite: bool,
 }
 
 /// Stands for a relation while a query is planned; it has no rows.

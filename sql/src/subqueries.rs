@@ -22,8 +22,8 @@ use datafusion::functions_aggregate::expr_fn::{count, max};
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, FetchType, LogicalPlan, LogicalPlanBuilder,
-    Operator as BinaryOperator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility,
-    lit, not, when,
+    Operator as BinaryOperator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery,
+    Volatility, lit, not, when,
 };
 use tidemill_core::SqlState;
 
@@ -53,8 +53,7 @@ pub(crate) fn lower_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
             let name = expr.schema_name().to_string();
             let is_column_name = !is_filter && !matches!(expr, Expr::Alias(_) | Expr::Column(_));
             let expr = memberships(expr)?;
-            let rewritten =
-                if is_filter { condition(expr, &outer)? } else { value(expr, &outer, false)? };
+            let rewritten = if is_filter { condition(expr, &outer)? } else { value(expr, &outer, false)? };
             // The name of an output column is its expression, until it is rewritten.
             let rewritten = match is_column_name && rewritten.schema_name().to_string() != name {
                 true => rewritten.alias(name),
@@ -70,9 +69,12 @@ pub(crate) fn lower_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// `= ANY` is IN, and `<> ALL` is NOT IN.
 fn memberships(expr: Expr) -> Result<Expr> {
     expr.transform_up(|expr| match expr {
-        Expr::SetComparison(SetComparison { expr, subquery, op: BinaryOperator::Eq, quantifier: SetQuantifier::Any }) => {
-            Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated: false })))
-        }
+        Expr::SetComparison(SetComparison {
+            expr,
+            subquery,
+            op: BinaryOperator::Eq,
+            quantifier: SetQuantifier::Any,
+        }) => Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated: false }))),
         Expr::SetComparison(SetComparison {
             expr,
             subquery,

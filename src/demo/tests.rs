@@ -27,7 +27,15 @@ impl Relations {
     fn add(&mut self, name: &str, schema: Schema, kind: InputKind, properties: Properties) {
         let id = RelationId(self.0.len() as u32 + 1);
         let schema = Arc::new(schema);
-        let relation = Relation { id, name: name.into(), schema, kind, primary_key: Vec::new(), properties };
+        let relation = Relation {
+            id,
+            name: name.into(),
+            schema,
+            kind,
+            primary_key: Vec::new(),
+            properties,
+            is_finite: false,
+        };
         self.0.insert(name.into(), relation);
     }
 

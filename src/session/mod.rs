@@ -5,6 +5,7 @@
 //! effect one by one, at once.
 
 pub mod api;
+pub mod internal;
 pub mod settings;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -178,7 +179,8 @@ impl Session {
             let call = Call { statement: &known.statement, sql: parsed.sql(), params: Vec::new() };
             self.run(call).await.map(drop)
         } else {
-            crate::statements::describe(self, &known.statement, parsed.sql(), &[]).await.map(drop)
+            let description = crate::statements::describe(self, &known.statement, parsed.sql(), &[]);
+            internal::guarded(description).await.map(drop)
         };
         outcome.map_err(|error| shifted(error, known.offset))
     }
@@ -195,14 +197,14 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
-        crate::statements::run(self, call).await
+        internal::guarded(crate::statements::run(self, call)).await
     }
 }
 
 #[async_trait]
 impl SessionApi for Session {
     fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>, SqlError> {
-        let statements = parser::parse(sql)?;
+        let statements = internal::guarded_sync(|| Ok(parser::parse(sql)?))?;
         let parsed = |parsed: parser::Parsed| {
             Parsed::new(parsed.sql, SessionStatement { statement: parsed.statement, offset: parsed.offset })
         };
@@ -217,9 +219,8 @@ impl SessionApi for Session {
         let Some(known) = statement.statement::<SessionStatement>() else {
             return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
         };
-        crate::statements::describe(self, &known.statement, statement.sql(), params)
-            .await
-            .map_err(|error| shifted(error, known.offset))
+        let description = crate::statements::describe(self, &known.statement, statement.sql(), params);
+        internal::guarded(description).await.map_err(|error| shifted(error, known.offset))
     }
 
     async fn execute(
@@ -269,7 +270,7 @@ impl SessionApi for Session {
     }
 
     fn explain(&self, error: DataFusionError) -> SqlError {
-        crate::statements::execution_error(&self.database, error, "")
+        internal::identified(crate::statements::execution_error(&self.database, error, ""))
     }
 }
 

@@ -41,6 +41,7 @@ const KNOWN: &[(&str, &str, bool)] = &[
     ("timezone", "UTC", true),
     ("transaction_isolation", "serializable", false),
     ("transaction_read_only", "off", false),
+    ("unbounded_state", "warn", false),
 ];
 
 /// Settings that cannot be set.
@@ -185,6 +186,9 @@ fn check(name: &str, value: &str) -> Result<(), SqlError> {
         }
         "freshness" if !["session", "strict", "latest"].contains(&value.to_lowercase().as_str()) => {
             invalid("Available values: session, strict, latest.")
+        }
+        "unbounded_state" if !["allow", "warn", "reject"].contains(&value.to_lowercase().as_str()) => {
+            invalid("Available values: allow, warn, reject.")
         }
         _ => Ok(()),
     }

@@ -20,7 +20,7 @@ use tidemill_sql::statements::{
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
-use super::{dml, done, engine_error, query, unsupported};
+use super::{dml, done, engine_error, query, unbounded, unsupported};
 use crate::database::{Database, position_of, table_spec, uninterrupted};
 use crate::names::find;
 use crate::session::api::{Notice, Response, SqlError};
@@ -216,6 +216,52 @@ pub async fn table(
     Ok(done(n_rows.map_or("CREATE TABLE".into(), |n_rows| format!("SELECT {n_rows}"))))
 }
 
+/// An empty table of some columns, for what a statement has to say; the one of that name, if it has them.
+pub async fn table_for(
+    session: &mut Session,
+    name: &ObjectName,
+    columns: Vec<Column>,
+    sql: &str,
+) -> Result<std::sync::Arc<Object>, SqlError> {
+    let catalog = session.database.catalog();
+    let search_path = session.settings.search_path();
+    if find(&catalog, name.schema.as_deref(), &name.name, &search_path).is_some() {
+        let table = dml::target(session, name, "insert into")?;
+        let shape = |columns: &[Column]| -> Vec<_> {
+            columns.iter().map(|column| (column.name.clone(), column.data_type.clone())).collect()
+        };
+        if shape(&table.columns) == shape(&columns) {
+            return Ok(table);
+        }
+        let wanted: Vec<String> = columns
+            .iter()
+            .map(|column| format!("{} {}", column.name, tidemill_sql::types::pg_type_name(&column.data_type)))
+            .collect();
+        return Err(SqlError::new(
+            SqlState::DATATYPE_MISMATCH,
+            format!("table \"{}\" has other columns than what is to be written", name.name),
+        )
+        .with_detail(format!("Needed are ({}).", wanted.join(", ")))
+        .with_hint("Name a table that does not exist; it is created.")
+        .with_position(name.position));
+    }
+    let changing = session.database.change_definitions().await;
+    let head = Head { name, or_replace: false, if_not_exists: false };
+    let definition = TableDefinition { options: Vec::new(), query: None };
+    let new = NewObject { columns, ..new_object(session, &head, Definition::Table(definition), sql)? };
+    let Some(entered) = enter(session, &head, new)? else {
+        unreachable!("a name that is taken is an error without IF NOT EXISTS");
+    };
+    let database = session.database.clone();
+    uninterrupted(async move {
+        let _changing = changing;
+        database.engine.add_table(table_spec(&entered.object)).await?;
+        database.put_catalog(entered.catalog).await?;
+        Ok(entered.object)
+    })
+    .await
+}
+
 pub async fn pipeline(
     session: &mut Session,
     create: &CreatePipeline,
@@ -235,6 +281,7 @@ pub async fn pipeline(
         .await
         .map_err(|error| at_query(error, sql, &create.query_text))?;
     check_cross_joins(session, &plan, sql)?;
+    unbounded::check(session, &plan, &create.name.name, sql)?;
     let mut columns: Vec<Column> =
         plan.schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
     rename(&mut columns, &create.column_names, create.name.position)?;
@@ -284,6 +331,7 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
         .await
         .map_err(|error| at_query(error, sql, &query))?;
     check_cross_joins(session, &plan, sql)?;
+    unbounded::check(session, &plan, &create.name.name, sql)?;
     let definition = SinkDefinition {
         input,
         options: options(&create.options),
@@ -295,7 +343,14 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
     let new =
         NewObject { columns, dependencies, ..new_object(session, &head, Definition::Sink(definition), sql)? };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE SINK")) };
-    let spec = session.database.sink_spec(&entered.object, plan)?;
+    let updates = updates_from(&plan);
+    let spec = session.database.sink_spec(&entered.object, plan).map_err(|error| {
+        let is_retraction = error.message.contains("updates") && error.detail.is_none();
+        match updates.filter(|_| is_retraction) {
+            Some(updates) => error.with_detail(updates),
+            None => error,
+        }
+    })?;
     start_member(session, changing, entered, spec).await?;
     Ok(done("CREATE SINK"))
 }
@@ -321,6 +376,19 @@ fn check_cross_joins(session: &mut Session, plan: &PipelinePlan, sql: &str) -> R
             Ok(())
         }
     }
+}
+
+/// Which step of a plan takes rows back first.
+fn updates_from(plan: &tidemill_plan::PipelinePlan) -> Option<String> {
+    if plan.properties.is_append_only {
+        return None;
+    }
+    let nodes = plan.explained.walk();
+    let is_first = |node: &&tidemill_plan::ExplainedNode| {
+        !node.is_append_only && node.inputs.iter().all(|input| input.is_append_only)
+    };
+    let node = nodes.into_iter().map(|(_, node)| node).find(is_first)?;
+    Some(format!("Updates come from {}.", node.display))
 }
 
 pub async fn view(session: &mut Session, create: &CreateView, sql: &str) -> Result<Response, SqlError> {

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::sql::sqlparser::ast::{Expr, Query, SelectItem, SetExpr, Value};
 use tidemill_sql::statements::{DeclaredOf, Statement};
 
-use super::{dml, query, subscribe};
+use super::{dml, query, subscribe, text_schema};
 use crate::pgwire::types::pg_type;
 use crate::session::Session;
 use crate::session::api::{Described, PgType, SqlError};
@@ -64,7 +64,10 @@ pub async fn describe(
             }
             None
         }
-        Statement::Show(_) | Statement::ShowVariable(_) | Statement::Describe(_) | Statement::Explain(_) => {
+        // Not run for its columns alone: it may take its time.
+        Statement::Explain(_) => Some(text_schema(&[super::explain::COLUMN])),
+        Statement::Verify(_) => Some(super::verify::schema()),
+        Statement::Show(_) | Statement::ShowVariable(_) | Statement::Describe(_) => {
             let call = crate::session::Call { statement, sql, params: Vec::new() };
             match Box::pin(session.run(call)).await? {
                 crate::session::api::Response::Rows { schema, .. } => Some(schema),

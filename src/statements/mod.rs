@@ -11,6 +11,8 @@ mod query;
 mod show;
 mod subscribe;
 mod transaction;
+mod unbounded;
+mod verify;
 
 use std::sync::Arc;
 
@@ -54,6 +56,7 @@ pub async fn run(session: &mut Session, call: Call<'_>) -> Result<Response, SqlE
         Statement::Fetch(fetch) => cursor::fetch(session, fetch, true).await,
         Statement::Move(fetch) => cursor::fetch(session, fetch, false).await,
         Statement::Close(close) => cursor::close(session, close),
+        Statement::Verify(verify) => verify::run(session, verify, &call).await,
         Statement::Flush(_) => {
             session.database.engine.flush().await?;
             Ok(done("FLUSH"))
@@ -82,14 +85,19 @@ pub(crate) fn rows(schema: SchemaRef, batches: Vec<RecordBatch>, tag: RowsTag) -
 
 /// Rows of text, under the given names.
 pub(crate) fn text_rows(names: &[&str], rows_of_text: &[Vec<String>], tag: RowsTag) -> Response {
-    let fields: Vec<Field> = names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
-    let schema = Arc::new(Schema::new(fields));
+    let schema = text_schema(names);
     let column = |idx: usize| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(rows_of_text.iter().map(|row| row[idx].as_str())))
     };
     let columns = (0..names.len()).map(column).collect();
     let batch = RecordBatch::try_new(schema.clone(), columns).expect("each row has every column");
     rows(schema, vec![batch], tag)
+}
+
+/// Columns of text.
+pub(crate) fn text_schema(names: &[&str]) -> SchemaRef {
+    let fields: Vec<Field> = names.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
+    Arc::new(Schema::new(fields))
 }
 
 /// An error of planning or execution as a client is to see it.

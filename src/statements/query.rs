@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
@@ -22,7 +23,7 @@ use super::{engine_error, execution_error};
 use crate::names::{CatalogNames, References, SnapshotNames};
 use crate::pg_catalog;
 use crate::session::api::{Notice, Response, RowsTag, SqlError, TransactionStatus};
-use crate::session::{Call, Session};
+use crate::session::{Call, Session, internal};
 use crate::system;
 
 /// A query that can be run, or described.
@@ -31,6 +32,20 @@ pub struct Planned {
     state: datafusion::execution::context::SessionState,
     /// The columns as the client is to see them.
     pub schema: SchemaRef,
+}
+
+impl Planned {
+    /// The plan with its parameters, and the session that runs it.
+    pub fn bound(
+        self,
+        params: Vec<ScalarValue>,
+    ) -> datafusion::common::Result<(LogicalPlan, datafusion::execution::context::SessionState)> {
+        let plan = match params.is_empty() {
+            true => self.plan,
+            false => self.plan.with_param_values(ParamValues::from(params))?,
+        };
+        Ok((plan, self.state))
+    }
 }
 
 pub async fn run(session: &mut Session, query: &Query, call: &Call<'_>) -> Result<Response, SqlError> {
@@ -142,12 +157,9 @@ async fn execute(
 ) -> Result<(SchemaRef, SendableRecordBatchStream), SqlError> {
     let database = &session.database;
     let error = |error| execution_error(database, error, sql);
-    let mut plan = planned.plan;
-    if !params.is_empty() {
-        let values = ParamValues::from(params);
-        plan = plan.with_param_values(values).map_err(error)?;
-    }
-    let context = SessionContext::new_with_state(planned.state);
+    let shown = planned.schema.clone();
+    let (plan, state) = planned.bound(params).map_err(error)?;
+    let context = SessionContext::new_with_state(state);
     let frame = context.execute_logical_plan(plan).await.map_err(error)?;
     let stream = frame.execute_stream().await.map_err(error)?;
     // Types are settled only now, where parameters had a say.
@@ -155,12 +167,16 @@ async fn execute(
     let fields = found
         .fields()
         .iter()
-        .zip(planned.schema.fields())
+        .zip(shown.fields())
         .map(|(field, shown)| field.as_ref().clone().with_name(shown.name()));
     let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
     let renamed = schema.clone();
-    let rows = stream.map(move |batch| {
-        let batch = batch?;
+    let guarded = std::panic::AssertUnwindSafe(stream).catch_unwind();
+    let rows = guarded.map(move |batch| {
+        let failed = |panic: Box<dyn std::any::Any + Send>| {
+            DataFusionError::External(Box::new(internal::panicked(panic.as_ref())))
+        };
+        let batch = batch.unwrap_or_else(|panic| Err(failed(panic)))?;
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         Ok(RecordBatch::try_new_with_options(renamed.clone(), batch.columns().to_vec(), &options)?)
     });

@@ -13,5 +13,5 @@ mod planner;
 
 pub(crate) use batch_plan::{BatchPlan, BoundedExec, HeldExec, HeldSlot, Iterations};
 pub(crate) use input::{InputExec, InputSlot};
-pub(crate) use operator::{Lanes, OperatorExec};
+pub(crate) use operator::{LaneMetrics, Lanes, OperatorExec, OperatorMetrics};
 pub(crate) use planner::{Compiled, compile};

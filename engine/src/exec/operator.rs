@@ -22,18 +22,29 @@ use tidemill_core::Delta;
 
 use crate::operators::{LateRows, Operator, StepContext};
 
-/// What an operator has done so far, over all lanes.
-#[derive(Debug, Default)]
+/// What an operator has done so far, lane by lane. It can be read while the operator runs.
+#[derive(Debug)]
 pub(crate) struct OperatorMetrics {
+    /// What the operator is, in one line.
+    pub display: String,
+    /// As in [`Lanes`].
+    pub id: String,
+    pub lanes: Vec<LaneMetrics>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct LaneMetrics {
+    pub steps: AtomicU64,
     pub rows_in: AtomicU64,
     pub rows_out: AtomicU64,
     pub nanos: AtomicU64,
+    /// Rows of state, of which some may be about to cancel out.
+    pub state_rows: AtomicU64,
+    pub state_bytes: AtomicU64,
 }
 
 /// All lanes of an operator. They live as long as the dataflow; plans that refer to them come and go.
 pub(crate) struct Lanes {
-    /// What the operator is, in one line.
-    pub display: String,
     /// Names the operator's state in checkpoints; made of what the operator means.
     pub id: String,
     /// By which columns of each input rows are dealt out to lanes.
@@ -42,7 +53,7 @@ pub(crate) struct Lanes {
     pub context: Arc<RwLock<StepContext>>,
     /// Rows that came too late in the current step.
     pub late: Mutex<Vec<LateRows>>,
-    pub metrics: OperatorMetrics,
+    pub metrics: Arc<OperatorMetrics>,
 }
 
 impl fmt::Debug for Lanes {
@@ -59,14 +70,38 @@ impl Lanes {
             DataFusionError::Internal(format!("operator {} panicked in an earlier step", self.id))
         })?;
         let output = operator.step(&context, inputs)?;
+        let metrics = &self.metrics.lanes[lane];
         let count = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
-        count(&self.metrics.rows_in, inputs.iter().map(Delta::len).sum());
-        count(&self.metrics.rows_out, output.batches.iter().map(|batch| batch.num_rows()).sum());
-        count(&self.metrics.nanos, start.elapsed().as_nanos() as usize);
+        count(&metrics.steps, 1);
+        count(&metrics.rows_in, inputs.iter().map(Delta::len).sum());
+        count(&metrics.rows_out, output.batches.iter().map(|batch| batch.num_rows()).sum());
+        count(&metrics.nanos, start.elapsed().as_nanos() as usize);
+        metrics.measure(operator.as_mut());
         if !output.late.is_empty() {
             self.late.lock().expect("nobody panics while holding late rows").extend(output.late);
         }
         Ok(output.batches)
+    }
+
+    /// Notes the size of the state, after it was changed by others than a step.
+    pub fn measure(&self) {
+        for (lane, metrics) in self.lanes.iter().zip(&self.metrics.lanes) {
+            if let Ok(mut operator) = lane.lock() {
+                metrics.measure(operator.as_mut());
+            }
+        }
+    }
+}
+
+impl LaneMetrics {
+    fn measure(&self, operator: &mut dyn Operator) {
+        let (mut n_rows, mut n_bytes) = (0, 0);
+        for table in operator.state() {
+            n_rows += table.arrangement.current().n_rows_max();
+            n_bytes += table.arrangement.current().size();
+        }
+        self.state_rows.store(n_rows as u64, Ordering::Relaxed);
+        self.state_bytes.store(n_bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -94,7 +129,7 @@ impl OperatorExec {
 
 impl DisplayAs for OperatorExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "OperatorExec: {}", self.lanes.display)
+        write!(f, "OperatorExec: {}", self.lanes.metrics.display)
     }
 }
 

@@ -15,7 +15,10 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use tidemill_plan as plan;
 use tidemill_plan::IncrementalNode;
 
-use super::{BatchPlan, BoundedExec, HeldExec, HeldSlot, InputExec, InputSlot, Iterations, Lanes, OperatorExec};
+use super::{
+    BatchPlan, BoundedExec, HeldExec, HeldSlot, InputExec, InputSlot, Iterations, LaneMetrics, Lanes,
+    OperatorExec, OperatorMetrics,
+};
 use crate::operators::{Build, StepContext, build, distribution};
 
 /// An execution plan with the ends that a dataflow holds.
@@ -104,25 +107,28 @@ impl ExtensionPlanner for IncrementalPlanner {
         let distribution = distribution(&node.operator, &inputs);
         let is_single = distribution.is_empty() || distribution.iter().any(Vec::is_empty);
         let n_lanes = if is_single { 1 } else { n_lanes };
-        let parts =
-            Build { operator: &node.operator, inputs, output: schema.clone(), filter, batch_plan };
+        let parts = Build { operator: &node.operator, inputs, output: schema.clone(), filter, batch_plan };
         let lanes =
             (0..n_lanes).map(|_| Ok(Mutex::new(build(&parts)?))).collect::<Result<_, crate::Error>>()?;
         let display =
             LogicalPlan::Extension(datafusion::logical_expr::Extension { node: Arc::new(node.clone()) });
-        let meaning = meaning(node, logical_inputs);
+        let meaning = node.meaning(logical_inputs);
         let mut found = self.found.lock().expect("planning does not panic");
         let n_before = found.ids.entry(meaning.clone()).or_default();
         *n_before += 1;
         let id = if *n_before == 1 { meaning } else { format!("{meaning}.{n_before}") };
-        let lanes = Arc::new(Lanes {
+        let metrics = OperatorMetrics {
             display: display.display().to_string(),
+            id: id.clone(),
+            lanes: (0..n_lanes).map(|_| LaneMetrics::default()).collect(),
+        };
+        let lanes = Arc::new(Lanes {
             id,
             distribution,
             lanes,
             context: self.context.clone(),
             late: Mutex::default(),
-            metrics: Default::default(),
+            metrics: Arc::new(metrics),
         });
         found.operators.push(lanes.clone());
         Ok(Some(Arc::new(OperatorExec::new(lanes, physical_inputs.to_vec(), schema))))
@@ -147,23 +153,4 @@ async fn batch_plan(recompute: &plan::Recompute, session: &dyn Session) -> Resul
 fn row_schema(schema: &SchemaRef) -> SchemaRef {
     let fields = &schema.fields()[..schema.fields().len() - 1];
     Arc::new(Schema::new(fields.to_vec()))
-}
-
-/// A name for an operator's state that says what it is, not where it stands: the operator and a
-/// hash of what it and its inputs print in EXPLAIN.
-fn meaning(node: &IncrementalNode, inputs: &[&LogicalPlan]) -> String {
-    let own = LogicalPlan::Extension(datafusion::logical_expr::Extension { node: Arc::new(node.clone()) });
-    let mut text = own.display().to_string();
-    for input in inputs {
-        text.push('\n');
-        text.push_str(&input.display_indent().to_string());
-    }
-    format!("{}-{:016x}", node.operator.name().to_lowercase(), fnv1a(text.as_bytes()))
-}
-
-/// FNV-1a, 64 bits: a hash that is the same in every build, which names in checkpoints must be.
-pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -14,7 +14,6 @@ use tidemill_plan::{
 use super::columns::{Columns, with_weight};
 use super::properties::closes_of;
 use super::{Node, Result, Rewriter, internal};
-use crate::refusal::Refusal;
 
 impl Rewriter {
     pub(super) fn aggregate(&mut self, aggregate: &AggregatePlan) -> Result<Node> {

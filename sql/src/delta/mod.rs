@@ -12,6 +12,7 @@
 mod aggregate;
 mod columns;
 mod constant;
+mod explain;
 mod grouping_sets;
 mod join;
 mod properties;
@@ -30,10 +31,11 @@ use datafusion::logical_expr::{
     EmptyRelation, Expr, Filter, LogicalPlan, Projection, SubqueryAlias, Union, Unnest,
 };
 use tidemill_core::SqlState;
-use tidemill_plan::{CloseSource, Properties, RelationId};
+use tidemill_plan::{CloseSource, ExplainedNode, Properties, RelationId};
 
 use self::columns::{column_of, weight_of, with_weight};
 use self::constant::constant;
+use self::explain::Explained;
 use self::properties::{closes_of, project_columns};
 use self::top_n::{RankBound, rank_bound};
 use crate::refusal::Refusal;
@@ -57,11 +59,18 @@ pub struct Rewritten {
     pub inputs: BTreeSet<RelationId>,
     /// Joins that compare every pair of rows.
     pub cross_joins: Vec<String>,
+    pub explained: ExplainedNode,
 }
 
 /// Rewrites an optimised plan.
 pub fn rewrite(plan: &LogicalPlan, emit_on_window_close: bool) -> Result<Rewritten> {
-    let mut rewriter = Rewriter { emit_on_window_close, n_closed: 0, inputs: BTreeSet::new(), cross_joins: Vec::new() };
+    let mut rewriter = Rewriter {
+        emit_on_window_close,
+        n_closed: 0,
+        inputs: BTreeSet::new(),
+        cross_joins: Vec::new(),
+        explained: Explained::default(),
+    };
     let node = rewriter.rewrite(plan, None)?;
     if emit_on_window_close && rewriter.n_closed == 0 {
         return Err(Refusal {
@@ -77,8 +86,9 @@ pub fn rewrite(plan: &LogicalPlan, emit_on_window_close: bool) -> Result<Rewritt
         }
         .into());
     }
+    let explained = rewriter.explained.take();
     let Rewriter { inputs, cross_joins, .. } = rewriter;
-    Ok(Rewritten { plan: node.plan, properties: node.properties, inputs, cross_joins })
+    Ok(Rewritten { plan: node.plan, properties: node.properties, inputs, cross_joins, explained })
 }
 
 /// A rewritten node.
@@ -94,10 +104,18 @@ struct Rewriter {
     n_closed: usize,
     inputs: BTreeSet<RelationId>,
     cross_joins: Vec<String>,
+    explained: Explained,
 }
 
 impl Rewriter {
     fn rewrite(&mut self, plan: &LogicalPlan, bound: Option<RankBound>) -> Result<Node> {
+        let begin = self.explained.begin();
+        let node = self.rewrite_node(plan, bound).inspect_err(|_| self.explained.abandon(begin))?;
+        self.explained.finish(begin, &node.plan, &node.properties);
+        Ok(node)
+    }
+
+    fn rewrite_node(&mut self, plan: &LogicalPlan, bound: Option<RankBound>) -> Result<Node> {
         match plan {
             LogicalPlan::TableScan(scan) => self.table_scan(scan),
             LogicalPlan::Projection(projection) => self.projection(projection, bound),

@@ -33,6 +33,9 @@ impl Rewriter {
             return Err(internal("a filter or limit was pushed into a relation"));
         }
         self.inputs.insert(relation.id);
+        if relation.is_finite {
+            self.explained.finite(relation.id);
+        }
         let n_columns = relation.schema.fields().len();
         let wanted: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..n_columns).collect());
         let node = |operator, inputs, schema| {

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName, ObjectNamePart, Query, Select,
-    SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator, Value,
-    ValueWithSpan, VisitMut, VisitorMut,
+    FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName, ObjectNamePart, Query,
+    Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator,
+    Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -36,10 +36,40 @@ pub fn rewrite_expr(expr: &mut Expr) -> Result<(), Refusal> {
 
 /// Functions whose result has the type of their arguments, so that a literal's type shows.
 const POLYMORPHIC: &[&str] = &[
-    "abs", "array_agg", "array_append", "array_cat", "array_fill", "array_position", "array_positions",
-    "array_prepend", "array_remove", "array_replace", "avg", "coalesce", "first_value", "gcd", "generate_series",
-    "greatest", "lag", "last_value", "lcm", "lead", "least", "max", "min", "mod", "mode", "nth_value", "nullif",
-    "pg_typeof", "sum", "to_json", "to_jsonb", "json_build_array", "jsonb_build_array", "json_build_object",
+    "abs",
+    "array_agg",
+    "array_append",
+    "array_cat",
+    "array_fill",
+    "array_position",
+    "array_positions",
+    "array_prepend",
+    "array_remove",
+    "array_replace",
+    "avg",
+    "coalesce",
+    "first_value",
+    "gcd",
+    "generate_series",
+    "greatest",
+    "lag",
+    "last_value",
+    "lcm",
+    "lead",
+    "least",
+    "max",
+    "min",
+    "mod",
+    "mode",
+    "nth_value",
+    "nullif",
+    "pg_typeof",
+    "sum",
+    "to_json",
+    "to_jsonb",
+    "json_build_array",
+    "jsonb_build_array",
+    "json_build_object",
     "jsonb_build_object",
 ];
 
@@ -119,7 +149,9 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
             Some(text) => cast(string(text), interval_type()),
             None => return Ok(None),
         },
-        Expr::AtTimeZone { timestamp, time_zone } => call("timezone", vec![take_expr(time_zone), take_expr(timestamp)]),
+        Expr::AtTimeZone { timestamp, time_zone } => {
+            call("timezone", vec![take_expr(time_zone), take_expr(timestamp)])
+        }
         Expr::Extract { field, expr, .. } => {
             let field = match field {
                 DateTimeField::Custom(ident) => ident.value.to_lowercase(),
@@ -138,7 +170,10 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
                 UnaryOperator::PGCubeRoot => "cbrt",
                 UnaryOperator::PGAbs => "abs",
                 UnaryOperator::BitwiseNot => {
-                    let all = cast(Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number_literal(1)) }, DataType::SmallInt(None));
+                    let all = cast(
+                        Expr::UnaryOp { op: UnaryOperator::Minus, expr: Box::new(number_literal(1)) },
+                        DataType::SmallInt(None),
+                    );
                     let operand = nested(narrowed(take_expr(expr)));
                     return Ok(Some(nested(operation(operand, BinaryOperator::PGBitwiseXor, all))));
                 }
@@ -211,7 +246,9 @@ fn binary(left: &mut Expr, op: &BinaryOperator, right: &mut Expr) -> Option<Expr
         (Expr::Tuple(a), Expr::Tuple(b)) if a.len() == b.len() && !a.is_empty() => {
             let compared = match op {
                 Eq => rows_equal(a, b).ok()?,
-                NotEq => Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(nested(rows_equal(a, b).ok()?)) },
+                NotEq => {
+                    Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(nested(rows_equal(a, b).ok()?)) }
+                }
                 Lt | LtEq | Gt | GtEq => rows_compared(a, op, b),
                 _ if op.to_string().eq_ignore_ascii_case("overlaps") => overlaps(a, b)?,
                 _ => return None,
@@ -364,7 +401,9 @@ fn not_in_rows() -> Refusal {
     Refusal {
         sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
         message: "NOT over a comparison of rows or of ANY and ALL with a subquery is not supported".into(),
-        hint: Some("Write NOT EXISTS (SELECT 1 FROM … WHERE a = … AND b = …), which treats NULLs as unequal.".into()),
+        hint: Some(
+            "Write NOT EXISTS (SELECT 1 FROM … WHERE a = … AND b = …), which treats NULLs as unequal.".into(),
+        ),
         near: Some("not".into()),
     }
 }
@@ -418,7 +457,9 @@ fn function_call(function: &mut Function) -> Option<Expr> {
             Some(if other == "uuid" { cast(renamed, DataType::Uuid) } else { renamed })
         }
         // DataFusion counts in unsigned numbers.
-        "array_length" | "cardinality" | "array_position" | "array_ndims" | "array_upper" if !is_cast_already(function) => {
+        "array_length" | "cardinality" | "array_position" | "array_ndims" | "array_upper"
+            if !is_cast_already(function) =>
+        {
             let renamed = mark_cast(function);
             Some(cast(renamed, DataType::Int(None)))
         }
@@ -516,8 +557,11 @@ fn rows_of_function(factor: &mut TableFactor) -> Option<TableFactor> {
     }
     if PAIR_RETURNING.contains(&function.as_str()) {
         let array = call(&format!("{function}_array"), args);
-        let sql = format!("SELECT pair['key'] AS key, pair['value'] AS value FROM (SELECT unnest({array}) AS pair) AS pairs");
-        let default = || TableAlias { explicit: true, name: Ident::new(&function), columns: Vec::new(), at: None };
+        let sql = format!(
+            "SELECT pair['key'] AS key, pair['value'] AS value FROM (SELECT unnest({array}) AS pair) AS pairs"
+        );
+        let default =
+            || TableAlias { explicit: true, name: Ident::new(&function), columns: Vec::new(), at: None };
         return Some(TableFactor::Derived {
             lateral: false,
             subquery: parsed(&sql)?,
@@ -571,7 +615,8 @@ fn fetch_to_limit(query: &mut Query) -> Result<(), Refusal> {
     match &mut query.limit_clause {
         Some(LimitClause::LimitOffset { limit, .. }) => *limit = Some(quantity),
         clause => {
-            *clause = Some(LimitClause::LimitOffset { limit: Some(quantity), offset: None, limit_by: Vec::new() });
+            *clause =
+                Some(LimitClause::LimitOffset { limit: Some(quantity), offset: None, limit_by: Vec::new() });
         }
     }
     Ok(())
@@ -638,7 +683,9 @@ fn narrowed(expr: Expr) -> Expr {
     let digits = match &expr {
         Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => digits.replace('_', ""),
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match expr.as_ref() {
-            Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => format!("-{}", digits.replace('_', "")),
+            Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
+                format!("-{}", digits.replace('_', ""))
+            }
             _ => return expr_of(expr.as_ref(), UnaryOperator::Minus),
         },
         Expr::Nested(inner) => return narrowed(inner.as_ref().clone()).into_nested(),

@@ -26,6 +26,7 @@ pub mod set;
 pub mod show;
 pub mod subscribe;
 pub mod transaction;
+pub mod verify;
 
 use std::fmt;
 
@@ -58,6 +59,7 @@ pub use self::subscribe::{Subscribe, SubscribeTo};
 pub use self::transaction::{
     Begin, Commit, IsolationLevel, Release, Rollback, RollbackTo, Savepoint, TransactionModes,
 };
+pub use self::verify::Verify;
 use crate::error::Error;
 use crate::parser::cursor::Cursor;
 
@@ -106,6 +108,7 @@ pub enum Statement {
     Execute(Execute),
     Deallocate(Deallocate),
     Flush(Flush),
+    Verify(Verify),
     Listen(Listen),
     Unlisten(Unlisten),
     Notify(Notify),
@@ -220,7 +223,7 @@ const NOT_OURS: [&str; 26] = [
 ];
 
 /// What a statement can begin with.
-const VERBS: [&str; 44] = [
+const VERBS: [&str; 45] = [
     "ABORT",
     "ALTER",
     "ANALYZE",
@@ -264,6 +267,7 @@ const VERBS: [&str; 44] = [
     "UPDATE",
     "VACUUM",
     "VALUES",
+    "VERIFY",
     "WITH",
 ];
 
@@ -324,6 +328,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         "PREPARE" => Statement::Prepare(prepare::parse_prepare(cursor)?),
         "EXECUTE" => Statement::Execute(prepare::parse_execute(cursor)?),
         "DEALLOCATE" => Statement::Deallocate(prepare::parse_deallocate(cursor)?),
+        "VERIFY" => Statement::Verify(verify::parse(cursor)?),
         "FLUSH" => Statement::Flush(maintenance::parse_flush(cursor)?),
         "LISTEN" => Statement::Listen(notify::parse_listen(cursor)?),
         "UNLISTEN" => Statement::Unlisten(notify::parse_unlisten(cursor)?),

@@ -125,7 +125,14 @@ fn built(operator: &plan::Operator, inputs: &[SchemaRef], output: &SchemaRef) ->
         }),
         _ => None,
     };
-    build(&Build { operator, inputs: inputs.to_vec(), output: delta_schema(output), filter }).unwrap()
+    build(&Build {
+        operator,
+        inputs: inputs.to_vec(),
+        output: delta_schema(output),
+        filter,
+        batch_plan: None,
+    })
+    .unwrap()
 }
 
 pub(crate) struct Bench {

@@ -1,0 +1,263 @@
+//! What EXPLAIN says of a rewritten plan, derived on the way up beside it.
+//!
+//! How state grows is a question of how many rows its input holds in the long run. A relation is finite
+//! when it is a table, a source that ends, or a pipeline over such: what an operator keeps of it is in
+//! proportion to what is stored anyway, and shrinks with it. Any other source gives rows for ever; an
+//! operator then keeps an entry for each key or for each row, until something bounds it.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::{DFSchema, JoinType};
+use datafusion::logical_expr::LogicalPlan;
+use tidemill_plan::{
+    Aggregate, AggregateFunction, Cost, ExplainedNode, ExplainedState, Growth, IncrementalNode, InputKind,
+    Join, Operator, Properties, TopN,
+};
+
+/// The plans that a rewrite has made so far and that are not yet the input of another.
+#[derive(Default)]
+pub(super) struct Explained {
+    nodes: Vec<(LogicalPlan, ExplainedNode)>,
+    /// Relations that end, or that are stored.
+    finite: std::collections::BTreeSet<tidemill_plan::RelationId>,
+}
+
+impl Explained {
+    /// To be given to [`Explained::finish`] or [`Explained::abandon`].
+    pub fn begin(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Notes that a relation is finite.
+    pub fn finite(&mut self, relation: tidemill_plan::RelationId) {
+        self.finite.insert(relation);
+    }
+
+    pub fn abandon(&mut self, begin: usize) {
+        self.nodes.truncate(begin);
+    }
+
+    /// Explains a plan whose inputs have been explained since `begin`.
+    pub fn finish(&mut self, begin: usize, plan: &LogicalPlan, properties: &Properties) {
+        let mut inputs = self.nodes.split_off(begin);
+        let mut node = self.explain(plan, &mut inputs);
+        node.is_append_only = properties.is_append_only;
+        let names = |key: &Vec<usize>| key.iter().map(|column| column_name(plan, *column)).collect();
+        node.unique_keys = properties.unique_keys.iter().map(names).collect();
+        node.unique_keys.sort();
+        node.unique_keys.dedup();
+        if properties.unique_keys.iter().any(Vec::is_empty) {
+            node.rows = Growth::Finite;
+        }
+        self.nodes.push((plan.clone(), node));
+    }
+
+    /// The whole plan, once it is made.
+    pub fn take(mut self) -> ExplainedNode {
+        self.nodes.pop().map(|(_, node)| node).unwrap_or_default()
+    }
+
+    /// A plan down to the `known` ones. What lies between was made by the rewrite of one node.
+    fn explain(&self, plan: &LogicalPlan, known: &mut Vec<(LogicalPlan, ExplainedNode)>) -> ExplainedNode {
+        if let Some(idx) = known.iter().position(|(known, _)| known == plan) {
+            return known.swap_remove(idx).1;
+        }
+        let inputs: Vec<ExplainedNode> =
+            plan.inputs().into_iter().map(|input| self.explain(input, known)).collect();
+        let mut node = ExplainedNode {
+            kind: kind(plan).into(),
+            display: plan.display().to_string(),
+            rows: inputs.iter().map(|input| input.rows).max().unwrap_or_default(),
+            is_append_only: inputs.iter().all(|input| input.is_append_only),
+            inputs,
+            ..ExplainedNode::default()
+        };
+        match plan {
+            LogicalPlan::Extension(extension) => {
+                if let Some(operator) = extension.node.as_any().downcast_ref::<IncrementalNode>() {
+                    node.id = operator.meaning(&plan.inputs());
+                    self.operator(operator, &mut node);
+                }
+            }
+            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) => {
+                let is_kept = |key: &Vec<String>| {
+                    key.iter().all(|name| plan.schema().fields().iter().any(|field| field.name() == name))
+                };
+                node.unique_keys =
+                    node.inputs[0].unique_keys.iter().filter(|key| is_kept(key)).cloned().collect();
+            }
+            _ => (),
+        }
+        node
+    }
+
+    fn operator(&self, operator: &IncrementalNode, node: &mut ExplainedNode) {
+        let input = |idx: usize| operator.inputs[idx].schema().as_ref();
+        let rows = node.rows;
+        let stored = match &operator.operator {
+            Operator::Input(read) => {
+                node.relation = Some(read.name.clone());
+                node.is_append_only = read.kind == InputKind::Append;
+                node.rows = match (self.finite.contains(&read.relation), read.kind) {
+                    (true, _) => Growth::Finite,
+                    (false, InputKind::Append) => Growth::PerRow,
+                    // What takes rows back has some row per something.
+                    (false, InputKind::Delta | InputKind::Upsert) => Growth::PerKey,
+                };
+                return;
+            }
+            Operator::Upsert(upsert) => Stored {
+                cost: Cost::PerKey,
+                key: names(input(0), &upsert.keys),
+                growth: rows,
+                rows,
+                remedy: None,
+            },
+            Operator::Distinct => {
+                let n_columns = input(0).fields().len() - 1;
+                let columns: Vec<usize> = (0..n_columns).collect();
+                let is_small = columns.iter().all(|column| is_small(input(0), *column));
+                let growth = if is_small { Growth::Finite } else { rows.min(Growth::PerKey) };
+                Stored {
+                    cost: Cost::PerKey,
+                    key: names(input(0), &columns),
+                    growth,
+                    rows: growth,
+                    remedy: None,
+                }
+            }
+            Operator::Aggregate(aggregate) => aggregated(aggregate, input(0), rows),
+            Operator::Join(join) => joined(join, input(0), node),
+            Operator::TopN(top_n) => first_rows(top_n, input(0), rows),
+        };
+        node.cost = stored.cost;
+        node.is_append_only = false;
+        node.rows = stored.rows;
+        node.state = Some(ExplainedState { key: stored.key, growth: stored.growth, remedy: stored.remedy });
+    }
+}
+
+/// What an operator keeps, and how many rows it gives.
+struct Stored {
+    cost: Cost,
+    key: Vec<String>,
+    growth: Growth,
+    rows: Growth,
+    remedy: Option<String>,
+}
+
+fn aggregated(aggregate: &Aggregate, input: &DFSchema, rows: Growth) -> Stored {
+    let groups: Vec<usize> = (0..aggregate.n_groups).collect();
+    let keeps_values = |call: &tidemill_plan::AggregateCall| match call.function {
+        AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::First => {
+            !aggregate.is_append_only
+        }
+        AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg => call.distinct,
+        AggregateFunction::Other(_) => true,
+    };
+    let recomputes =
+        |call: &tidemill_plan::AggregateCall| matches!(call.function, AggregateFunction::Other(_));
+    let cost = match aggregate.calls.iter().any(recomputes) {
+        true => Cost::Recompute,
+        false => Cost::PerKey,
+    };
+    let key = names(input, &groups);
+    if aggregate.close.is_some() {
+        // Each group leaves once, and more come.
+        return Stored { cost, key, growth: rows.min(Growth::Watermark), rows, remedy: None };
+    }
+    let per_group = match groups.iter().all(|column| is_small(input, *column)) {
+        true => Growth::Finite,
+        false => rows.min(Growth::PerKey),
+    };
+    let kept = aggregate.calls.iter().find(|call| keeps_values(call));
+    let growth = if kept.is_some() { per_group.max(rows) } else { per_group };
+    let remedy = kept.map(|call| match call.distinct {
+        true => format!(
+            "{} keeps every distinct value: group by a window that a watermark completes and add EMIT ON WINDOW CLOSE.",
+            call.display
+        ),
+        false => format!(
+            "{} keeps every value, since its input takes rows back: aggregate before the step that does, or group \
+             by a window that a watermark completes and add EMIT ON WINDOW CLOSE.",
+            call.display
+        ),
+    });
+    let remedy = remedy.or_else(|| {
+        Some("Group by a window that a watermark completes and add EMIT ON WINDOW CLOSE.".to_owned())
+    });
+    Stored { cost, key, growth, rows: per_group, remedy }
+}
+
+fn joined(join: &Join, left: &DFSchema, node: &ExplainedNode) -> Stored {
+    let growth = node.inputs.iter().map(|input| input.rows).max().unwrap_or_default();
+    let rows = match join.join_type {
+        JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => node.inputs[0].rows,
+        JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => node.inputs[1].rows,
+        JoinType::Inner | JoinType::Left | JoinType::Right | JoinType::Full => growth,
+    };
+    let remedy =
+        "Group the endless side by the key or by a closed window first, or join with a table or a source \
+                  with a PRIMARY KEY, of which one row for each key is kept."
+            .to_owned();
+    Stored { cost: Cost::PerKey, key: names(left, &join.left_keys), growth, rows, remedy: Some(remedy) }
+}
+
+fn first_rows(top_n: &TopN, input: &DFSchema, rows: Growth) -> Stored {
+    let per_partition = match top_n.partition.iter().all(|column| is_small(input, *column)) {
+        true => Growth::Finite,
+        false => rows.min(Growth::PerKey),
+    };
+    Stored {
+        cost: Cost::PerPartition,
+        key: names(input, &top_n.partition),
+        // Rows behind the first may become first when others leave.
+        growth: rows,
+        rows: per_partition,
+        remedy: Some(
+            "Where the best value is enough, max(…) or min(…) with GROUP BY keeps one row for each key; else \
+             declare a PRIMARY KEY on the source, so that one row for each key is kept."
+                .into(),
+        ),
+    }
+}
+
+/// Whether a column has few values by its type.
+fn is_small(schema: &DFSchema, column: usize) -> bool {
+    matches!(schema.field(column).data_type(), DataType::Boolean | DataType::Null)
+}
+
+fn names(schema: &DFSchema, columns: &[usize]) -> Vec<String> {
+    columns.iter().map(|column| shown(schema.field(*column).name())).collect()
+}
+
+fn column_name(plan: &LogicalPlan, column: usize) -> String {
+    shown(plan.schema().field(column).name())
+}
+
+/// A computed column without the number that told it apart.
+fn shown(name: &str) -> String {
+    match name.rsplit_once('#') {
+        Some((name, number)) if !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()) => {
+            name.into()
+        }
+        _ => name.into(),
+    }
+}
+
+fn kind(plan: &LogicalPlan) -> &'static str {
+    match plan {
+        LogicalPlan::Projection(_) => "Projection",
+        LogicalPlan::Filter(_) => "Filter",
+        LogicalPlan::SubqueryAlias(_) => "SubqueryAlias",
+        LogicalPlan::Union(_) => "Union",
+        LogicalPlan::Unnest(_) => "Unnest",
+        LogicalPlan::EmptyRelation(_) => "EmptyRelation",
+        LogicalPlan::Extension(extension) => {
+            match extension.node.as_any().downcast_ref::<IncrementalNode>() {
+                Some(node) => node.operator.name(),
+                None => "Extension",
+            }
+        }
+        _ => "Node",
+    }
+}

@@ -1,0 +1,316 @@
+//! `VERIFY PIPELINE`: whether a pipeline shows what its query gives, run as a batch.
+//!
+//! The pipeline and its inputs are read at one epoch; inputs that are not stored are read again from where they
+//! come, up to what the pipeline had seen. Nothing of it is in the dataflow's way: all the work is the
+//! session's own, and ends with the statement.
+
+mod differences;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::MemTable;
+use datafusion::execution::context::SessionContext;
+use futures::TryStreamExt;
+use tidemill_catalog::{Catalog, Column, Definition, Kind, Object, PipelineDefinition};
+use tidemill_core::{Epoch, SqlState};
+use tidemill_engine::{OnConflict, StandingView, TableWrite};
+use tidemill_plan::{CloseSource, ExplainedNode, PipelinePlan, RelationId};
+use tidemill_sql::statements::Verify;
+use tidemill_sql::{Names, Refusal, Resolved};
+
+use self::differences::{Differences, Sampling};
+use super::{create, engine_error, execution_error, rows};
+use crate::names::{find, view_query};
+use crate::session::api::{Notice, Response, RowsTag, SqlError};
+use crate::session::{Call, Session};
+
+/// How many of the rows that differ are shown.
+const N_EXAMPLES: usize = 10;
+
+/// What VERIFY answers: one row.
+pub fn schema() -> SchemaRef {
+    let text = |name: &str| Field::new(name, DataType::Utf8, true);
+    let int = |name: &str| Field::new(name, DataType::Int64, true);
+    Arc::new(Schema::new(vec![
+        text("pipeline"),
+        int("epoch"),
+        text("verdict"),
+        int("rows_expected"),
+        int("rows_shown"),
+        int("missing"),
+        int("extra"),
+        int("rounding"),
+        text("examples"),
+    ]))
+}
+
+pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Result<Response, SqlError> {
+    let database = session.database.clone();
+    let catalog = database.catalog();
+    let search_path = session.settings.search_path();
+    let name = &verify.name;
+    let object = catalog
+        .resolve_kind(Kind::Pipeline, name.schema.as_deref(), &name.name, &search_path)
+        .map_err(|error| SqlError::from(error).with_position(name.position))?
+        .clone();
+    let Definition::Pipeline(pipeline) = &object.definition else {
+        unreachable!("resolved as a pipeline");
+    };
+    let plan =
+        database.pipeline_plan(&pipeline.query, &object.search_path, pipeline.emit_on_window_close).await?;
+    let complete = match pipeline.emit_on_window_close {
+        true => Some(complete_column(&object, &plan)?),
+        false => None,
+    };
+    let sources = sources(&catalog, &plan)?;
+    let stored: BTreeSet<RelationId> =
+        plan.inputs.iter().copied().filter(|id| !sources.contains(id)).collect();
+    if database.is_for_checks() {
+        return Ok(rows(schema(), vec![RecordBatch::new_empty(schema())], RowsTag("VERIFY")));
+    }
+    let id = RelationId(object.oid);
+    let standing = database
+        .engine
+        .standing(id, &stored, session.written)
+        .await
+        .map_err(|error| engine_error(&database, error))?;
+    if standing.late_rows > 0 {
+        session.notices.push(Notice::warning(
+            SqlState("01000"),
+            format!(
+                "{} rows came too late for their windows, so the batch answer of these may be another",
+                standing.late_rows
+            ),
+        ));
+    }
+
+    let mut tables: BTreeMap<RelationId, Arc<dyn TableProvider>> = BTreeMap::new();
+    for input in &plan.inputs {
+        let (schema, batches) = match standing.relations.get(input) {
+            Some(snapshot) => {
+                let batches = snapshot.batches().map_err(|error| engine_error(&database, error))?;
+                (snapshot.schema.clone(), batches)
+            }
+            None => {
+                let schema = catalog.get(input.0).map(|source| source.arrow_schema());
+                let to = standing.offsets.get(input).map(|to| to.as_ref().clone()).unwrap_or_default();
+                let replayed = database.engine.replay(*input, &to).await;
+                (
+                    schema.unwrap_or_else(|| Arc::new(Schema::empty())),
+                    replayed.map_err(|error| engine_error(&database, error))?,
+                )
+            }
+        };
+        let table = MemTable::try_new(schema, vec![batches]).map_err(SqlError::from_datafusion)?;
+        tables.insert(*input, Arc::new(table));
+    }
+
+    let sampling = Sampling { percent: verify.sample_percent, key: sample_key(&plan) };
+    let mut differences = Differences::new(object.arrow_schema(), sampling)?;
+    expect(session, &object, pipeline, &tables, |batch| match &complete {
+        Some((column, closes)) => differences.expect(&completed(batch, *column, closes, &standing)?),
+        None => differences.expect(batch),
+    })
+    .await?;
+    let shown = standing.relations.get(&id).ok_or_else(|| {
+        SqlError::new(SqlState::INTERNAL_ERROR, "the pipeline is not among what was read for it")
+    })?;
+    for batch in shown.batches().map_err(|error| engine_error(&database, error))? {
+        differences.show(&batch)?;
+        // Between two batches the session can be told to stop.
+        tokio::task::yield_now().await;
+    }
+    let found = differences.finish()?;
+    if let Some(into) = &verify.into {
+        write(session, into, &found, call.sql).await?;
+    }
+    if found.n_missing + found.n_extra > 0 {
+        session.notices.push(Notice::warning(
+            SqlState::DATA_CORRUPTED,
+            format!("pipeline \"{}\" does not show the answer of its query", object.name),
+        ));
+    }
+    let verdict = if found.n_missing + found.n_extra > 0 { "different" } else { "equal" };
+    let int = |n: i64| -> ArrayRef { Arc::new(Int64Array::from(vec![n])) };
+    let text = |text: String| -> ArrayRef { Arc::new(StringArray::from(vec![text])) };
+    let columns = vec![
+        text(object.name.clone()),
+        int(standing.epoch.0 as i64),
+        text(verdict.into()),
+        int(found.n_expected),
+        int(found.n_shown),
+        int(found.n_missing),
+        int(found.n_extra),
+        int(found.n_rounding),
+        text(found.examples(N_EXAMPLES)?),
+    ];
+    let report = RecordBatch::try_new(schema(), columns)
+        .map_err(|error| SqlError::new(SqlState::INTERNAL_ERROR, error.to_string()))?;
+    Ok(rows(schema(), vec![report], RowsTag("VERIFY")))
+}
+
+/// The inputs that are read again; an error where one cannot be.
+fn sources(catalog: &Catalog, plan: &PipelinePlan) -> Result<BTreeSet<RelationId>, SqlError> {
+    let mut sources = BTreeSet::new();
+    for id in &plan.inputs {
+        let Some(object) = catalog.get(id.0) else { continue };
+        let Definition::Source(source) = &object.definition else { continue };
+        let starts_late = source
+            .options
+            .iter()
+            .any(|(key, value)| key == "scan.startup.mode" && value.eq_ignore_ascii_case("latest"));
+        if starts_late {
+            return Err(SqlError::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("source \"{}\" cannot be read again from where its pipelines began", object.name),
+            )
+            .with_detail("It begins at the latest offset, and nobody knows any more which one that was.")
+            .with_hint("Sources with scan.startup.mode earliest, timestamp or offsets can be verified."));
+        }
+        sources.insert(*id);
+    }
+    Ok(sources)
+}
+
+/// The columns by which a sample is taken: a row that differs is in it together with the one expected.
+fn sample_key(plan: &PipelinePlan) -> Vec<usize> {
+    let key = plan.properties.unique_keys.iter().filter(|key| !key.is_empty()).min_by_key(|key| key.len());
+    key.cloned().unwrap_or_default()
+}
+
+/// Of a pipeline that waits for windows to close, the column that says which are.
+fn complete_column(object: &Object, plan: &PipelinePlan) -> Result<(usize, Vec<CloseSource>), SqlError> {
+    let refused = |why: &str| {
+        SqlError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("pipeline \"{}\" cannot be verified: {why}", object.name),
+        )
+        .with_hint("Verify a pipeline with the same query, without EMIT ON WINDOW CLOSE.")
+    };
+    let mut node: &ExplainedNode = &plan.explained;
+    while ["Projection", "Filter", "SubqueryAlias"].contains(&node.kind.as_str()) {
+        node = &node.inputs[0];
+    }
+    let is_aggregate = |node: &ExplainedNode| node.kind == "Aggregate";
+    if !is_aggregate(node) || node.walk()[1..].iter().any(|(_, below)| is_aggregate(below)) {
+        return Err(refused("windows close below other steps of its query"));
+    }
+    let mut columns = plan.properties.closes.iter().enumerate();
+    match columns.find(|(_, closes)| !closes.is_empty()) {
+        Some((column, closes)) => Ok((column, closes.clone())),
+        None => Err(refused("its result does not say which window a row is of")),
+    }
+}
+
+/// The rows whose windows had closed.
+fn completed(
+    batch: &RecordBatch,
+    column: usize,
+    closes: &[CloseSource],
+    standing: &StandingView,
+) -> Result<RecordBatch, SqlError> {
+    let limits = closes.iter().map(|close| {
+        standing.watermarks.get(&close.relation).map(|watermark| watermark.saturating_sub(close.delay))
+    });
+    let limit = limits.collect::<Option<Vec<i64>>>().and_then(|limits| limits.into_iter().min());
+    let failed = |error: arrow::error::ArrowError| SqlError::from_datafusion(error.into());
+    let times = cast(batch.column(column), &DataType::Timestamp(TimeUnit::Microsecond, None));
+    let micros = times.and_then(|times| cast(&times, &DataType::Int64)).map_err(failed)?;
+    let is_complete = |micros: Option<i64>| micros.zip(limit).is_some_and(|(micros, limit)| micros <= limit);
+    let complete: BooleanArray =
+        micros.as_primitive::<Int64Type>().iter().map(|m| Some(is_complete(m))).collect();
+    filter_record_batch(batch, &complete).map_err(failed)
+}
+
+/// Runs the query as a batch; its rows have the pipeline's columns.
+async fn expect(
+    session: &Session,
+    object: &Object,
+    pipeline: &PipelineDefinition,
+    tables: &BTreeMap<RelationId, Arc<dyn TableProvider>>,
+    mut each: impl FnMut(&RecordBatch) -> Result<(), SqlError>,
+) -> Result<(), SqlError> {
+    let database = &session.database;
+    let catalog = database.catalog();
+    let names = Inputs { catalog: &catalog, search_path: &object.search_path, tables };
+    let query = tidemill_sql::parser::parse_query(&pipeline.query)?;
+    let planned = database.planner.plan_query(&query, &names).await;
+    let planned = planned.map_err(|error| database.delta_error(error, &pipeline.query))?;
+    let error = |error| execution_error(database, error, "");
+    let context = SessionContext::new_with_state(planned.state);
+    let frame = context.execute_logical_plan(planned.plan).await.map_err(error)?;
+    let mut stream = frame.execute_stream().await.map_err(error)?;
+    let schema = object.arrow_schema();
+    while let Some(batch) = stream.try_next().await.map_err(error)? {
+        let columns = batch
+            .columns()
+            .iter()
+            .zip(schema.fields())
+            .map(|(column, field)| cast(column, field.data_type()))
+            .collect::<Result<Vec<ArrayRef>, _>>()
+            .map_err(|error| SqlError::from_datafusion(error.into()))?;
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let nullable: Vec<Field> =
+            schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(nullable)), columns, &options)
+            .map_err(|error| SqlError::from_datafusion(error.into()))?;
+        each(&batch)?;
+    }
+    Ok(())
+}
+
+/// What names in the pipeline's query stand for.
+struct Inputs<'a> {
+    catalog: &'a Catalog,
+    search_path: &'a [String],
+    tables: &'a BTreeMap<RelationId, Arc<dyn TableProvider>>,
+}
+
+impl Names for Inputs<'_> {
+    fn resolve(&self, schema: Option<&str>, name: &str) -> Result<Option<Resolved>, Refusal> {
+        let Some(object) = find(self.catalog, schema, name, self.search_path) else { return Ok(None) };
+        if let Definition::View(view) = &object.definition {
+            return view_query(&view.query).map(Some);
+        }
+        if let Some(table) = self.tables.get(&RelationId(object.oid)) {
+            return Ok(Some(Resolved::Table(table.clone())));
+        }
+        // The plan does without it, so what is in it makes no difference.
+        let empty = MemTable::try_new(object.arrow_schema(), vec![Vec::new()]).map_err(|error| Refusal {
+            sqlstate: SqlState::INTERNAL_ERROR,
+            message: error.to_string(),
+            hint: None,
+            near: None,
+        })?;
+        Ok(Some(Resolved::Table(Arc::new(empty))))
+    }
+}
+
+/// Writes the rows that differ to a table.
+async fn write(
+    session: &mut Session,
+    into: &tidemill_sql::parser::ObjectName,
+    found: &differences::Found,
+    sql: &str,
+) -> Result<(), SqlError> {
+    let batch = found.rows()?;
+    let columns: Vec<Column> =
+        batch.schema().fields().iter().map(|field| Column::from(field.as_ref())).collect();
+    let table = create::table_for(session, into, columns, sql).await?;
+    if batch.num_rows() == 0 {
+        return Ok(());
+    }
+    let rows = RecordBatch::try_new(table.arrow_schema(), batch.columns().to_vec())
+        .map_err(|error| SqlError::from_datafusion(error.into()))?;
+    let write = TableWrite::Insert { rows, on_conflict: OnConflict::Error };
+    let written = session.database.engine.write(RelationId(table.oid), write).await?;
+    session.written = written.epoch.max(Epoch::ZERO);
+    Ok(())
+}

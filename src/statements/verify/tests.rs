@@ -1,0 +1,231 @@
+//! VERIFY finds what is wrong, and nothing where nothing is.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use futures::TryStreamExt;
+use tidemill_engine::EngineConfig;
+use tidemill_storage::{CheckpointStore, Root, RunBuilder};
+use tokio_util::sync::CancellationToken;
+
+use crate::database::Database;
+use crate::session::Session;
+use crate::session::api::{Response, SessionApi, SqlError};
+
+async fn open(directory: &Path, n_lanes: usize) -> Session {
+    let config = EngineConfig { checkpoint_interval: Duration::from_millis(20), ..EngineConfig::default() };
+    Session::new(Database::open(directory, n_lanes, config).await.unwrap(), "tidemill".into())
+}
+
+async fn try_run(session: &mut Session, sql: &str) -> Result<Vec<Vec<String>>, SqlError> {
+    let mut batches: Vec<RecordBatch> = Vec::new();
+    for parsed in SessionApi::parse(session, sql)? {
+        let response = SessionApi::execute(session, &parsed, Vec::new(), &CancellationToken::new()).await?;
+        if let Response::Rows { rows, .. } = response {
+            batches = rows.try_collect().await.map_err(|error| session.explain(error))?;
+        }
+    }
+    let options = FormatOptions::default().with_null("NULL");
+    let mut rows = Vec::new();
+    for batch in &batches {
+        let columns: Vec<ArrayFormatter> =
+            batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).unwrap()).collect();
+        for row in 0..batch.num_rows() {
+            rows.push(columns.iter().map(|column| column.value(row).to_string()).collect());
+        }
+    }
+    Ok(rows)
+}
+
+async fn run(session: &mut Session, sql: &str) -> Vec<Vec<String>> {
+    try_run(session, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
+}
+
+/// verdict, rows_expected, rows_shown, missing, extra, rounding, examples
+async fn verify(session: &mut Session, what: &str) -> Vec<String> {
+    let mut rows = run(session, &format!("VERIFY PIPELINE {what}")).await;
+    assert_eq!(rows.len(), 1);
+    rows.remove(0).split_off(2)
+}
+
+/// Waits until a source that ends has been read.
+async fn finished(session: &mut Session, source: &str) {
+    for _ in 0..600 {
+        let state = run(session, &format!("SELECT state FROM tm_sources WHERE name = '{source}'")).await;
+        if state == [["FINISHED"]] {
+            run(session, "FLUSH").await;
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("source {source} does not end");
+}
+
+fn on_a_runtime<F: Future<Output = ()> + Send + 'static>(test: F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(16 << 20)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { tokio::spawn(test).await.unwrap() });
+    runtime.shutdown_timeout(Duration::ZERO);
+}
+
+/// Changes a view in the newest checkpoint: its first row is gone, its last one is there twice.
+async fn corrupt(directory: &Path) -> usize {
+    let root = Root::local(directory).unwrap();
+    let mut n_corrupted = 0;
+    let names = root.child("dataflows").list().await.unwrap();
+    let ids: std::collections::BTreeSet<u64> =
+        names.iter().filter_map(|name| name.split('/').next()?.parse().ok()).collect();
+    for id in ids {
+        let (mut store, checkpoint) =
+            CheckpointStore::open(root.child(&format!("dataflows/{id}"))).await.unwrap();
+        let Some(mut checkpoint) = checkpoint else { continue };
+        for (name, runs) in &mut checkpoint.runs {
+            if !name.contains("/view/") || runs.is_empty() {
+                continue;
+            }
+            let run = runs[0].clone();
+            let mut builder = RunBuilder::with_capacity(run.len(), run.size());
+            for idx in 1..run.len() {
+                let is_last = idx + 1 == run.len();
+                builder.push(run.row(idx), run.weight(idx) + i64::from(is_last));
+            }
+            runs[0] = builder.finish();
+            n_corrupted += 1;
+        }
+        store.write(&checkpoint).await.unwrap();
+    }
+    n_corrupted
+}
+
+#[test]
+fn planted_corruption_is_found() {
+    on_a_runtime(async {
+        let directory = tempfile::tempdir().unwrap();
+        {
+            let mut session = open(directory.path(), 1).await;
+            run(&mut session, "CREATE TABLE t (k INT, v INT)").await;
+            run(&mut session, "INSERT INTO t SELECT i % 5, i FROM generate_series(1, 100) AS g(i)").await;
+            run(&mut session, "CREATE PIPELINE p AS SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k")
+                .await;
+            assert_eq!(verify(&mut session, "p").await, ["equal", "5", "5", "0", "0", "0", ""]);
+            session.database.engine.shutdown().await.unwrap();
+        }
+        assert_eq!(corrupt(directory.path()).await, 1);
+        let mut session = open(directory.path(), 1).await;
+        let report = verify(&mut session, "p INTO wrong").await;
+        assert_eq!(report[..6], ["different", "5", "5", "1", "1", "0"]);
+        assert_eq!(report[6], "missing: (k=0, n=20, s=1050)\nextra: (k=4, n=20, s=1030)");
+        assert!(session.take_notices().iter().any(|notice| notice.severity == "WARNING"));
+        let wrong = run(&mut session, "SELECT difference, copies, k FROM wrong ORDER BY k").await;
+        assert_eq!(wrong, [["missing", "1", "0"], ["extra", "1", "4"]]);
+        // The same table again, and a table that cannot be it.
+        verify(&mut session, "p INTO wrong").await;
+        assert_eq!(run(&mut session, "SELECT count(*) FROM wrong").await, [["4"]]);
+        let error = try_run(&mut session, "VERIFY PIPELINE p INTO t").await.unwrap_err();
+        assert_eq!(error.sqlstate.0, "42804");
+        // Halves of the result: the row that is missing is in one of the samples of its key.
+        let error = try_run(&mut session, "VERIFY PIPELINE p SAMPLE 0 PERCENT").await.unwrap_err();
+        assert_eq!(error.sqlstate.0, "22023");
+        let sampled = verify(&mut session, "p SAMPLE 50 PERCENT").await;
+        assert!(sampled[1].parse::<i64>().unwrap() < 5, "{sampled:?}");
+    });
+}
+
+#[test]
+fn pipelines_over_everything_are_equal_while_rows_come() {
+    on_a_runtime(async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut session = open(directory.path(), 2).await;
+        run(&mut session, "CREATE TABLE names (id BIGINT PRIMARY KEY, name TEXT)").await;
+        run(&mut session, "INSERT INTO names SELECT i, 'n' || i FROM generate_series(1000, 1100) AS g(i)")
+            .await;
+        run(
+            &mut session,
+            "CREATE SOURCE bid WITH (connector = 'generator', table = 'bid', events = '40000', rate = '20000', \
+             seed = '3')",
+        )
+        .await;
+        run(&mut session, "CREATE VIEW dear AS SELECT * FROM bid WHERE price > 100").await;
+        let pipelines = [
+            ("per_auction", "SELECT auction, count(*) AS n, max(price) AS high FROM dear GROUP BY auction"),
+            ("named", "SELECT b.auction, n.name, b.price FROM bid AS b JOIN names AS n ON b.bidder = n.id"),
+            ("top", "SELECT auction, n FROM per_auction ORDER BY n DESC, auction LIMIT 5"),
+        ];
+        for (name, query) in pipelines {
+            run(&mut session, &format!("CREATE PIPELINE {name} AS {query}")).await;
+        }
+        // The writer goes on beside: each comparison is of some epoch in between.
+        let database = Arc::clone(&session.database);
+        let writer = tokio::spawn(async move {
+            let mut session = Session::new(database, "tidemill".into());
+            for id in 1000..1050 {
+                run(&mut session, &format!("UPDATE names SET name = name || '!' WHERE id = {id}")).await;
+            }
+        });
+        for _ in 0..3 {
+            for (name, _) in pipelines {
+                let report = verify(&mut session, name).await;
+                assert_eq!(report[0], "equal", "{name}: {report:?}");
+            }
+        }
+        writer.await.unwrap();
+        finished(&mut session, "bid").await;
+        for (name, _) in pipelines {
+            let report = verify(&mut session, name).await;
+            assert_eq!(report[0], "equal", "{name}: {report:?}");
+            assert_ne!(report[1], "0", "{name}");
+        }
+    });
+}
+
+#[test]
+fn keyed_sources_and_closed_windows_are_replayed() {
+    on_a_runtime(async {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("in.jsonl");
+        let line = |k: i64, v: i64| format!("{{\"k\": {k}, \"v\": {v}}}\n");
+        let text: String = (0..500).map(|i| line(i % 7, i)).collect();
+        std::fs::write(&file, text).unwrap();
+        let mut session = open(&directory.path().join("data"), 2).await;
+        run(
+            &mut session,
+            &format!(
+                "CREATE SOURCE latest (k BIGINT, v BIGINT, PRIMARY KEY (k)) \
+                 WITH (connector = 'file', path = '{}') FORMAT UPSERT ENCODE JSON",
+                file.display()
+            ),
+        )
+        .await;
+        run(
+            &mut session,
+            "CREATE SOURCE bid (WATERMARK FOR date_time AS date_time - INTERVAL '1 second') WITH \
+             (connector = 'generator', table = 'bid', events = '20000', rate = '10000', seed = '5')",
+        )
+        .await;
+        run(&mut session, "CREATE PIPELINE last AS SELECT k, v FROM latest").await;
+        run(
+            &mut session,
+            "CREATE PIPELINE windows AS SELECT window_start, count(*) AS n FROM \
+             TUMBLE(bid, date_time, INTERVAL '1 second') GROUP BY window_start EMIT ON WINDOW CLOSE",
+        )
+        .await;
+        finished(&mut session, "latest").await;
+        assert_eq!(verify(&mut session, "last").await[..3], ["equal", "7", "7"]);
+        assert_eq!(verify(&mut session, "windows").await[0], "equal");
+        finished(&mut session, "bid").await;
+        let report = verify(&mut session, "windows").await;
+        assert_eq!(report[0], "equal", "{report:?}");
+        assert_ne!(report[1], "0");
+        // Cut off in the middle, it leaves nothing in the way.
+        let cancelled = tokio::time::timeout(Duration::from_millis(1), verify(&mut session, "windows")).await;
+        drop(cancelled);
+        assert_eq!(verify(&mut session, "windows").await[0], "equal");
+    });
+}
