@@ -74,7 +74,8 @@ const QUERIES: &[&str] = &[
     "SELECT k FROM a WHERE EXISTS (SELECT 1 FROM b WHERE w > 6)",
     "SELECT k FROM a WHERE k = ANY (SELECT k FROM b) AND v <> ALL (SELECT w FROM b WHERE w < 3)",
     "SELECT k FROM a WHERE v > ALL (SELECT w FROM b WHERE b.k = a.k)",
-    "SELECT k, v < ANY (SELECT w FROM b) AS lt FROM a",
+    "SELECT k, v < ANY (SELECT w FROM b) AS lt, v = ALL (SELECT w FROM b WHERE b.k = a.k) AS eq FROM a",
+    "SELECT k FROM a WHERE v >= ANY (SELECT w FROM b WHERE b.k = a.k) OR v <> ANY (SELECT w FROM b WHERE w > 6)",
     // Scalar subqueries and LATERAL.
     "SELECT k, (SELECT max(w) FROM b WHERE b.k = a.k) AS m, (SELECT count(*) FROM b WHERE b.k = a.k) AS n FROM a",
     "SELECT k, (SELECT x.w FROM (SELECT k, min(w) AS w FROM b GROUP BY k) AS x WHERE x.k = a.k) AS w FROM a",

@@ -72,16 +72,19 @@ fn unnest_function(factor: &TableFactor) -> Option<TableFactor> {
 
 /// 1 to the length of the longest array.
 fn ordinality(arrays: &[SqlExpr]) -> Result<SqlExpr, Refusal> {
-    let lengths: Vec<String> = arrays.iter().map(|array| format!("CAST(cardinality({array}) AS BIGINT)")).collect();
+    let lengths: Vec<String> =
+        arrays.iter().map(|array| format!("CAST(cardinality({array}) AS BIGINT)")).collect();
     let longest = match &lengths[..] {
         [length] => length.clone(),
         lengths => format!("greatest({})", lengths.join(", ")),
     };
-    crate::parser::parse_expr(&format!("generate_series(CAST(1 AS BIGINT), {longest})")).map_err(|error| Refusal {
-        sqlstate: SqlState::INTERNAL_ERROR,
-        message: error.to_string(),
-        hint: None,
-        near: Some("ordinality".into()),
+    crate::parser::parse_expr(&format!("generate_series(CAST(1 AS BIGINT), {longest})")).map_err(|error| {
+        Refusal {
+            sqlstate: SqlState::INTERNAL_ERROR,
+            message: error.to_string(),
+            hint: None,
+            near: Some("ordinality".into()),
+        }
     })
 }
 
@@ -109,7 +112,8 @@ fn lowered(join: &Join) -> Result<Option<LogicalPlan>> {
     }
     // The columns of the left get names of their own, which nothing in the subquery can be taken for.
     let graft = Graft { left: join.left.schema().columns(), is_left };
-    let renamed = graft.left.iter().enumerate().map(|(idx, column)| Expr::Column(column.clone()).alias(name(idx)));
+    let renamed =
+        graft.left.iter().enumerate().map(|(idx, column)| Expr::Column(column.clone()).alias(name(idx)));
     let base = LogicalPlanBuilder::from(join.left.as_ref().clone()).project(renamed)?.build()?;
     let Some(grafted) = graft.onto(base, &join.right)? else { return Ok(None) };
     let columns = grafted.schema().columns();

@@ -79,7 +79,8 @@ fn mark(body: &mut SetExpr) -> Result<(), Refusal> {
         }
         SetQuantifier::Distinct | SetQuantifier::None => return Ok(()),
     }
-    let template = format!("SELECT * FROM (SELECT 1) AS {LEFT} LEFT {join} JOIN (SELECT 1) AS {RIGHT} ON true");
+    let template =
+        format!("SELECT * FROM (SELECT 1) AS {LEFT} LEFT {join} JOIN (SELECT 1) AS {RIGHT} ON true");
     let parsed = crate::parser::parse_query(&template).map_err(|error| Refusal {
         sqlstate: SqlState::INTERNAL_ERROR,
         message: error.to_string(),
@@ -141,19 +142,25 @@ fn lower(join: &Join, kind: SetOperation, lowering: Lowering) -> Result<LogicalP
     let mut types = Vec::new();
     for (left, right) in left.fields().iter().zip(right.fields()) {
         let Some(common) = type_union_coercion(left.data_type(), right.data_type()) else {
-            let shown = |field: &datafusion::arrow::datatypes::FieldRef| crate::types::pg_type_name(field.data_type());
+            let shown = |field: &datafusion::arrow::datatypes::FieldRef| {
+                crate::types::pg_type_name(field.data_type())
+            };
             let message = format!("{construct} types {} and {} cannot be matched", shown(left), shown(right));
-            return Err(DataFusionError::External(Box::new(Error::new(SqlState::DATATYPE_MISMATCH, message))));
+            return Err(DataFusionError::External(Box::new(Error::new(
+                SqlState::DATATYPE_MISMATCH,
+                message,
+            ))));
         };
         types.push(common);
     }
     // Both sides under the names of the left, in the common types.
     let side = |plan: &Arc<LogicalPlan>| -> Result<LogicalPlan> {
-        let exprs = plan.schema().iter().zip(left.iter()).zip(&types).map(|((own, (qualifier, named)), to)| {
-            let column = Expr::Column(Column::from(own));
-            let column = if own.1.data_type() == to { column } else { cast(column, to.clone()) };
-            column.alias_qualified(qualifier.cloned(), named.name())
-        });
+        let exprs =
+            plan.schema().iter().zip(left.iter()).zip(&types).map(|((own, (qualifier, named)), to)| {
+                let column = Expr::Column(Column::from(own));
+                let column = if own.1.data_type() == to { column } else { cast(column, to.clone()) };
+                column.alias_qualified(qualifier.cloned(), named.name())
+            });
         Ok(LogicalPlan::Projection(Projection::try_new(exprs.collect(), plan.clone())?))
     };
     let (left, right) = (side(&join.left)?, side(&join.right)?);
@@ -188,7 +195,9 @@ fn compare_numbered(left: LogicalPlan, right: LogicalPlan, join_type: JoinType) 
     let on = (keys(&left), keys(&right));
     LogicalPlanBuilder::from(left)
         .join_detailed(right, join_type, on, None, NullEquality::NullEqualsNull)?
-        .project(output.into_iter().map(|(from, to)| Expr::Column(from).alias_qualified(to.relation, to.name)))?
+        .project(
+            output.into_iter().map(|(from, to)| Expr::Column(from).alias_qualified(to.relation, to.name)),
+        )?
         .build()
 }
 

@@ -5,6 +5,7 @@
 //! x IN (S), as value   CASE WHEN some row equals x THEN true
 //!                           WHEN some row is NULL, or x is and S has rows THEN NULL ELSE false END
 //! x = ANY (S)          x IN (S); x <> ALL (S) is x NOT IN (S)
+//! x < ANY (S)          compares with max(S), x > ANY (S) with min(S), ALL the other way round
 //! EXISTS (S)           count(*) > 0, where S does not depend on the row, and outside of WHERE
 //! (S)                  an error if S has more than one row
 //! ```
@@ -18,12 +19,12 @@ use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, Result, ScalarValue, exec_err};
-use datafusion::functions_aggregate::expr_fn::{count, max};
+use datafusion::functions_aggregate::expr_fn::{count, max, min};
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, FetchType, LogicalPlan, LogicalPlanBuilder,
-    Operator as BinaryOperator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery, Volatility,
-    lit, not, when,
+    Operator as BinaryOperator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Subquery,
+    Volatility, lit, not, when,
 };
 use tidemill_core::SqlState;
 
@@ -53,8 +54,7 @@ pub(crate) fn lower_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
             let name = expr.schema_name().to_string();
             let is_column_name = !is_filter && !matches!(expr, Expr::Alias(_) | Expr::Column(_));
             let expr = memberships(expr)?;
-            let rewritten =
-                if is_filter { condition(expr, &outer)? } else { value(expr, &outer, false)? };
+            let rewritten = if is_filter { condition(expr, &outer)? } else { value(expr, &outer, false)? };
             // The name of an output column is its expression, until it is rewritten.
             let rewritten = match is_column_name && rewritten.schema_name().to_string() != name {
                 true => rewritten.alias(name),
@@ -70,9 +70,12 @@ pub(crate) fn lower_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// `= ANY` is IN, and `<> ALL` is NOT IN.
 fn memberships(expr: Expr) -> Result<Expr> {
     expr.transform_up(|expr| match expr {
-        Expr::SetComparison(SetComparison { expr, subquery, op: BinaryOperator::Eq, quantifier: SetQuantifier::Any }) => {
-            Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated: false })))
-        }
+        Expr::SetComparison(SetComparison {
+            expr,
+            subquery,
+            op: BinaryOperator::Eq,
+            quantifier: SetQuantifier::Any,
+        }) => Ok(Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated: false }))),
         Expr::SetComparison(SetComparison {
             expr,
             subquery,
@@ -131,6 +134,7 @@ fn value(expr: Expr, outer: &DFSchema, is_filter: bool) -> Result<Expr> {
             }
             Ok(Transformed::yes(answer.otherwise(lit(is_negated))?))
         }
+        Expr::SetComparison(comparison) => Ok(Transformed::yes(compared(comparison, outer, is_filter)?)),
         Expr::Exists(exists) => {
             let answer = has_rows(&exists.subquery, None, is_filter)?;
             Ok(Transformed::yes(if exists.negated { not(answer) } else { answer }))
@@ -171,6 +175,45 @@ impl Membership {
         }
         Ok(Membership { is_equal, is_unknown })
     }
+}
+
+/// `x < ANY (S)`: x is below the greatest row. So the rows need not be compared one by one.
+fn compared(comparison: SetComparison, outer: &DFSchema, is_filter: bool) -> Result<Expr> {
+    let SetComparison { expr, subquery, op, quantifier } = comparison;
+    let x = value(*expr, outer, is_filter)?;
+    let y = Expr::Column(Column::from(subquery.subquery.schema().qualified_field(0)));
+    let compare = |bound: Expr| Expr::BinaryExpr(BinaryExpr::new(Box::new(x.clone()), op, Box::new(bound)));
+    let least = || extreme(&subquery, min(y.clone()));
+    let greatest = || extreme(&subquery, max(y.clone()));
+    let is_any = quantifier == SetQuantifier::Any;
+    let decides = match (op, is_any) {
+        (BinaryOperator::Lt | BinaryOperator::LtEq, true) => compare(greatest()?).is_true(),
+        (BinaryOperator::Gt | BinaryOperator::GtEq, true) => compare(least()?).is_true(),
+        (BinaryOperator::NotEq, true) => compare(least()?).is_true().or(compare(greatest()?).is_true()),
+        (BinaryOperator::Lt | BinaryOperator::LtEq, false) => compare(least()?).is_false(),
+        (BinaryOperator::Gt | BinaryOperator::GtEq, false) => compare(greatest()?).is_false(),
+        (BinaryOperator::Eq, false) => compare(least()?).is_false().or(compare(greatest()?).is_false()),
+        _ => {
+            // Operators without an order; DataFusion compares row by row.
+            let expr = Box::new(x);
+            return Ok(Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }));
+        }
+    };
+    let has_null = has_rows(&subquery, Some(y.clone().is_null()), is_filter)?;
+    let no_left = x.clone().is_null().and(has_rows(&subquery, None, is_filter)?);
+    when(decides, lit(is_any))
+        .when(has_null.or(no_left), lit(ScalarValue::Boolean(None)))
+        .otherwise(lit(!is_any))
+}
+
+/// An aggregate over the rows of a subquery.
+fn extreme(subquery: &Subquery, aggregate: Expr) -> Result<Expr> {
+    let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone())
+        .aggregate(Vec::<Expr>::new(), vec![aggregate.alias("__extreme")])?
+        .build()?;
+    let outer_ref_columns = plan.all_out_ref_exprs();
+    let spans = subquery.spans.clone();
+    Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), outer_ref_columns, spans }))
 }
 
 /// Whether a subquery has rows that fulfil `filter`.

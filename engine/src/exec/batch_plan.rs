@@ -19,7 +19,8 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties, collect,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
+    collect,
 };
 use futures::StreamExt;
 
@@ -81,9 +82,9 @@ impl BatchPlan {
             let running = thread
                 .spawn_scoped(scope, run)
                 .map_err(|error| DataFusionError::External(Box::new(error)))?;
-            running
-                .join()
-                .unwrap_or_else(|_| Err(DataFusionError::Internal("a recomputed plan panicked".into()).into()))
+            running.join().unwrap_or_else(|_| {
+                Err(DataFusionError::Internal("a recomputed plan panicked".into()).into())
+            })
         });
         for (_, slot) in &self.slots {
             slot.batches.write().expect("nobody panics while holding rows").clear();

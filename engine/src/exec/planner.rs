@@ -15,7 +15,9 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use tidemill_plan as plan;
 use tidemill_plan::IncrementalNode;
 
-use super::{BatchPlan, BoundedExec, HeldExec, HeldSlot, InputExec, InputSlot, Iterations, Lanes, OperatorExec};
+use super::{
+    BatchPlan, BoundedExec, HeldExec, HeldSlot, InputExec, InputSlot, Iterations, Lanes, OperatorExec,
+};
 use crate::operators::{Build, StepContext, build, distribution};
 
 /// An execution plan with the ends that a dataflow holds.
@@ -104,8 +106,7 @@ impl ExtensionPlanner for IncrementalPlanner {
         let distribution = distribution(&node.operator, &inputs);
         let is_single = distribution.is_empty() || distribution.iter().any(Vec::is_empty);
         let n_lanes = if is_single { 1 } else { n_lanes };
-        let parts =
-            Build { operator: &node.operator, inputs, output: schema.clone(), filter, batch_plan };
+        let parts = Build { operator: &node.operator, inputs, output: schema.clone(), filter, batch_plan };
         let lanes =
             (0..n_lanes).map(|_| Ok(Mutex::new(build(&parts)?))).collect::<Result<_, crate::Error>>()?;
         let display =

@@ -30,8 +30,8 @@ use tidemill_plan as plan;
 use tidemill_storage::{Snapshot, sort_rows};
 
 use super::{
-    BATCH_ROWS, Build, Grouping, Operator, Output, StateTable, StepContext, consolidate, others, output_batch,
-    state_columns, state_values,
+    BATCH_ROWS, Build, Grouping, Operator, Output, StateTable, StepContext, consolidate, others,
+    output_batch, state_columns, state_values,
 };
 use crate::Error;
 
@@ -99,19 +99,19 @@ impl Join {
             JoinType::RightAnti => (Role::Inner, Role::Anti),
             JoinType::RightMark => (Role::Inner, Role::Mark),
         };
-        let side = |name: &str,
-                    idx: usize,
-                    keys: &[usize],
-                    n_pair: usize,
-                    role: Role|
-         -> Result<Side, Error> {
-            let schema = &build.inputs[idx];
-            let mut columns = keys.to_vec();
-            columns.extend(others(schema, keys));
-            let state =
-                StateTable::new(name, state_columns(schema, &columns), keys.len(), (0..keys.len()).collect())?;
-            Ok(Side { state, columns, n_keys: keys.len(), n_pair, role })
-        };
+        let side =
+            |name: &str, idx: usize, keys: &[usize], n_pair: usize, role: Role| -> Result<Side, Error> {
+                let schema = &build.inputs[idx];
+                let mut columns = keys.to_vec();
+                columns.extend(others(schema, keys));
+                let state = StateTable::new(
+                    name,
+                    state_columns(schema, &columns),
+                    keys.len(),
+                    (0..keys.len()).collect(),
+                )?;
+                Ok(Side { state, columns, n_keys: keys.len(), n_pair, role })
+            };
         let filter = build.filter.as_ref().map(|expr| Filter {
             expr: expr.clone(),
             schema: Arc::new(Schema::new(join.pair_schema.fields().clone())),

@@ -53,7 +53,8 @@ impl Operator for Recompute {
         }
         let mut held = Vec::new();
         for (input, (schema, table)) in inputs.iter().zip(&mut self.inputs) {
-            table.add(&state_values(input.rows().columns().to_vec(), input.len()), input.weights().values())?;
+            table
+                .add(&state_values(input.rows().columns().to_vec(), input.len()), input.weights().values())?;
             held.push(rows(schema, table.arrangement.current())?);
         }
         let mut encoded: Vec<Arc<Run>> = Vec::new();

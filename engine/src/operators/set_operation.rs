@@ -26,7 +26,12 @@ impl SetOperation {
             let all: Vec<usize> = (0..schema.fields().len()).collect();
             StateTable::new(name, ascending(schema, &all), all.len(), all)
         };
-        Ok(SetOperation { kind, left: side("left", 0)?, right: side("right", 1)?, output: build.output.clone() })
+        Ok(SetOperation {
+            kind,
+            left: side("left", 0)?,
+            right: side("right", 1)?,
+            output: build.output.clone(),
+        })
     }
 
     /// How often a row is in the output.

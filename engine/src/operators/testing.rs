@@ -124,8 +124,7 @@ impl Bench {
             }),
             _ => None,
         };
-        let parts =
-            Build {
+        let parts = Build {
             operator: &operator,
             inputs: inputs.clone(),
             output: delta_schema(&output),

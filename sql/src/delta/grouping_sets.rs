@@ -84,7 +84,12 @@ fn id(set: &Set, id_type: &DataType) -> Result<ScalarValue> {
 }
 
 /// All sets but empty ones.
-fn expanded(aggregate: &AggregatePlan, exprs: &[Expr], sets: &[Set], id_type: &DataType) -> Result<LogicalPlan> {
+fn expanded(
+    aggregate: &AggregatePlan,
+    exprs: &[Expr],
+    sets: &[Set],
+    id_type: &DataType,
+) -> Result<LogicalPlan> {
     let ids = sets.iter().map(|set| id(set, id_type)).collect::<Result<Vec<_>>>()?;
     let list = ScalarValue::List(ScalarValue::new_list_nullable(&ids, id_type));
     let mut columns: Vec<Column> =
@@ -102,8 +107,12 @@ fn expanded(aggregate: &AggregatePlan, exprs: &[Expr], sets: &[Set], id_type: &D
     let mut groups: Vec<Expr> = Vec::new();
     for idx in 0..exprs.len() {
         let column = Expr::Column(Column::from_name(named(idx)));
-        let without: Vec<Expr> =
-            sets.iter().zip(&ids).filter(|(set, _)| set.is_null[idx]).map(|(_, id)| lit(id.clone())).collect();
+        let without: Vec<Expr> = sets
+            .iter()
+            .zip(&ids)
+            .filter(|(set, _)| set.is_null[idx])
+            .map(|(_, id)| lit(id.clone()))
+            .collect();
         let name = format!("__key_{idx}");
         groups.push(Expr::Column(Column::from_name(&name)));
         of_set.push(match without.is_empty() {

@@ -61,7 +61,8 @@ pub struct Rewritten {
 
 /// Rewrites an optimised plan.
 pub fn rewrite(plan: &LogicalPlan, emit_on_window_close: bool) -> Result<Rewritten> {
-    let mut rewriter = Rewriter { emit_on_window_close, n_closed: 0, inputs: BTreeSet::new(), cross_joins: Vec::new() };
+    let mut rewriter =
+        Rewriter { emit_on_window_close, n_closed: 0, inputs: BTreeSet::new(), cross_joins: Vec::new() };
     let node = rewriter.rewrite(plan, None)?;
     if emit_on_window_close && rewriter.n_closed == 0 {
         return Err(Refusal {

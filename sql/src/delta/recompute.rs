@@ -30,7 +30,8 @@ impl Rewriter {
         let mut n_held = 0;
         let batch = plan.clone().transform_down(|node| match node {
             LogicalPlan::TableScan(scan) if is_relation(&scan)? => {
-                let operator = Operator::Held(Held { input: n_held, name: scan.table_name.table().to_owned() });
+                let operator =
+                    Operator::Held(Held { input: n_held, name: scan.table_name.table().to_owned() });
                 n_held += 1;
                 Ok(Transformed::yes(leaf(operator, Vec::new(), scan.projected_schema.clone())))
             }
