@@ -88,8 +88,8 @@ const QUERIES: &[&str] = &[
     "SELECT count(*) AS n FROM a AS x, a AS y WHERE x.v <= y.v",
     // Lists.
     "SELECT k, unnest(ARRAY[v, k]) AS x FROM a",
-    "SELECT k, x FROM a, unnest(CASE WHEN v > 4 THEN ARRAY[v, k] WHEN v > 2 THEN ARRAY[]::INT[] END) AS u (x)",
-    "SELECT k, x, o FROM a LEFT JOIN LATERAL unnest(CASE WHEN v > 4 THEN ARRAY[v, k] WHEN v > 2 THEN ARRAY[]::INT[] END) WITH ORDINALITY AS u (x, o) ON true",
+    "SELECT k, x FROM a, unnest(CASE WHEN v > 4 THEN make_array(v, k) WHEN v > 2 THEN ARRAY[]::INT[] END) AS u (x)",
+    "SELECT k, x, o FROM a LEFT JOIN LATERAL unnest(CASE WHEN v > 4 THEN make_array(v, k) WHEN v > 2 THEN ARRAY[]::INT[] END) WITH ORDINALITY AS u (x, o) ON true",
     // Grouping sets.
     "SELECT k, s, sum(v) AS v, count(*) AS n, grouping(k) AS g FROM a GROUP BY ROLLUP (k, s)",
     "SELECT k, s, min(v) AS v FROM a WHERE v > 3 GROUP BY CUBE (k, s)",
