@@ -87,7 +87,8 @@ const QUERIES: &[&str] = &[
     "SELECT k FROM a WHERE EXISTS (SELECT 1 FROM b WHERE w > 6)",
     "SELECT k FROM a WHERE k = ANY (SELECT k FROM b) AND v <> ALL (SELECT w FROM b WHERE w < 3)",
     "SELECT k FROM a WHERE v > ALL (SELECT w FROM b WHERE b.k = a.k)",
-    "SELECT k, v < ANY (SELECT w FROM b) AS lt FROM a",
+    "SELECT k, v < ANY (SELECT w FROM b) AS lt, v = ALL (SELECT w FROM b WHERE b.k = a.k) AS eq FROM a",
+    "SELECT k FROM a WHERE v >= ANY (SELECT w FROM b WHERE b.k = a.k) OR v <> ANY (SELECT w FROM b WHERE w > 6)",
     // Scalar subqueries and LATERAL.
     "SELECT k, (SELECT max(w) FROM b WHERE b.k = a.k) AS m, (SELECT count(*) FROM b WHERE b.k = a.k) AS n FROM a",
     "SELECT k, (SELECT x.w FROM (SELECT k, min(w) AS w FROM b GROUP BY k) AS x WHERE x.k = a.k) AS w FROM a",
@@ -100,8 +101,8 @@ const QUERIES: &[&str] = &[
     "SELECT count(*) AS n FROM a AS x, a AS y WHERE x.v <= y.v",
     // Lists.
     "SELECT k, unnest(ARRAY[v, k]) AS x FROM a",
-    "SELECT k, x FROM a, unnest(CASE WHEN v > 4 THEN ARRAY[v, k] WHEN v > 2 THEN ARRAY[]::INT[] END) AS u (x)",
-    "SELECT k, x, o FROM a LEFT JOIN LATERAL unnest(CASE WHEN v > 4 THEN ARRAY[v, k] WHEN v > 2 THEN ARRAY[]::INT[] END) WITH ORDINALITY AS u (x, o) ON true",
+    "SELECT k, x FROM a, unnest(CASE WHEN v > 4 THEN make_array(v, k) WHEN v > 2 THEN ARRAY[]::INT[] END) AS u (x)",
+    "SELECT k, x, o FROM a LEFT JOIN LATERAL unnest(CASE WHEN v > 4 THEN make_array(v, k) WHEN v > 2 THEN ARRAY[]::INT[] END) WITH ORDINALITY AS u (x, o) ON true",
     // Grouping sets.
     "SELECT k, s, sum(v) AS v, count(*) AS n, grouping(k) AS g FROM a GROUP BY ROLLUP (k, s)",
     "SELECT k, s, min(v) AS v FROM a WHERE v > 3 GROUP BY CUBE (k, s)",

@@ -204,3 +204,32 @@ fn compare_numbered(left: LogicalPlan, right: LogicalPlan, join_type: JoinType) 
 fn columns(schema: &DFSchema) -> Vec<Expr> {
     schema.iter().map(|field| Expr::Column(Column::from(field))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marked_text(sql: &str) -> Result<String, Refusal> {
+        let mut query = crate::parser::parse_query(sql).unwrap();
+        mark_set_operations(&mut query)?;
+        Ok(query.to_string())
+    }
+
+    #[test]
+    fn operations_with_all_are_marked_wherever_they_are() {
+        let marked = marked_text("SELECT 1 WHERE 2 IN (SELECT a FROM t EXCEPT ALL SELECT b FROM u)").unwrap();
+        assert!(marked.contains("(SELECT a FROM t) AS __multiset"), "{marked}");
+        assert!(marked.contains("ANTI JOIN (SELECT b FROM u) AS __multiset_other"), "{marked}");
+        let nested = "SELECT 1 INTERSECT ALL (SELECT 1 EXCEPT ALL SELECT 2)";
+        assert_eq!(marked_text(nested).unwrap().matches(" AS __multiset ").count(), 2);
+    }
+
+    #[test]
+    fn other_operations_stay() {
+        for sql in ["SELECT 1 UNION ALL SELECT 2", "SELECT 1 EXCEPT SELECT 2", "SELECT 1 INTERSECT SELECT 2"]
+        {
+            assert_eq!(marked_text(sql).unwrap(), sql);
+        }
+        assert!(marked_text("SELECT 1 EXCEPT ALL BY NAME SELECT 2").is_err());
+    }
+}

@@ -5,6 +5,7 @@
 //! x IN (S), as value   CASE WHEN some row equals x THEN true
 //!                           WHEN some row is NULL, or x is and S has rows THEN NULL ELSE false END
 //! x = ANY (S)          x IN (S); x <> ALL (S) is x NOT IN (S)
+//! x < ANY (S)          compares with max(S), x > ANY (S) with min(S), ALL the other way round
 //! EXISTS (S)           count(*) > 0, where S does not depend on the row, and outside of WHERE
 //! (S)                  an error if S has more than one row
 //! ```
@@ -18,7 +19,7 @@ use datafusion::arrow::array::{Array, AsArray};
 use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DataFusionError, ExprSchema, Result, ScalarValue, exec_err};
-use datafusion::functions_aggregate::expr_fn::{count, max};
+use datafusion::functions_aggregate::expr_fn::{count, max, min};
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, FetchType, LogicalPlan, LogicalPlanBuilder,
@@ -133,6 +134,7 @@ fn value(expr: Expr, outer: &DFSchema, is_filter: bool) -> Result<Expr> {
             }
             Ok(Transformed::yes(answer.otherwise(lit(is_negated))?))
         }
+        Expr::SetComparison(comparison) => Ok(Transformed::yes(compared(comparison, outer, is_filter)?)),
         Expr::Exists(exists) => {
             let answer = has_rows(&exists.subquery, None, is_filter)?;
             Ok(Transformed::yes(if exists.negated { not(answer) } else { answer }))
@@ -173,6 +175,45 @@ impl Membership {
         }
         Ok(Membership { is_equal, is_unknown })
     }
+}
+
+/// `x < ANY (S)`: x is below the greatest row. So the rows need not be compared one by one.
+fn compared(comparison: SetComparison, outer: &DFSchema, is_filter: bool) -> Result<Expr> {
+    let SetComparison { expr, subquery, op, quantifier } = comparison;
+    let x = value(*expr, outer, is_filter)?;
+    let y = Expr::Column(Column::from(subquery.subquery.schema().qualified_field(0)));
+    let compare = |bound: Expr| Expr::BinaryExpr(BinaryExpr::new(Box::new(x.clone()), op, Box::new(bound)));
+    let least = || extreme(&subquery, min(y.clone()));
+    let greatest = || extreme(&subquery, max(y.clone()));
+    let is_any = quantifier == SetQuantifier::Any;
+    let decides = match (op, is_any) {
+        (BinaryOperator::Lt | BinaryOperator::LtEq, true) => compare(greatest()?).is_true(),
+        (BinaryOperator::Gt | BinaryOperator::GtEq, true) => compare(least()?).is_true(),
+        (BinaryOperator::NotEq, true) => compare(least()?).is_true().or(compare(greatest()?).is_true()),
+        (BinaryOperator::Lt | BinaryOperator::LtEq, false) => compare(least()?).is_false(),
+        (BinaryOperator::Gt | BinaryOperator::GtEq, false) => compare(greatest()?).is_false(),
+        (BinaryOperator::Eq, false) => compare(least()?).is_false().or(compare(greatest()?).is_false()),
+        _ => {
+            // Operators without an order; DataFusion compares row by row.
+            let expr = Box::new(x);
+            return Ok(Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }));
+        }
+    };
+    let has_null = has_rows(&subquery, Some(y.clone().is_null()), is_filter)?;
+    let no_left = x.clone().is_null().and(has_rows(&subquery, None, is_filter)?);
+    when(decides, lit(is_any))
+        .when(has_null.or(no_left), lit(ScalarValue::Boolean(None)))
+        .otherwise(lit(!is_any))
+}
+
+/// An aggregate over the rows of a subquery.
+fn extreme(subquery: &Subquery, aggregate: Expr) -> Result<Expr> {
+    let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone())
+        .aggregate(Vec::<Expr>::new(), vec![aggregate.alias("__extreme")])?
+        .build()?;
+    let outer_ref_columns = plan.all_out_ref_exprs();
+    let spans = subquery.spans.clone();
+    Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), outer_ref_columns, spans }))
 }
 
 /// Whether a subquery has rows that fulfil `filter`.

@@ -160,3 +160,31 @@ fn under_names(aggregate: &AggregatePlan, input: LogicalPlan, columns: Vec<Expr>
     let exprs = columns.into_iter().zip(aggregate.schema.iter()).map(named).collect();
     Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?))
 }
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::col;
+
+    use super::*;
+
+    fn ids(sets: GroupingSet) -> Vec<u64> {
+        let exprs: Vec<Expr> = sets.distinct_expr().into_iter().cloned().collect();
+        let value = |set: &Set| match id(set, &DataType::UInt64).unwrap() {
+            ScalarValue::UInt64(Some(id)) => id,
+            other => panic!("{other} is not an id"),
+        };
+        masks(&sets, &exprs).iter().map(value).collect()
+    }
+
+    #[test]
+    fn sets_are_numbered_by_what_they_leave_out() {
+        let ab = || vec![col("a"), col("b")];
+        assert_eq!(ids(GroupingSet::Rollup(ab())), [3, 1, 0]);
+        let mut cube = ids(GroupingSet::Cube(ab()));
+        cube.sort_unstable();
+        assert_eq!(cube, [0, 1, 2, 3]);
+        // The second time that a set is there has a number of its own.
+        let sets = vec![vec![col("a")], vec![col("b"), col("a")], vec![col("a")], vec![]];
+        assert_eq!(ids(GroupingSet::GroupingSets(sets)), [1, 0, 5, 3]);
+    }
+}
