@@ -531,7 +531,7 @@ fn expr(choices: &mut Choices, columns: &[Column], data_type: Type, depth: usize
             false => choices.one(&of_type).name.clone(),
         };
     }
-    let mut one = |choices: &mut Choices| expr(choices, columns, data_type, depth - 1);
+    let one = |choices: &mut Choices| expr(choices, columns, data_type, depth - 1);
     match choices.below(4) {
         0 => format!("coalesce({}, {})", one(choices), data_type.value(choices)),
         1 => format!(

@@ -158,7 +158,7 @@ fn shrink(seed: u64, failing: usize) -> Option<(Case, String)> {
         }
     }
     // The query next, from the choices that made it.
-    let mut choices = Choices::random(seed);
+    let choices = Choices::random(seed);
     let tables = tables(&mut choices.clone());
     let mut query = query_choices(seed, failing);
     let mut width = query.len() / 2;

@@ -156,5 +156,6 @@ fn upsert_of(
         inputs: vec![input],
         output: tidemill_core::delta_schema(schema),
         filter: None,
+        batch_plan: None,
     })
 }

@@ -128,6 +128,22 @@ impl Explained {
             Operator::Aggregate(aggregate) => aggregated(aggregate, input(0), rows),
             Operator::Join(join) => joined(join, input(0), node),
             Operator::TopN(top_n) => first_rows(top_n, input(0), rows),
+            Operator::Once => {
+                node.is_append_only = true;
+                node.rows = Growth::Finite;
+                return;
+            }
+            Operator::SetOperation(_) => {
+                let columns: Vec<usize> = (0..input(0).fields().len() - 1).collect();
+                let growth = worst(node).min(Growth::PerKey);
+                let key = names(input(0), &columns);
+                Stored { cost: Cost::PerKey, key, growth, rows: growth, remedy: None }
+            }
+            Operator::Recompute(_) => {
+                let growth = worst(node);
+                Stored { cost: Cost::Recompute, key: Vec::new(), growth, rows: growth, remedy: None }
+            }
+            Operator::Held(_) | Operator::Bounded => unreachable!("parts of a batch plan"),
         };
         node.cost = stored.cost;
         node.is_append_only = false;
@@ -189,7 +205,7 @@ fn aggregated(aggregate: &Aggregate, input: &DFSchema, rows: Growth) -> Stored {
 }
 
 fn joined(join: &Join, left: &DFSchema, node: &ExplainedNode) -> Stored {
-    let growth = node.inputs.iter().map(|input| input.rows).max().unwrap_or_default();
+    let growth = worst(node);
     let rows = match join.join_type {
         JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => node.inputs[0].rows,
         JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => node.inputs[1].rows,
@@ -219,6 +235,11 @@ fn first_rows(top_n: &TopN, input: &DFSchema, rows: Growth) -> Stored {
                 .into(),
         ),
     }
+}
+
+/// How the largest of the inputs grows.
+fn worst(node: &ExplainedNode) -> Growth {
+    node.inputs.iter().map(|input| input.rows).max().unwrap_or_default()
 }
 
 /// Whether a column has few values by its type.
