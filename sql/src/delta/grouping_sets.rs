@@ -59,7 +59,7 @@ fn masks(sets: &GroupingSet, exprs: &[Expr]) -> Vec<Set> {
     let masks: Vec<Vec<bool>> = match sets {
         GroupingSet::Rollup(_) => (0..=n).map(|kept| (0..n).map(|idx| idx >= kept).collect()).collect(),
         GroupingSet::Cube(_) => {
-            (0..1u64 << n).map(|bits| (0..n).map(|idx| bits >> idx & 1 == 1).collect()).collect()
+            (0..1u64 << n).map(|bits| (0..n).map(|idx| (bits >> idx) & 1 == 1).collect()).collect()
         }
         GroupingSet::GroupingSets(sets) => {
             sets.iter().map(|set| exprs.iter().map(|expr| !set.contains(expr)).collect()).collect()
@@ -79,8 +79,8 @@ fn masks(sets: &GroupingSet, exprs: &[Expr]) -> Vec<Set> {
 /// The set's number as DataFusion has it in `__grouping_id`: a bit per column that is left out, the last column's
 /// being the lowest; above them the ordinal.
 fn id(set: &Set, id_type: &DataType) -> Result<ScalarValue> {
-    let bits = set.is_null.iter().fold(0u64, |bits, is_null| bits << 1 | u64::from(*is_null));
-    Ok(ScalarValue::UInt64(Some(bits | set.ordinal << set.is_null.len())).cast_to(id_type)?)
+    let bits = set.is_null.iter().fold(0u64, |bits, is_null| (bits << 1) | u64::from(*is_null));
+    Ok(ScalarValue::UInt64(Some(bits | (set.ordinal << set.is_null.len()))).cast_to(id_type)?)
 }
 
 /// All sets but empty ones.
