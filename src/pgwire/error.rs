@@ -66,6 +66,10 @@ pub(crate) fn from_datafusion(error: DataFusionError) -> SqlError {
         if let Some(ours) = error.downcast_ref::<SqlError>() {
             return ours.clone();
         }
+        // What a function of ours says of a value is met here wherever no statement is at hand.
+        if let Some(ours) = error.downcast_ref::<tidemill_sql::Error>() {
+            return ours.clone().into();
+        }
         source = error.source();
     }
     SqlError::new(sqlstate_of(&error), message_of(&error))

@@ -2,6 +2,8 @@
 
 mod estimate;
 mod node;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Instant;

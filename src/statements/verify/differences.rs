@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
@@ -174,7 +174,7 @@ fn pair_rounded(batch: &RecordBatch, copies: &mut [i64]) -> Result<i64, SqlError
     let is_same = |a: usize, b: usize| {
         floats.iter().all(|column| {
             let column = column.as_primitive::<Float64Type>();
-            match (column.is_valid_at(a), column.is_valid_at(b)) {
+            match (column.is_valid(a), column.is_valid(b)) {
                 (true, true) => is_rounded(column.value(a), column.value(b)),
                 (a, b) => a == b,
             }
@@ -196,16 +196,6 @@ fn pair_rounded(batch: &RecordBatch, copies: &mut [i64]) -> Result<i64, SqlError
         }
     }
     Ok(n_rounding)
-}
-
-trait ValidAt {
-    fn is_valid_at(&self, idx: usize) -> bool;
-}
-
-impl ValidAt for arrow::array::Float64Array {
-    fn is_valid_at(&self, idx: usize) -> bool {
-        arrow::array::Array::is_valid(self, idx)
-    }
 }
 
 fn is_rounded(a: f64, b: f64) -> bool {
