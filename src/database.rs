@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
+use crate::pgwire::text_format::PostgresText;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::execution::context::ExecutionProps;
@@ -20,7 +21,6 @@ use tidemill_connectors::{
 use tidemill_core::SqlState;
 use tidemill_engine::{Engine, EngineConfig, MemberSpec, SourceColumn, SourceSpec, TableSpec};
 use tidemill_plan::{CloseSource, InputKind, PipelinePlan, Properties, RelationId};
-use crate::pgwire::text_format::PostgresText;
 use tidemill_sql::{Planner, RelationNames};
 use tidemill_storage::{Root, VersionedObject};
 use tokio::sync::{Mutex, OwnedMutexGuard};

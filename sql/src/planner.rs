@@ -131,7 +131,10 @@ impl Planner {
     pub async fn plan_query(&self, query: &Query, names: &dyn Names) -> Result<QueryPlan, DeltaError> {
         let mut query = query.clone();
         let display_names = name_columns(&mut query);
-        let state = self.state_for(&mut query, names, 0).await?;
+        let mut state = self.state_for(&mut query, names, 0).await?;
+        // Evaluated before the query, a subquery of two rows is an error; as a join it would double rows. A pipeline
+        // has only the join.
+        state.config_mut().options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = true;
         let plan = postgres::typed(state.statement_to_plan(statement(query)).await?)?;
         Ok(QueryPlan { plan, state, display_names })
     }

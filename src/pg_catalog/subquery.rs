@@ -67,7 +67,10 @@ impl Subquery {
     }
 
     fn planner(&self) -> &Planner {
-        self.planner.get_or_init(|| Planner::with_text(1, Arc::new(crate::pgwire::text_format::PostgresText)).with_functions(functions(&self.pg)))
+        self.planner.get_or_init(|| {
+            Planner::with_text(1, Arc::new(crate::pgwire::text_format::PostgresText))
+                .with_functions(functions(&self.pg))
+        })
     }
 
     async fn plan(&self, query: &Query, outer: &[Expr]) -> Result<QueryPlan> {

@@ -59,7 +59,8 @@ fn declared_text(text: &str, declared: &str) -> Result<String, SqlError> {
     match declared {
         "uuid" => decode::parse_uuid(text).map(|uuid| decode::uuid_text(&uuid)),
         "json" => {
-            serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|error| invalid_json(text, &error))?;
+            serde_json::from_str::<serde::de::IgnoredAny>(text)
+                .map_err(|error| invalid_json(text, &error))?;
             Ok(text.to_owned())
         }
         "jsonb" => {

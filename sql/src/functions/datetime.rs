@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Timelike};
+use chrono::{
+    DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Timelike,
+};
 use datafusion::arrow::array::timezone::Tz;
 use datafusion::arrow::datatypes::IntervalMonthDayNano;
 use datafusion::logical_expr::ScalarUDF;
@@ -17,7 +19,9 @@ const OVERFLOW: SqlState = SqlState("22008");
 type Result<T> = std::result::Result<T, Error>;
 
 pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
-    use Kind::{Big, Date, Float, Int, Interval, Numeric, Text, Time, Timestamp, Timestamptz, Timestamps, Bool};
+    use Kind::{
+        Big, Bool, Date, Float, Int, Interval, Numeric, Text, Time, Timestamp, Timestamps, Timestamptz,
+    };
     let overload = |args, result, eval| Overload { args, variadic: false, result, eval };
     vec![
         overloaded(
@@ -41,7 +45,7 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
             ],
         ),
         overloaded(
-            "date_part",
+            "date_part_of",
             vec![
                 overload(&[Text, Timestamp], Float, |args| of_timestamp(args, false).map(as_float)),
                 overload(&[Text, Timestamptz], Float, |args| of_timestamp(args, true).map(as_float)),
@@ -53,8 +57,12 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         overloaded(
             "timezone",
             vec![
-                overload(&[Text, Timestamp], Timestamptz, |args| to_zone(zone(args[0].text())?, args[1].int())),
-                overload(&[Text, Timestamptz], Timestamp, |args| in_zone(zone(args[0].text())?, args[1].int())),
+                overload(&[Text, Timestamp], Timestamptz, |args| {
+                    to_zone(zone(args[0].text())?, args[1].int())
+                }),
+                overload(&[Text, Timestamptz], Timestamp, |args| {
+                    in_zone(zone(args[0].text())?, args[1].int())
+                }),
                 overload(&[Interval, Timestamp], Timestamptz, |args| {
                     Ok(Value::Int(args[1].int() - args[0].interval().nanoseconds / 1000))
                 }),
@@ -81,10 +89,16 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
             "to_char",
             vec![
                 overload(&[Timestamp, Text], Text, |args| {
-                    Ok(Value::Text(crate::functions::to_char::timestamp(datetime(args[0].int())?, args[1].text())))
+                    Ok(Value::Text(crate::functions::to_char::timestamp(
+                        datetime(args[0].int())?,
+                        args[1].text(),
+                    )))
                 }),
                 overload(&[Timestamptz, Text], Text, |args| {
-                    Ok(Value::Text(crate::functions::to_char::timestamp(datetime(args[0].int())?, args[1].text())))
+                    Ok(Value::Text(crate::functions::to_char::timestamp(
+                        datetime(args[0].int())?,
+                        args[1].text(),
+                    )))
                 }),
                 overload(&[Interval, Text], Text, |args| {
                     let interval = args[0].interval();
@@ -107,7 +121,9 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
                     let (date, micros) = crate::functions::to_char::parse(args[0].text(), args[1].text())?;
                     Ok(Value::Int(days_of(date) * MICROS_PER_DAY + micros))
                 }),
-                overload(&[Float], Timestamptz, |args| Ok(Value::Int((args[0].float() * 1e6).round() as i64))),
+                overload(&[Float], Timestamptz, |args| {
+                    Ok(Value::Int((args[0].float() * 1e6).round() as i64))
+                }),
             ],
         ),
         function("to_date", &[Text, Text], Date, |args| {
@@ -117,15 +133,21 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         overloaded(
             "isfinite",
             vec![
-                overload(&[Timestamp], Bool, |args| Ok(Value::Bool(![i64::MIN, i64::MAX].contains(&args[0].int())))),
+                overload(&[Timestamp], Bool, |args| {
+                    Ok(Value::Bool(![i64::MIN, i64::MAX].contains(&args[0].int())))
+                }),
                 overload(&[Date], Bool, |args| {
                     Ok(Value::Bool(![i64::from(i32::MIN), i64::from(i32::MAX)].contains(&args[0].int())))
                 }),
                 overload(&[Interval], Bool, |_| Ok(Value::Bool(true))),
             ],
         ),
-        function("justify_hours", &[Interval], Interval, |args| Ok(Value::Interval(justify_hours(args[0].interval())))),
-        function("justify_days", &[Interval], Interval, |args| Ok(Value::Interval(justify_days(args[0].interval())))),
+        function("justify_hours", &[Interval], Interval, |args| {
+            Ok(Value::Interval(justify_hours(args[0].interval())))
+        }),
+        function("justify_days", &[Interval], Interval, |args| {
+            Ok(Value::Interval(justify_days(args[0].interval())))
+        }),
         function("justify_interval", &[Interval], Interval, |args| {
             Ok(Value::Interval(justify_interval(args[0].interval())))
         }),
@@ -133,9 +155,13 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
             "generate_series_array",
             vec![
                 overload(&[Int, Int], Kind::Ints, |args| integers(args[0].int(), args[1].int(), 1)),
-                overload(&[Int, Int, Int], Kind::Ints, |args| integers(args[0].int(), args[1].int(), args[2].int())),
+                overload(&[Int, Int, Int], Kind::Ints, |args| {
+                    integers(args[0].int(), args[1].int(), args[2].int())
+                }),
                 overload(&[Big, Big], Kind::Bigs, |args| integers(args[0].int(), args[1].int(), 1)),
-                overload(&[Big, Big, Big], Kind::Bigs, |args| integers(args[0].int(), args[1].int(), args[2].int())),
+                overload(&[Big, Big, Big], Kind::Bigs, |args| {
+                    integers(args[0].int(), args[1].int(), args[2].int())
+                }),
                 overload(&[Timestamp, Timestamp, Interval], Timestamps, |args| {
                     times(args[0].int(), args[1].int(), args[2].interval())
                 }),
@@ -176,13 +202,19 @@ fn days_of(date: NaiveDate) -> i64 {
 }
 
 fn date_of(year: i64, month: i64, day: i64) -> Result<NaiveDate> {
-    let date = || NaiveDate::from_ymd_opt(year.try_into().ok()?, month.try_into().ok()?, day.try_into().ok()?);
-    date().ok_or_else(|| Error::new(OVERFLOW, format!("date field value out of range: {year}-{month:02}-{day:02}")))
+    let date =
+        || NaiveDate::from_ymd_opt(year.try_into().ok()?, month.try_into().ok()?, day.try_into().ok()?);
+    date().ok_or_else(|| {
+        Error::new(OVERFLOW, format!("date field value out of range: {year}-{month:02}-{day:02}"))
+    })
 }
 
 fn time_of(hour: i64, minute: i64, second: f64) -> Result<i64> {
     if !(0..=24).contains(&hour) || !(0..60).contains(&minute) || !(0.0..=60.0).contains(&second) {
-        return Err(Error::new(OVERFLOW, format!("time field value out of range: {hour}:{minute:02}:{second}")));
+        return Err(Error::new(
+            OVERFLOW,
+            format!("time field value out of range: {hour}:{minute:02}:{second}"),
+        ));
     }
     Ok((hour * 60 + minute) * 60_000_000 + (second * 1e6).round() as i64)
 }
@@ -297,18 +329,42 @@ fn of_calendar(unit: &str, date: NaiveDate) -> Option<Value> {
     let weekday = i64::from(date.weekday().num_days_from_sunday());
     Some(whole(match unit.trim_end_matches('s') {
         // There is no year 0.
-        "year" => if year > 0 { year } else { year - 1 },
+        "year" => {
+            if year > 0 {
+                year
+            } else {
+                year - 1
+            }
+        }
         "month" => date.month().into(),
         "day" => date.day().into(),
         "quarter" => (i64::from(date.month()) - 1) / 3 + 1,
         "dow" => weekday,
-        "isodow" => if weekday == 0 { 7 } else { weekday },
+        "isodow" => {
+            if weekday == 0 {
+                7
+            } else {
+                weekday
+            }
+        }
         "doy" => date.ordinal().into(),
         "week" => date.iso_week().week().into(),
         "isoyear" => date.iso_week().year().into(),
         "decade" => year.div_euclid(10),
-        "century" | "centurie" => if year > 0 { (year + 99) / 100 } else { (year - 100) / 100 },
-        "millennium" | "millennia" => if year > 0 { (year + 999) / 1000 } else { (year - 1000) / 1000 },
+        "century" | "centurie" => {
+            if year > 0 {
+                (year + 99) / 100
+            } else {
+                (year - 100) / 100
+            }
+        }
+        "millennium" | "millennia" => {
+            if year > 0 {
+                (year + 999) / 1000
+            } else {
+                (year - 1000) / 1000
+            }
+        }
         _ => return None,
     }))
 }
@@ -368,7 +424,11 @@ fn age(later: i64, earlier: i64) -> Result<Value> {
     }
     if days < 0 {
         // The days of the earlier time's month are what is borrowed, or of the month before the later's.
-        let borrowed = if sign > 0 { from.date() } else { to.date().checked_sub_months(Months::new(1)).unwrap_or(to.date()) };
+        let borrowed = if sign > 0 {
+            from.date()
+        } else {
+            to.date().checked_sub_months(Months::new(1)).unwrap_or(to.date())
+        };
         let first = borrowed.with_day(1).expect("every month has a first day");
         let next = first.checked_add_months(Months::new(1)).unwrap_or(first);
         days += (next - first).num_days() as i32;

@@ -12,7 +12,8 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::arrow::util::display::array_value_to_string;
 use datafusion::common::{Result as DfResult, ScalarValue, exec_err};
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
 };
 use serde_json::Value as Json;
 use tidemill_core::SqlState;
@@ -35,20 +36,48 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
             functions.push(overloaded($jsonb, vec![$(overload($args, of($result, Kind::Jsonb), $eval)),+]));
         };
     }
-    both!("json_object_field", "jsonb_object_field", [
-        (&[Kind::Json, Text], json, |args| Ok(part(&parsed(&args[0])?, &Step::Key(args[1].text().into())).map_or(Value::Null, whole))),
-        (&[Kind::Json, Big], json, |args| Ok(part(&parsed(&args[0])?, &Step::At(args[1].int())).map_or(Value::Null, whole))),
-    ]);
-    both!("json_object_field_text", "jsonb_object_field_text", [
-        (&[Kind::Json, Text], Text, |args| Ok(part(&parsed(&args[0])?, &Step::Key(args[1].text().into())).map_or(Value::Null, as_text))),
-        (&[Kind::Json, Big], Text, |args| Ok(part(&parsed(&args[0])?, &Step::At(args[1].int())).map_or(Value::Null, as_text))),
-    ]);
-    both!("json_path", "jsonb_path", [
-        (&[Kind::Json, Texts], json, |args| Ok(at_path(parsed(&args[0])?, args[1].list()).map_or(Value::Null, |value| whole(&value)))),
-    ]);
-    both!("json_path_text", "jsonb_path_text", [
-        (&[Kind::Json, Texts], Text, |args| Ok(at_path(parsed(&args[0])?, args[1].list()).map_or(Value::Null, |value| as_text(&value)))),
-    ]);
+    both!(
+        "json_object_field",
+        "jsonb_object_field",
+        [
+            (&[Kind::Json, Text], json, |args| Ok(part(
+                &parsed(&args[0])?,
+                &Step::Key(args[1].text().into())
+            )
+            .map_or(Value::Null, whole))),
+            (&[Kind::Json, Big], json, |args| Ok(
+                part(&parsed(&args[0])?, &Step::At(args[1].int())).map_or(Value::Null, whole)
+            )),
+        ]
+    );
+    both!(
+        "json_object_field_text",
+        "jsonb_object_field_text",
+        [
+            (&[Kind::Json, Text], Text, |args| Ok(part(
+                &parsed(&args[0])?,
+                &Step::Key(args[1].text().into())
+            )
+            .map_or(Value::Null, as_text))),
+            (&[Kind::Json, Big], Text, |args| Ok(
+                part(&parsed(&args[0])?, &Step::At(args[1].int())).map_or(Value::Null, as_text)
+            )),
+        ]
+    );
+    both!(
+        "json_path",
+        "jsonb_path",
+        [(&[Kind::Json, Texts], json, |args| Ok(
+            at_path(parsed(&args[0])?, args[1].list()).map_or(Value::Null, |value| whole(&value))
+        )),]
+    );
+    both!(
+        "json_path_text",
+        "jsonb_path_text",
+        [(&[Kind::Json, Texts], Text, |args| Ok(
+            at_path(parsed(&args[0])?, args[1].list()).map_or(Value::Null, |value| as_text(&value))
+        )),]
+    );
     for (name, result, text) in [
         ("json_extract_path", Kind::Json, false),
         ("jsonb_extract_path", Kind::Jsonb, false),
@@ -56,112 +85,174 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         ("jsonb_extract_path_text", Text, true),
     ] {
         let eval: fn(&[Value]) -> Result<Value> = match text {
-            true => |args| Ok(at_path(parsed(&args[0])?, &args[1..]).map_or(Value::Null, |value| as_text(&value))),
-            false => |args| Ok(at_path(parsed(&args[0])?, &args[1..]).map_or(Value::Null, |value| whole(&value))),
+            true => {
+                |args| Ok(at_path(parsed(&args[0])?, &args[1..]).map_or(Value::Null, |value| as_text(&value)))
+            }
+            false => {
+                |args| Ok(at_path(parsed(&args[0])?, &args[1..]).map_or(Value::Null, |value| whole(&value)))
+            }
         };
-        functions.push(overloaded(name, vec![Overload { args: &[Kind::Json, Text], variadic: true, result, eval }]));
+        functions.push(overloaded(
+            name,
+            vec![Overload { args: &[Kind::Json, Text], variadic: true, result, eval }],
+        ));
     }
-    both!("json_typeof", "jsonb_typeof", [
-        (&[Kind::Json], Text, |args| Ok(Value::Text(type_of(&parsed(&args[0])?).into()))),
-    ]);
-    both!("json_array_length", "jsonb_array_length", [
-        (&[Kind::Json], Int, |args| match parsed(&args[0])? {
+    both!(
+        "json_typeof",
+        "jsonb_typeof",
+        [(&[Kind::Json], Text, |args| Ok(Value::Text(type_of(&parsed(&args[0])?).into()))),]
+    );
+    both!(
+        "json_array_length",
+        "jsonb_array_length",
+        [(&[Kind::Json], Int, |args| match parsed(&args[0])? {
             Json::Array(items) => Ok(Value::Int(items.len() as i64)),
             other => Err(wrong_kind(&format!("cannot get array length of {}", described(&other)))),
-        }),
-    ]);
-    both!("json_array_elements_array", "jsonb_array_elements_array", [
-        (&[Kind::Json], Kind::Jsons, |args| Ok(Value::List(elements(&args[0])?.iter().map(whole).collect()))),
-    ]);
-    both!("json_array_elements_text_array", "jsonb_array_elements_text_array", [
-        (&[Kind::Json], Texts, |args| Ok(Value::List(elements(&args[0])?.iter().map(as_text).collect()))),
-    ]);
-    both!("json_object_keys_array", "jsonb_object_keys_array", [
-        (&[Kind::Json], Texts, |args| match parsed(&args[0])? {
+        }),]
+    );
+    both!(
+        "json_array_elements_array",
+        "jsonb_array_elements_array",
+        [(&[Kind::Json], Kind::Jsons, |args| Ok(Value::List(
+            elements(&args[0])?.iter().map(whole).collect()
+        ))),]
+    );
+    both!(
+        "json_array_elements_text_array",
+        "jsonb_array_elements_text_array",
+        [(&[Kind::Json], Texts, |args| Ok(Value::List(elements(&args[0])?.iter().map(as_text).collect()))),]
+    );
+    both!(
+        "json_object_keys_array",
+        "jsonb_object_keys_array",
+        [(&[Kind::Json], Texts, |args| match parsed(&args[0])? {
             Json::Object(fields) => Ok(Value::texts(fields.keys().cloned())),
             other => Err(wrong_kind(&format!("cannot call json_object_keys on {}", described(&other)))),
-        }),
-    ]);
-    both!("json_strip_nulls", "jsonb_strip_nulls", [
-        (&[Kind::Json], json, |args| Ok(whole(&without_nulls(parsed(&args[0])?)))),
-    ]);
-    functions.push(overloaded("jsonb_contains", vec![overload(&[Kind::Jsonb, Kind::Jsonb], Bool, |args| {
-        Ok(Value::Bool(contains(&parsed(&args[0])?, &parsed(&args[1])?)))
-    })]));
-    functions.push(overloaded("jsonb_exists", vec![overload(&[Kind::Jsonb, Text], Bool, |args| {
-        Ok(Value::Bool(exists(&parsed(&args[0])?, args[1].text())))
-    })]));
-    functions.push(overloaded("jsonb_exists_any", vec![overload(&[Kind::Jsonb, Texts], Bool, |args| {
-        let value = parsed(&args[0])?;
-        Ok(Value::Bool(args[1].list().iter().any(|key| *key != Value::Null && exists(&value, key.text()))))
-    })]));
-    functions.push(overloaded("jsonb_exists_all", vec![overload(&[Kind::Jsonb, Texts], Bool, |args| {
-        let value = parsed(&args[0])?;
-        Ok(Value::Bool(args[1].list().iter().all(|key| *key == Value::Null || exists(&value, key.text()))))
-    })]));
-    functions.push(overloaded("jsonb_concat", vec![overload(&[Kind::Jsonb, Kind::Jsonb], Kind::Jsonb, |args| {
-        let as_items = |value| match value {
-            Json::Array(items) => items,
-            other => vec![other],
-        };
-        Ok(whole_b(&match (parsed(&args[0])?, parsed(&args[1])?) {
-            (Json::Object(mut fields), Json::Object(more)) => {
-                fields.extend(more);
-                Json::Object(fields)
-            }
-            (a, b) => Json::Array([as_items(a), as_items(b)].concat()),
-        }))
-    })]));
-    functions.push(overloaded("jsonb_delete", vec![
-        overload(&[Kind::Jsonb, Text], Kind::Jsonb, |args| {
-            let mut value = parsed(&args[0])?;
-            match &mut value {
-                Json::Object(fields) => {
-                    fields.shift_remove(args[1].text());
-                }
-                Json::Array(items) => items.retain(|item| item.as_str() != Some(args[1].text())),
-                _ => return Err(Error::new(SqlState::INVALID_PARAMETER, "cannot delete from scalar")),
-            }
-            Ok(whole_b(&value))
-        }),
-        overload(&[Kind::Jsonb, Big], Kind::Jsonb, |args| {
-            let mut value = parsed(&args[0])?;
-            let Json::Array(items) = &mut value else {
-                return Err(Error::new(SqlState::INVALID_PARAMETER, "cannot delete from object using integer index"));
+        }),]
+    );
+    both!(
+        "json_strip_nulls",
+        "jsonb_strip_nulls",
+        [(&[Kind::Json], json, |args| Ok(whole(&without_nulls(parsed(&args[0])?)))),]
+    );
+    functions.push(overloaded(
+        "jsonb_contains",
+        vec![overload(&[Kind::Jsonb, Kind::Jsonb], Bool, |args| {
+            Ok(Value::Bool(contains(&parsed(&args[0])?, &parsed(&args[1])?)))
+        })],
+    ));
+    functions.push(overloaded(
+        "jsonb_exists",
+        vec![overload(&[Kind::Jsonb, Text], Bool, |args| {
+            Ok(Value::Bool(exists(&parsed(&args[0])?, args[1].text())))
+        })],
+    ));
+    functions.push(overloaded(
+        "jsonb_exists_any",
+        vec![overload(&[Kind::Jsonb, Texts], Bool, |args| {
+            let value = parsed(&args[0])?;
+            Ok(Value::Bool(
+                args[1].list().iter().any(|key| *key != Value::Null && exists(&value, key.text())),
+            ))
+        })],
+    ));
+    functions.push(overloaded(
+        "jsonb_exists_all",
+        vec![overload(&[Kind::Jsonb, Texts], Bool, |args| {
+            let value = parsed(&args[0])?;
+            Ok(Value::Bool(
+                args[1].list().iter().all(|key| *key == Value::Null || exists(&value, key.text())),
+            ))
+        })],
+    ));
+    functions.push(overloaded(
+        "jsonb_concat",
+        vec![overload(&[Kind::Jsonb, Kind::Jsonb], Kind::Jsonb, |args| {
+            let as_items = |value| match value {
+                Json::Array(items) => items,
+                other => vec![other],
             };
-            if let Some(idx) = index_of(args[1].int(), items.len()) {
-                items.remove(idx);
-            }
-            Ok(whole_b(&value))
-        }),
-    ]));
-    functions.push(overloaded("jsonb_delete_path", vec![overload(&[Kind::Jsonb, Texts], Kind::Jsonb, |args| {
-        let mut value = parsed(&args[0])?;
-        change(&mut value, args[1].list(), &Change::Delete);
-        Ok(whole_b(&value))
-    })]));
-    functions.push(overloaded("jsonb_set", vec![
-        overload(&[Kind::Jsonb, Texts, Kind::Jsonb], Kind::Jsonb, |args| {
+            Ok(whole_b(&match (parsed(&args[0])?, parsed(&args[1])?) {
+                (Json::Object(mut fields), Json::Object(more)) => {
+                    fields.extend(more);
+                    Json::Object(fields)
+                }
+                (a, b) => Json::Array([as_items(a), as_items(b)].concat()),
+            }))
+        })],
+    ));
+    functions.push(overloaded(
+        "jsonb_delete",
+        vec![
+            overload(&[Kind::Jsonb, Text], Kind::Jsonb, |args| {
+                let mut value = parsed(&args[0])?;
+                match &mut value {
+                    Json::Object(fields) => {
+                        fields.shift_remove(args[1].text());
+                    }
+                    Json::Array(items) => items.retain(|item| item.as_str() != Some(args[1].text())),
+                    _ => return Err(Error::new(SqlState::INVALID_PARAMETER, "cannot delete from scalar")),
+                }
+                Ok(whole_b(&value))
+            }),
+            overload(&[Kind::Jsonb, Big], Kind::Jsonb, |args| {
+                let mut value = parsed(&args[0])?;
+                let Json::Array(items) = &mut value else {
+                    return Err(Error::new(
+                        SqlState::INVALID_PARAMETER,
+                        "cannot delete from object using integer index",
+                    ));
+                };
+                if let Some(idx) = index_of(args[1].int(), items.len()) {
+                    items.remove(idx);
+                }
+                Ok(whole_b(&value))
+            }),
+        ],
+    ));
+    functions.push(overloaded(
+        "jsonb_delete_path",
+        vec![overload(&[Kind::Jsonb, Texts], Kind::Jsonb, |args| {
             let mut value = parsed(&args[0])?;
-            change(&mut value, args[1].list(), &Change::Set(parsed(&args[2])?, true));
+            change(&mut value, args[1].list(), &Change::Delete);
             Ok(whole_b(&value))
-        }),
-        overload(&[Kind::Jsonb, Texts, Kind::Jsonb, Bool], Kind::Jsonb, |args| {
+        })],
+    ));
+    functions.push(overloaded(
+        "jsonb_set",
+        vec![
+            overload(&[Kind::Jsonb, Texts, Kind::Jsonb], Kind::Jsonb, |args| {
+                let mut value = parsed(&args[0])?;
+                change(&mut value, args[1].list(), &Change::Set(parsed(&args[2])?, true));
+                Ok(whole_b(&value))
+            }),
+            overload(&[Kind::Jsonb, Texts, Kind::Jsonb, Bool], Kind::Jsonb, |args| {
+                let mut value = parsed(&args[0])?;
+                change(
+                    &mut value,
+                    args[1].list(),
+                    &Change::Set(parsed(&args[2])?, args[3] == Value::Bool(true)),
+                );
+                Ok(whole_b(&value))
+            }),
+        ],
+    ));
+    functions.push(overloaded(
+        "jsonb_insert",
+        vec![overload(&[Kind::Jsonb, Texts, Kind::Jsonb], Kind::Jsonb, |args| {
             let mut value = parsed(&args[0])?;
-            change(&mut value, args[1].list(), &Change::Set(parsed(&args[2])?, args[3] == Value::Bool(true)));
+            change(&mut value, args[1].list(), &Change::Insert(parsed(&args[2])?));
             Ok(whole_b(&value))
-        }),
-    ]));
-    functions.push(overloaded("jsonb_insert", vec![overload(&[Kind::Jsonb, Texts, Kind::Jsonb], Kind::Jsonb, |args| {
-        let mut value = parsed(&args[0])?;
-        change(&mut value, args[1].list(), &Change::Insert(parsed(&args[2])?));
-        Ok(whole_b(&value))
-    })]));
-    functions.push(overloaded("jsonb_pretty", vec![overload(&[Kind::Jsonb], Text, |args| {
-        let mut text = String::new();
-        pretty(&parsed(&args[0])?, 0, &mut text);
-        Ok(Value::Text(text))
-    })]));
+        })],
+    ));
+    functions.push(overloaded(
+        "jsonb_pretty",
+        vec![overload(&[Kind::Jsonb], Text, |args| {
+            let mut text = String::new();
+            pretty(&parsed(&args[0])?, 0, &mut text);
+            Ok(Value::Text(text))
+        })],
+    ));
     for (name, action, is_binary) in [
         ("to_json", Action::One, false),
         ("to_jsonb", Action::One, true),
@@ -187,7 +278,8 @@ fn of(result: Kind, own: Kind) -> Kind {
 
 fn parsed(value: &Value) -> Result<Json> {
     serde_json::from_str(value.text()).map_err(|error| {
-        Error::new(SqlState::INVALID_TEXT, "invalid input syntax for type json").with_detail(error.to_string())
+        Error::new(SqlState::INVALID_TEXT, "invalid input syntax for type json")
+            .with_detail(error.to_string())
     })
 }
 
@@ -444,7 +536,8 @@ impl ScalarUDFImpl for Build {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let n_rows = if is_constant { 1 } else { args.number_rows };
-        let arrays: Vec<ArrayRef> = args.args.iter().map(|arg| arg.to_array(n_rows)).collect::<DfResult<_>>()?;
+        let arrays: Vec<ArrayRef> =
+            args.args.iter().map(|arg| arg.to_array(n_rows)).collect::<DfResult<_>>()?;
         let mut texts = StringBuilder::new();
         for row_idx in 0..n_rows {
             let mut text = String::new();

@@ -19,6 +19,7 @@ pub use round_even::RoundEven;
 
 /// All of them, to be registered in a session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    let own = vec![Arc::new(ScalarUDF::from(HopStarts::new())), Arc::new(ScalarUDF::from(ConvertFrom::new()))];
+    let own =
+        vec![Arc::new(ScalarUDF::from(HopStarts::new())), Arc::new(ScalarUDF::from(ConvertFrom::new()))];
     [own, datetime::functions(), strings::functions(), json::functions()].concat()
 }

@@ -9,14 +9,15 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder,
-    Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListBuilder, StringBuilder, Time64MicrosecondBuilder,
-    TimestampMicrosecondBuilder,
+    Array, ArrayRef, AsArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
+    Float64Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListBuilder, StringBuilder,
+    Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Field, FieldRef, Float64Type, Int32Type, Int64Type, IntervalMonthDayNano,
-    IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, Field, FieldRef, Float64Type, Int32Type, Int64Type,
+    IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, Time64MicrosecondType, TimeUnit,
+    TimestampMicrosecondType,
 };
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err, plan_err};
 use datafusion::logical_expr::{
@@ -255,9 +256,14 @@ impl Kind {
         match self {
             _ if *from == own => Some((own, 0)),
             // A literal without a type.
-            _ if is_text => Some((own, if matches!(self, Kind::Text | Kind::Json | Kind::Jsonb | Kind::Any) { 0 } else { 9 })),
+            _ if is_text => Some((
+                own,
+                if matches!(self, Kind::Text | Kind::Json | Kind::Jsonb | Kind::Any) { 0 } else { 9 },
+            )),
             Kind::Any => Some((own, 1)),
-            Kind::Int => matches!(from, DataType::Int8 | DataType::Int16 | DataType::Int64).then_some((own, 2)),
+            Kind::Int => {
+                matches!(from, DataType::Int8 | DataType::Int16 | DataType::Int64).then_some((own, 2))
+            }
             Kind::Big => from.is_integer().then_some((own, 1)),
             Kind::Float => from.is_numeric().then_some((own, 3)),
             Kind::Numeric(_) => {
@@ -276,7 +282,9 @@ impl Kind {
                 _ => None,
             },
             Kind::Time => matches!(from, DataType::Time64(_) | DataType::Time32(_)).then_some((own, 1)),
-            Kind::Interval => matches!(from, DataType::Interval(_) | DataType::Duration(_)).then_some((own, 1)),
+            Kind::Interval => {
+                matches!(from, DataType::Interval(_) | DataType::Duration(_)).then_some((own, 1))
+            }
             Kind::Texts | Kind::Ints | Kind::Bigs => match from {
                 DataType::List(item) if item.data_type().is_null() => Some((own, 1)),
                 DataType::List(item) => match self {
@@ -364,7 +372,8 @@ impl ScalarUDFImpl for RowFunction {
         };
         let is_constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let n_rows = if is_constant { 1 } else { args.number_rows };
-        let arrays: Vec<ArrayRef> = args.args.iter().map(|arg| arg.to_array(n_rows)).collect::<Result<_>>()?;
+        let arrays: Vec<ArrayRef> =
+            args.args.iter().map(|arg| arg.to_array(n_rows)).collect::<Result<_>>()?;
         let mut results = Vec::with_capacity(n_rows);
         let mut values = Vec::with_capacity(arrays.len());
         for row_idx in 0..n_rows {
@@ -375,11 +384,17 @@ impl ScalarUDFImpl for RowFunction {
             let is_null = self.strict && values.contains(&Value::Null);
             results.push(match is_null {
                 true => Value::Null,
-                false => (overload.eval)(&values).map_err(|error| DataFusionError::External(Box::new(error)))?,
+                false => {
+                    (overload.eval)(&values).map_err(|error| DataFusionError::External(Box::new(error)))?
+                }
             });
         }
         let array = array_of(&results, overload.result)?;
         match is_constant {
+            // Not by `try_from_array`, which forgets what the elements were declared as.
+            true if matches!(array.data_type(), DataType::List(_)) => {
+                Ok(ColumnarValue::Scalar(ScalarValue::List(Arc::new(array.as_list::<i32>().clone()))))
+            }
             true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)),
             false => Ok(ColumnarValue::Array(array)),
         }

@@ -114,23 +114,19 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         }),
         overloaded(
             "convert_to",
-            vec![overload(&[Text, Text], Bytes, |args| {
-                match args[1].text().to_lowercase().as_str() {
-                    "utf8" | "utf-8" | "unicode" => Ok(Value::Bytes(args[0].text().as_bytes().to_vec())),
-                    other => Err(Error::new(
-                        SqlState::INVALID_PARAMETER,
-                        format!("invalid destination encoding name \"{other}\""),
-                    )),
-                }
+            vec![overload(&[Text, Text], Bytes, |args| match args[1].text().to_lowercase().as_str() {
+                "utf8" | "utf-8" | "unicode" => Ok(Value::Bytes(args[0].text().as_bytes().to_vec())),
+                other => Err(Error::new(
+                    SqlState::INVALID_PARAMETER,
+                    format!("invalid destination encoding name \"{other}\""),
+                )),
             })],
         ),
         overloaded(
             "width_bucket",
-            vec![
-                overload(&[Float, Float, Float, Big], Int, |args| {
-                    width_bucket(args[0].float(), args[1].float(), args[2].float(), args[3].int())
-                }),
-            ],
+            vec![overload(&[Float, Float, Float, Big], Int, |args| {
+                width_bucket(args[0].float(), args[1].float(), args[2].float(), args[3].int())
+            })],
         ),
         overloaded(
             "div",
@@ -145,10 +141,13 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
                 }
             })],
         ),
-        overloaded("to_number", vec![overload(&[Text, Text], Numeric(10), |args| {
-            let (digits, scale) = crate::functions::to_char::to_number(args[0].text())?;
-            Ok(Value::Numeric(digits, scale))
-        })]),
+        overloaded(
+            "to_number",
+            vec![overload(&[Text, Text], Numeric(10), |args| {
+                let (digits, scale) = crate::functions::to_char::to_number(args[0].text())?;
+                Ok(Value::Numeric(digits, scale))
+            })],
+        ),
         function("sign", &[Float], Float, |args| {
             let number = args[0].float();
             Ok(Value::Float(if number == 0.0 { 0.0 } else { number.signum() }))
@@ -199,10 +198,7 @@ fn width_bucket(value: f64, low: f64, high: f64, count: i64) -> Result<Value> {
 
 fn byte_at(bytes: &[u8], at: i64) -> Result<usize> {
     usize::try_from(at).ok().filter(|at| *at < bytes.len()).ok_or_else(|| {
-        Error::new(
-            SqlState("2202E"),
-            format!("index {at} out of valid range, 0..{}", bytes.len() as i64 - 1),
-        )
+        Error::new(SqlState("2202E"), format!("index {at} out of valid range, 0..{}", bytes.len() as i64 - 1))
     })
 }
 
@@ -259,7 +255,10 @@ fn format(args: &[Value]) -> Result<Value> {
             ('s', Value::Null) => String::new(),
             ('s', value) => value.text().to_owned(),
             ('I', Value::Null) => {
-                return Err(Error::new(SqlState("22004"), "null values cannot be formatted as an SQL identifier"));
+                return Err(Error::new(
+                    SqlState("22004"),
+                    "null values cannot be formatted as an SQL identifier",
+                ));
             }
             ('I', value) => quote_ident(value.text()),
             ('L', Value::Null) => "NULL".into(),
@@ -319,7 +318,8 @@ fn compiled(pattern: &str, flags: &str) -> Result<Regex> {
         };
     }
     let regex = builder.build().map_err(|error| {
-        Error::new(SqlState("2201B"), "invalid regular expression").with_detail(error.to_string().replace('\n', " "))
+        Error::new(SqlState("2201B"), "invalid regular expression")
+            .with_detail(error.to_string().replace('\n', " "))
     })?;
     KNOWN.with_borrow_mut(|known| {
         if known.len() >= KNOWN_MAX {

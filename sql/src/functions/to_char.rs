@@ -7,16 +7,26 @@ use tidemill_core::SqlState;
 use crate::error::Error;
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// Keywords, longer ones first where one begins another.
 const KEYWORDS: [&str; 43] = [
-    "Y,YYY", "YYYY", "IYYY", "MONTH", "Month", "month", "HH24", "HH12", "SSSS", "IDDD", "A.M.", "P.M.", "a.m.", "p.m.",
-    "YYY", "IYY", "MON", "Mon", "mon", "DAY", "Day", "day", "DDD", "YY", "IY", "HH", "MI", "SS", "MS", "US", "MM", "DD",
-    "DY", "Dy", "dy", "WW", "IW", "ID", "CC", "RM", "TZ", "AM", "PM",
+    "Y,YYY", "YYYY", "IYYY", "MONTH", "Month", "month", "HH24", "HH12", "SSSS", "IDDD", "A.M.", "P.M.",
+    "a.m.", "p.m.", "YYY", "IYY", "MON", "Mon", "mon", "DAY", "Day", "day", "DDD", "YY", "IY", "HH", "MI",
+    "SS", "MS", "US", "MM", "DD", "DY", "Dy", "dy", "WW", "IW", "ID", "CC", "RM", "TZ", "AM", "PM",
 ];
 const SHORT: [&str; 9] = ["am", "pm", "Y", "I", "D", "W", "Q", "J", "tz"];
 
@@ -39,12 +49,14 @@ fn tokens(template: &str) -> Vec<Token<'_>> {
             Some(behind) => (false, behind),
             None => (true, rest),
         };
-        let find = |word: &&&str| {
-            behind.starts_with(**word)
-                // Only names and halves of the day care for case.
-                || behind.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word) && !word.chars().any(char::is_lowercase))
+        // Only names and halves of the day care for case, so their own case comes first.
+        let exact = |word: &&&str| behind.starts_with(**word);
+        let loose = |word: &&&str| {
+            behind.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word))
+                && !word.chars().any(char::is_lowercase)
         };
-        match KEYWORDS.iter().chain(&SHORT).find(find) {
+        let mut words = KEYWORDS.iter().chain(&SHORT);
+        match words.clone().find(exact).or_else(|| words.find(loose)) {
             Some(word) => {
                 rest = &behind[word.len()..];
                 let ordinal = match rest.get(..2) {
@@ -194,7 +206,8 @@ fn keyword(fields: &Fields, word: &str, fill: bool) -> String {
         "A.M." | "P.M." => if fields.hour < 12 { "A.M." } else { "P.M." }.into(),
         "a.m." | "p.m." => if fields.hour < 12 { "a.m." } else { "p.m." }.into(),
         "RM" => {
-            const ROMAN: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
+            const ROMAN: [&str; 12] =
+                ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
             let month = ROMAN.get(fields.month.wrapping_sub(1)).copied().unwrap_or("");
             if fill { format!("{month:<4}") } else { month.into() }
         }
@@ -283,7 +296,8 @@ pub(crate) fn parse(text: &str, template: &str) -> Result<(NaiveDate, i64), Erro
                     let Some(found) = found else { return Err(invalid(word, rest)) };
                     month = found as i64 + 1;
                     let full = MONTHS[found];
-                    let is_full = rest.get(..full.len()).is_some_and(|start| start.eq_ignore_ascii_case(full));
+                    let is_full =
+                        rest.get(..full.len()).is_some_and(|start| start.eq_ignore_ascii_case(full));
                     rest = &rest[if is_full { full.len() } else { 3 }..];
                 }
                 "day" | "dy" => {
@@ -373,7 +387,11 @@ pub(crate) fn number(digits: i128, scale: i8, template: &str) -> Result<String, 
                 }
             }
             ',' | 'G' if started => text.push(','),
-            ',' | 'G' => if fill { text.push(' ') },
+            ',' | 'G' => {
+                if fill {
+                    text.push(' ')
+                }
+            }
             'S' | 'P' | 'R' | 'L' => literal_sign |= byte == 'S',
             ' ' => text.push(' '),
             _ => (),
@@ -396,7 +414,11 @@ pub(crate) fn number(digits: i128, scale: i8, template: &str) -> Result<String, 
             }
         };
         text.push('.');
-        text.push_str(if overflows { "###################################".get(..n_kept).unwrap_or("#") } else { &frac[..n_kept] });
+        text.push_str(if overflows {
+            "###################################".get(..n_kept).unwrap_or("#")
+        } else {
+            &frac[..n_kept]
+        });
     }
     let behind = fraction.unwrap_or(whole);
     if behind.ends_with('S') {
@@ -430,8 +452,19 @@ fn roman(number: i128) -> String {
         return "#".repeat(15);
     }
     const PARTS: [(i128, &str); 13] = [
-        (1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"), (40, "XL"), (10, "X"),
-        (9, "IX"), (5, "V"), (4, "IV"), (1, "I"),
+        (1000, "M"),
+        (900, "CM"),
+        (500, "D"),
+        (400, "CD"),
+        (100, "C"),
+        (90, "XC"),
+        (50, "L"),
+        (40, "XL"),
+        (10, "X"),
+        (9, "IX"),
+        (5, "V"),
+        (4, "IV"),
+        (1, "I"),
     ];
     let (mut rest, mut text) = (number, String::new());
     for (value, letters) in PARTS {
@@ -458,9 +491,9 @@ pub(crate) fn to_number(text: &str) -> Result<(i128, i8), Error> {
             _ => (),
         }
     }
-    let value: i128 = digits
-        .parse()
-        .map_err(|_| Error::new(SqlState::INVALID_TEXT, format!("invalid input syntax for type numeric: \"{text}\"")))?;
+    let value: i128 = digits.parse().map_err(|_| {
+        Error::new(SqlState::INVALID_TEXT, format!("invalid input syntax for type numeric: \"{text}\""))
+    })?;
     Ok((if negative { -value } else { value }, scale.unwrap_or(0)))
 }
 

@@ -130,7 +130,9 @@ impl Dialect for TidemillDialect {
         // compare with `2 OR b`.
         let negated = match () {
             () if parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) => false,
-            () if parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) => true,
+            () if parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) => {
+                true
+            }
             () => return POSTGRES.parse_infix(parser, expr, precedence),
         };
         let operand = parser.parse_subexpr(self.prec_value(Precedence::Is));

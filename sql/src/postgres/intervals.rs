@@ -184,10 +184,13 @@ impl Temporal {
         Ok(match self.op {
             Op::DateAdd | Op::DateSubtract => {
                 let is_add = self.op == Op::DateAdd;
-                let dates: PrimitiveArray<Date32Type> =
-                    try_binary(left.as_primitive::<Date32Type>(), right.as_primitive::<Int32Type>(), |date, days| {
+                let dates: PrimitiveArray<Date32Type> = try_binary(
+                    left.as_primitive::<Date32Type>(),
+                    right.as_primitive::<Int32Type>(),
+                    |date, days| {
                         date_of(if is_add { date.checked_add(days) } else { date.checked_sub(days) })
-                    })?;
+                    },
+                )?;
                 Arc::new(dates)
             }
             Op::DateDifference => {
@@ -199,21 +202,24 @@ impl Temporal {
             Op::TimestampDifference => {
                 let left = left.as_primitive::<TimestampMicrosecondType>();
                 let right = right.as_primitive::<TimestampMicrosecondType>();
-                let spans: PrimitiveArray<IntervalMonthDayNanoType> = try_binary(left, right, |left, right| {
-                    let micros: i64 = left.checked_sub(right).ok_or_else(|| out_of_range("interval"))?;
-                    let (days, micros) = (micros / MICROS_PER_DAY, micros % MICROS_PER_DAY);
-                    Ok::<_, ArrowError>(IntervalMonthDayNano::new(0, days as i32, micros * 1000))
-                })?;
+                let spans: PrimitiveArray<IntervalMonthDayNanoType> =
+                    try_binary(left, right, |left, right| {
+                        let micros: i64 = left.checked_sub(right).ok_or_else(|| out_of_range("interval"))?;
+                        let (days, micros) = (micros / MICROS_PER_DAY, micros % MICROS_PER_DAY);
+                        Ok::<_, ArrowError>(IntervalMonthDayNano::new(0, days as i32, micros * 1000))
+                    })?;
                 Arc::new(spans)
             }
             Op::DateTime => {
-                let (left, right) = (left.as_primitive::<Date32Type>(), right.as_primitive::<Time64MicrosecondType>());
-                let times: PrimitiveArray<TimestampMicrosecondType> = try_binary(left, right, |date, time: i64| {
-                    i64::from(date)
-                        .checked_mul(MICROS_PER_DAY)
-                        .and_then(|day| day.checked_add(time))
-                        .ok_or_else(|| out_of_range("timestamp"))
-                })?;
+                let (left, right) =
+                    (left.as_primitive::<Date32Type>(), right.as_primitive::<Time64MicrosecondType>());
+                let times: PrimitiveArray<TimestampMicrosecondType> =
+                    try_binary(left, right, |date, time: i64| {
+                        i64::from(date)
+                            .checked_mul(MICROS_PER_DAY)
+                            .and_then(|day| day.checked_add(time))
+                            .ok_or_else(|| out_of_range("timestamp"))
+                    })?;
                 Arc::new(times)
             }
             Op::TimeAdd | Op::TimeSubtract => {
@@ -268,20 +274,18 @@ fn scaled(interval: IntervalMonthDayNano, times: impl Fn(f64) -> f64) -> Option<
     // The rest of the month in days, to a microsecond, as PostgreSQL rounds it.
     let month_rest = ((exact_months - months) * 30.0 * 1e6).round() / 1e6;
     days += month_rest.trunc();
-    let seconds = ((month_rest - month_rest.trunc() + exact_days - exact_days.trunc()) * 86_400.0 * 1e6).round() / 1e6;
+    let seconds =
+        ((month_rest - month_rest.trunc() + exact_days - exact_days.trunc()) * 86_400.0 * 1e6).round() / 1e6;
     let nanos = (times(interval.nanoseconds as f64 / 1000.0) + seconds * 1e6).round() * 1000.0;
     let fits = |number: f64, max: f64| number.is_finite() && number.abs() <= max;
     (fits(months, f64::from(i32::MAX)) && fits(days, f64::from(i32::MAX)) && fits(nanos, i64::MAX as f64))
         .then(|| IntervalMonthDayNano::new(months as i32, days as i32, nanos as i64))
 }
 
-
 fn out_of_range(what: &str) -> ArrowError {
     let error = Error::new(DATETIME_OVERFLOW, format!("{what} out of range"));
     ArrowError::ExternalError(Box::new(DataFusionError::External(Box::new(error))))
 }
-
-
 
 #[cfg(test)]
 mod tests {

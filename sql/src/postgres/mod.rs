@@ -39,9 +39,7 @@ use semantics::{AfterCoercion, BeforeCoercion};
 
 /// A session that plans as PostgreSQL means it.
 pub fn configure(builder: SessionStateBuilder, text: Arc<dyn TextFormat>) -> SessionStateBuilder {
-    builder
-        .with_type_planner(Arc::new(types::PostgresTypes))
-        .with_analyzer_rules(rules(text))
+    builder.with_type_planner(Arc::new(types::PostgresTypes)).with_analyzer_rules(rules(text))
 }
 
 /// The planners of operators, which are asked before DataFusion's.

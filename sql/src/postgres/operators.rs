@@ -15,11 +15,7 @@ use crate::types::PG_TYPE;
 pub(crate) struct PostgresOperators;
 
 impl ExprPlanner for PostgresOperators {
-    fn plan_binary_op(
-        &self,
-        expr: RawBinaryExpr,
-        schema: &DFSchema,
-    ) -> Result<PlannerResult<RawBinaryExpr>> {
+    fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
         let (left, right) = (narrowed(left), narrowed(right));
         // What has no type yet is coerced later.
@@ -122,9 +118,8 @@ fn planned(
     }
     // A literal without a type takes the other side's.
     if matches!(op, Plus | Minus) || is_comparison(op) {
-        let adopts = |data_type: &DataType| {
-            is_interval(data_type) || (is_comparison(op) && data_type.is_temporal())
-        };
+        let adopts =
+            |data_type: &DataType| is_interval(data_type) || (is_comparison(op) && data_type.is_temporal());
         if is_text(&right) && adopts(left_type) {
             return planned(op, left, cast(right, left_type), left_type, left_type);
         }
@@ -155,7 +150,9 @@ fn planned(
             Ok(Op::DateSubtract.call(vec![left, cast(right, &DataType::Int32)]))
         }
         (Minus, DataType::Date32, DataType::Date32) => Ok(Op::DateDifference.call(vec![left, right])),
-        (Minus, a, b) if is_timestamp(a) && (is_timestamp(b) || *b == date) || *a == date && is_timestamp(b) => {
+        (Minus, a, b)
+            if is_timestamp(a) && (is_timestamp(b) || *b == date) || *a == date && is_timestamp(b) =>
+        {
             Ok(Op::TimestampDifference.call(vec![cast(left, &TIMESTAMP), cast(right, &TIMESTAMP)]))
         }
         (Plus, DataType::Date32, time) if is_time(time) => {
@@ -185,16 +182,19 @@ fn planned(
             Ok(Op::Divide.call(vec![left, cast(right, &DataType::Float64)]))
         }
         // In PostgreSQL a real that meets another number becomes double precision.
-        (Plus | Minus | Multiply | Divide, DataType::Float32, b) if is_number(b) && *b != DataType::Float32 => {
+        (Plus | Minus | Multiply | Divide, DataType::Float32, b)
+            if is_number(b) && *b != DataType::Float32 =>
+        {
             Err((cast(left, &DataType::Float64), right))
         }
-        (Plus | Minus | Multiply | Divide, a, DataType::Float32) if is_number(a) && *a != DataType::Float32 => {
+        (Plus | Minus | Multiply | Divide, a, DataType::Float32)
+            if is_number(a) && *a != DataType::Float32 =>
+        {
             Err((left, cast(right, &DataType::Float64)))
         }
         _ => Err((left, right)),
     }
 }
-
 
 fn is_comparison(op: &BinaryOperator) -> bool {
     use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};

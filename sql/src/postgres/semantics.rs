@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, FieldRef};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
@@ -13,15 +13,15 @@ use datafusion::logical_expr::expr::{AggregateFunction, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Aggregate, AggregateUDF, Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, Projection,
-    ScalarUDF, SortExpr,
+    Aggregate, AggregateUDF, Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator,
+    Projection, ScalarUDF, SortExpr,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use crate::postgres::arithmetic::Checked;
 use crate::postgres::intervals::{INTERVAL, Op};
-use crate::postgres::text::{TextCast, TextFormat};
 use crate::postgres::numeric;
+use crate::postgres::text::{TextCast, TextFormat};
 use crate::types::PG_TYPE;
 
 /// Before types are coerced: what changes the type of a result.
@@ -137,7 +137,9 @@ fn widen(args: &mut [Expr], schema: &DFSchema) -> bool {
 fn exact_averages(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let schema = aggregate.input.schema();
     let kind_of = |expr: &Expr| -> Option<Kind> {
-        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else { return None };
+        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else {
+            return None;
+        };
         let [arg] = &params.args[..] else { return None };
         let data_type = arg.get_type(schema).ok()?;
         match (func.name(), data_type) {
@@ -174,7 +176,8 @@ fn exact_averages(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
         let Expr::AggregateFunction(AggregateFunction { params, .. }) = expr.clone().unalias() else {
             unreachable!("a kind is of an aggregate function")
         };
-        let call = |func: Arc<AggregateUDF>, params: &datafusion::logical_expr::expr::AggregateFunctionParams| {
+        let call = |func: Arc<AggregateUDF>,
+                    params: &datafusion::logical_expr::expr::AggregateFunctionParams| {
             Expr::AggregateFunction(AggregateFunction { func, params: params.clone() })
         };
         outputs.push(match kind {
@@ -205,7 +208,9 @@ fn exact_averages(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
         let inner = |idx: usize| Expr::Column(inner_columns[n_groups + idx].clone());
         let expr = match output {
             Output::Same(idx) => inner(idx),
-            Output::Quotient(sum, count) => numeric::call(Operator::Divide, inner(sum), null_if_zero(inner(count))),
+            Output::Quotient(sum, count) => {
+                numeric::call(Operator::Divide, inner(sum), null_if_zero(inner(count)))
+            }
         };
         exprs.push(match &expr {
             Expr::Column(same) if same == column => expr,
@@ -265,7 +270,11 @@ impl AnalyzerRule for AfterCoercion {
 }
 
 /// An expression, coerced, with PostgreSQL's arithmetic, casts and comparisons.
-pub(crate) fn checked(expr: Expr, schema: &DFSchema, text: &Arc<dyn TextFormat>) -> Result<Transformed<Expr>> {
+pub(crate) fn checked(
+    expr: Expr,
+    schema: &DFSchema,
+    text: &Arc<dyn TextFormat>,
+) -> Result<Transformed<Expr>> {
     expr.transform_up(|expr| match expr {
         Expr::BinaryExpr(binary) => arithmetic(binary, schema),
         Expr::Cast(cast) => conversion(cast, schema, text),
@@ -313,10 +322,10 @@ fn conversion(cast: Cast, schema: &DFSchema, text: &Arc<dyn TextFormat>) -> Resu
     let source = cast.expr.get_type(schema)?;
     let target: FieldRef = cast.field.clone();
     let declared = target.metadata().get(PG_TYPE);
-    let is_text = |data_type: &DataType| {
-        matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-    };
-    let again = |expr: Expr| Transformed::yes(Expr::Cast(Cast { expr: Box::new(expr), field: target.clone() }));
+    let is_text =
+        |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let again =
+        |expr: Expr| Transformed::yes(Expr::Cast(Cast { expr: Box::new(expr), field: target.clone() }));
     match (&source, target.data_type()) {
         (source, DataType::Utf8) if is_text(source) && declared.is_some() => {
             Ok(Transformed::yes(ScalarUDF::from(TextCast::read(text.clone(), target)).call(vec![*cast.expr])))
@@ -324,8 +333,17 @@ fn conversion(cast: Cast, schema: &DFSchema, text: &Arc<dyn TextFormat>) -> Resu
         (source, target_type) if is_text(source) && !is_text(target_type) && is_read(target_type) => {
             Ok(Transformed::yes(ScalarUDF::from(TextCast::read(text.clone(), target)).call(vec![*cast.expr])))
         }
-        (source, target_type) if is_text(target_type) && is_written(source) => {
-            Ok(Transformed::yes(ScalarUDF::from(TextCast::write(text.clone(), target)).call(vec![*cast.expr])))
+        (source, target_type) if is_text(target_type) && is_written(source) => Ok(Transformed::yes(
+            ScalarUDF::from(TextCast::write(text.clone(), target)).call(vec![*cast.expr]),
+        )),
+        (DataType::List(from), DataType::List(to))
+            if to.data_type().is_integer()
+                && (from.data_type().is_floating()
+                    || matches!(from.data_type(), DataType::Decimal128(_, 1..))) =>
+        {
+            let whole = |precision| Field::new_list_field(DataType::Decimal128(38, precision), true);
+            let exact = Cast::new(cast.expr, DataType::List(Arc::new(whole(6))));
+            Ok(again(Expr::Cast(Cast::new(Box::new(Expr::Cast(exact)), DataType::List(Arc::new(whole(0)))))))
         }
         (source, target_type) if source.is_floating() && target_type.is_integer() => {
             Ok(again(ScalarUDF::from(crate::functions::RoundEven::new()).call(vec![*cast.expr])))
@@ -343,7 +361,10 @@ fn conversion(cast: Cast, schema: &DFSchema, text: &Arc<dyn TextFormat>) -> Resu
 /// Types whose values are read as PostgreSQL reads them.
 fn is_read(data_type: &DataType) -> bool {
     data_type.is_primitive()
-        || matches!(data_type, DataType::Boolean | DataType::Binary | DataType::List(_) | DataType::LargeList(_))
+        || matches!(
+            data_type,
+            DataType::Boolean | DataType::Binary | DataType::List(_) | DataType::LargeList(_)
+        )
 }
 
 /// Types whose values Arrow writes otherwise; integers it writes alike, and faster.
