@@ -41,7 +41,7 @@ SELECT 'abc'::varchar;
 -- tidemill: bpchar text | abc
 SELECT 'abc'::char;
 -- differs: char(n) is not padded with blanks.
--- postgres: bpchar bpchar | a  
+-- postgres: bpchar bpchar | a
 -- tidemill: bpchar bpchar | a
 SELECT 'a'::bpchar(3);
 SELECT '\x0102'::bytea, 'abc'::bytea, '\x0102'::bytea::text;

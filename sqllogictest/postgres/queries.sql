@@ -121,7 +121,7 @@ TABLE a;
 SELECT FROM a;
 SELECT 1 WHERE false;
 -- differs: TABLE name and a SELECT without columns are missing.
--- postgres:  | 
+-- postgres: |
 -- tidemill: ERROR 42601
 SELECT;
 SELECT ROW(1, 'a');

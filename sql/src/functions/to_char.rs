@@ -387,11 +387,7 @@ pub(crate) fn number(digits: i128, scale: i8, template: &str) -> Result<String, 
                 }
             }
             ',' | 'G' if started => text.push(','),
-            ',' | 'G' => {
-                if fill {
-                    text.push(' ')
-                }
-            }
+            ',' | 'G' if fill => text.push(' '),
             'S' | 'P' | 'R' | 'L' => literal_sign |= byte == 'S',
             ' ' => text.push(' '),
             _ => (),
