@@ -395,6 +395,33 @@ impl Translation<'_> {
                     .or_at(position),
             );
         }
+        let states = [
+            ("is too large to store in a Decimal", "22003", "numeric field overflow"),
+            ("is too small to store in a Decimal", "22003", "numeric field overflow"),
+            ("factorial of a negative number", "22003", "factorial of a negative number is undefined"),
+            ("negative count not allowed", "22011", "negative substring length not allowed"),
+            ("field position must not be zero", "22023", "field position must not be zero"),
+            ("Unsupported date_trunc granularity", "22023", "unit not recognized for date_trunc"),
+            ("Timestamp out of range", "22008", "timestamp out of range"),
+            ("NTILE requires a positive integer", "22014", "argument of ntile must be greater than zero"),
+            ("must be non negative integers", "22013", "frame starting offset must not be negative"),
+            ("too few arguments for format", "22023", "too few arguments for format()"),
+            (
+                "more than one row returned by a subquery",
+                "21000",
+                "more than one row returned by a subquery used as an expression",
+            ),
+            (
+                "Scalar subquery returned more than one row",
+                "21000",
+                "more than one row returned by a subquery used as an expression",
+            ),
+        ];
+        if let Some((_, state, ours)) =
+            states.iter().find(|(theirs, _, _)| lower.contains(&theirs.to_lowercase()))
+        {
+            return Some(Error::new(SqlState(state), *ours).with_detail(first_line(message)).or_at(position));
+        }
         if message.contains("LIMIT must be >= 0") {
             return Some(Error::new(SqlState("2201W"), "LIMIT must not be negative").or_at(position));
         }

@@ -126,7 +126,7 @@ fn strong_name(expr: &Expr) -> Option<String> {
 /// A type's internal name, which is what PostgreSQL uses here.
 fn type_name(written: &str) -> String {
     let lower = written.to_lowercase();
-    let base = lower.split('(').next().unwrap_or_default().trim();
+    let base = lower.split(['(', '[']).next().unwrap_or_default().trim();
     match base {
         "int" | "integer" => "int4",
         "bigint" => "int8",

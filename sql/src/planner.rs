@@ -93,8 +93,13 @@ impl Planner {
         let scalars = defaults.scalar_functions().take().unwrap_or_default();
         let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![postgres::expr_planner()];
         expr_planners.extend(defaults.expr_planners().take().unwrap_or_default());
-        // Of two functions with one name the later is taken.
-        let scalars = [scalars, postgres::scalar_functions(), scalar_functions()].concat();
+        // What is replaced goes away under its other names too: a session that is built from another registers its
+        // functions again, in any order, and would find the replaced one under an alias.
+        let own = [postgres::scalar_functions(), scalar_functions()].concat();
+        let is_replaced = |function: &Arc<ScalarUDF>| own.iter().any(|known| known.name() == function.name());
+        let mut scalars: Vec<Arc<ScalarUDF>> =
+            scalars.into_iter().filter(|function| !is_replaced(function)).collect();
+        scalars.extend(own.iter().cloned());
         let builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
@@ -112,8 +117,10 @@ impl Planner {
     /// The same, with more functions; one that has the name of another replaces it.
     pub fn with_functions(&self, functions: Vec<Arc<ScalarUDF>>) -> Planner {
         let mut planner = self.clone();
-        let replaced = planner.state.scalar_functions().clone().into_values();
-        let all = replaced.chain(functions).collect();
+        let is_replaced = |known: &Arc<ScalarUDF>| functions.iter().any(|it| it.name() == known.name());
+        let mut all: Vec<Arc<ScalarUDF>> = planner.state.scalar_functions().values().cloned().collect();
+        all.retain(|known| !is_replaced(known));
+        all.extend(functions);
         planner.state =
             SessionStateBuilder::new_from_existing(planner.state).with_scalar_functions(all).build();
         planner
@@ -131,7 +138,10 @@ impl Planner {
     pub async fn plan_query(&self, query: &Query, names: &dyn Names) -> Result<QueryPlan, DeltaError> {
         let mut query = query.clone();
         let display_names = name_columns(&mut query);
-        let state = self.state_for(&mut query, names, 0).await?;
+        let mut state = self.state_for(&mut query, names, 0).await?;
+        // Evaluated before the query, a subquery of two rows is an error; as a join it would double rows. A pipeline
+        // has only the join.
+        state.config_mut().options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = true;
         let plan = postgres::typed(state.statement_to_plan(statement(query)).await?)?;
         let plan = lowered(plan, Lowering::Select)?;
         Ok(QueryPlan { plan, state, display_names })

@@ -4,7 +4,7 @@
 //! Those whose names begin with `pg_reg` are ours: [`rewrite`](super::rewrite) puts them where a query casts
 //! to `regclass` and its kin, which have one value and two faces, a number and a name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 
@@ -39,11 +39,17 @@ pub fn functions(pg: &Arc<PgCatalog>) -> Vec<Arc<ScalarUDF>> {
     table.chain([Arc::new(ScalarUDF::from(Subquery::new(pg)))]).collect()
 }
 
+/// The functions of queries, by name.
+static PLANNED: LazyLock<HashSet<String>> = LazyLock::new(|| {
+    tidemill_sql::scalar_functions().iter().map(|function| function.name().to_owned()).collect()
+});
+
 /// Whether a function of this name is one of ours.
 pub fn is_known(name: &str) -> bool {
     static NAMES: LazyLock<HashMap<&str, ()>> =
         LazyLock::new(|| FUNCTIONS.iter().map(|spec| (spec.name, ())).collect());
-    NAMES.contains_key(name)
+    // What the planner has as well is the user's own, and no reason to look into the catalog.
+    NAMES.contains_key(name) && !PLANNED.contains(name)
 }
 
 type Body = fn(&PgCatalog, &[Value]) -> Result<Value>;

@@ -27,10 +27,18 @@ pub struct ColumnType {
 pub fn column_type(field: &Field) -> ColumnType {
     if let Some(name) = field.metadata().get(PG_TYPE)
         && let Some(column_type) = named(name)
+        && is_kept_as(field.data_type(), &column_type.pg_type)
     {
         return column_type;
     }
     ColumnType { pg_type: pg_type(field.data_type()), typmod: typmod(field.data_type()) }
+}
+
+/// Whether a type's values can be of an Arrow type. A cast to a number keeps the metadata of the `json` it was.
+fn is_kept_as(data_type: &DataType, pg_type: &PgType) -> bool {
+    let is_text =
+        [PgType::JSON, PgType::JSONB, PgType::UUID, PgType::VARCHAR, PgType::BPCHAR].contains(pg_type);
+    !is_text || !(data_type.is_primitive() || *data_type == DataType::Boolean)
 }
 
 /// The Postgres type of an Arrow type.

@@ -352,7 +352,10 @@ fn assign(values: &ArrayRef, field: &arrow::datatypes::Field, table: &str) -> Re
     if let arrow::datatypes::DataType::Utf8 = values.data_type()
         && field.data_type().is_primitive()
     {
-        return PostgresText.read(values.as_string::<i32>(), field).map_err(SqlError::from_datafusion);
+        return PostgresText.read(values.as_string::<i32>(), field).map_err(|error| {
+            let error = tidemill_sql::Error::from_datafusion(error, "", &Default::default());
+            SqlError::from(error).with_detail(format!("In column \"{}\" of table \"{table}\".", field.name()))
+        });
     }
     let options = CastOptions { safe: false, format_options: FormatOptions::default() };
     if !arrow::compute::can_cast_types(values.data_type(), field.data_type()) {

@@ -45,7 +45,7 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
             ],
         ),
         overloaded(
-            "date_part",
+            "date_part_of",
             vec![
                 overload(&[Text, Timestamp], Float, |args| of_timestamp(args, false).map(as_float)),
                 overload(&[Text, Timestamptz], Float, |args| of_timestamp(args, true).map(as_float)),

@@ -391,6 +391,10 @@ impl ScalarUDFImpl for RowFunction {
         }
         let array = array_of(&results, overload.result)?;
         match is_constant {
+            // Not by `try_from_array`, which forgets what the elements were declared as.
+            true if matches!(array.data_type(), DataType::List(_)) => {
+                Ok(ColumnarValue::Scalar(ScalarValue::List(Arc::new(array.as_list::<i32>().clone()))))
+            }
             true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)),
             false => Ok(ColumnarValue::Array(array)),
         }

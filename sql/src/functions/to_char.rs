@@ -49,12 +49,14 @@ fn tokens(template: &str) -> Vec<Token<'_>> {
             Some(behind) => (false, behind),
             None => (true, rest),
         };
-        let find = |word: &&&str| {
-            behind.starts_with(**word)
-                // Only names and halves of the day care for case.
-                || behind.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word) && !word.chars().any(char::is_lowercase))
+        // Only names and halves of the day care for case, so their own case comes first.
+        let exact = |word: &&&str| behind.starts_with(**word);
+        let loose = |word: &&&str| {
+            behind.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word))
+                && !word.chars().any(char::is_lowercase)
         };
-        match KEYWORDS.iter().chain(&SHORT).find(find) {
+        let mut words = KEYWORDS.iter().chain(&SHORT);
+        match words.clone().find(exact).or_else(|| words.find(loose)) {
             Some(word) => {
                 rest = &behind[word.len()..];
                 let ordinal = match rest.get(..2) {
@@ -385,11 +387,7 @@ pub(crate) fn number(digits: i128, scale: i8, template: &str) -> Result<String, 
                 }
             }
             ',' | 'G' if started => text.push(','),
-            ',' | 'G' => {
-                if fill {
-                    text.push(' ')
-                }
-            }
+            ',' | 'G' if fill => text.push(' '),
             'S' | 'P' | 'R' | 'L' => literal_sign |= byte == 'S',
             ' ' => text.push(' '),
             _ => (),

@@ -27,7 +27,10 @@ impl ExprPlanner for PostgresOperators {
         }
         match planned(&op, left, right, &left_type, &right_type) {
             Ok(planned) => Ok(PlannerResult::Planned(planned)),
-            Err((left, right)) => Ok(PlannerResult::Original(RawBinaryExpr { op, left, right })),
+            Err(operands) => {
+                let (left, right) = *operands;
+                Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }))
+            }
         }
     }
 }
@@ -97,7 +100,7 @@ fn planned(
     right: Expr,
     left_type: &DataType,
     right_type: &DataType,
-) -> Result<Expr, (Expr, Expr)> {
+) -> Result<Expr, Box<(Expr, Expr)>> {
     use BinaryOperator::{Divide, Minus, Multiply, Plus};
     let is_time = |data_type: &DataType| matches!(data_type, DataType::Time64(_) | DataType::Time32(_));
     let is_timestamp = |data_type: &DataType| matches!(data_type, DataType::Timestamp(..));
@@ -161,8 +164,10 @@ fn planned(
         (Plus, time, DataType::Date32) if is_time(time) => {
             Ok(Op::DateTime.call(vec![right, cast(left, &TIME)]))
         }
-        (Plus | Minus, DataType::Date32, b) if is_interval(b) => Err((cast(left, &TIMESTAMP), right)),
-        (Plus, a, DataType::Date32) if is_interval(a) => Err((cast(right, &TIMESTAMP), left)),
+        (Plus | Minus, DataType::Date32, b) if is_interval(b) => {
+            Err(Box::new((cast(left, &TIMESTAMP), right)))
+        }
+        (Plus, a, DataType::Date32) if is_interval(a) => Err(Box::new((cast(right, &TIMESTAMP), left))),
         (Plus, a, b) if is_time(a) && is_interval(b) => Ok(Op::TimeAdd.call(vec![cast(left, &TIME), right])),
         (Plus, a, b) if is_interval(a) && is_time(b) => Ok(Op::TimeAdd.call(vec![cast(right, &TIME), left])),
         (Minus, a, b) if is_time(a) && is_interval(b) => {
@@ -171,7 +176,7 @@ fn planned(
         (Minus, a, b) if is_time(a) && is_time(b) => {
             Ok(Op::TimeDifference.call(vec![cast(left, &TIME), cast(right, &TIME)]))
         }
-        (Plus, a, b) if is_interval(a) && is_timestamp(b) => Err((right, left)),
+        (Plus, a, b) if is_interval(a) && is_timestamp(b) => Err(Box::new((right, left))),
         (Multiply, a, b) if is_interval(a) && is_number(b) => {
             Ok(Op::Multiply.call(vec![left, cast(right, &DataType::Float64)]))
         }
@@ -185,14 +190,14 @@ fn planned(
         (Plus | Minus | Multiply | Divide, DataType::Float32, b)
             if is_number(b) && *b != DataType::Float32 =>
         {
-            Err((cast(left, &DataType::Float64), right))
+            Err(Box::new((cast(left, &DataType::Float64), right)))
         }
         (Plus | Minus | Multiply | Divide, a, DataType::Float32)
             if is_number(a) && *a != DataType::Float32 =>
         {
-            Err((left, cast(right, &DataType::Float64)))
+            Err(Box::new((left, cast(right, &DataType::Float64))))
         }
-        _ => Err((left, right)),
+        _ => Err(Box::new((left, right))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, FieldRef};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
@@ -336,6 +336,15 @@ fn conversion(cast: Cast, schema: &DFSchema, text: &Arc<dyn TextFormat>) -> Resu
         (source, target_type) if is_text(target_type) && is_written(source) => Ok(Transformed::yes(
             ScalarUDF::from(TextCast::write(text.clone(), target)).call(vec![*cast.expr]),
         )),
+        (DataType::List(from), DataType::List(to))
+            if to.data_type().is_integer()
+                && (from.data_type().is_floating()
+                    || matches!(from.data_type(), DataType::Decimal128(_, 1..))) =>
+        {
+            let whole = |precision| Field::new_list_field(DataType::Decimal128(38, precision), true);
+            let exact = Cast::new(cast.expr, DataType::List(Arc::new(whole(6))));
+            Ok(again(Expr::Cast(Cast::new(Box::new(Expr::Cast(exact)), DataType::List(Arc::new(whole(0)))))))
+        }
         (source, target_type) if source.is_floating() && target_type.is_integer() => {
             Ok(again(ScalarUDF::from(crate::functions::RoundEven::new()).call(vec![*cast.expr])))
         }

@@ -6,10 +6,11 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName, ObjectNamePart, Query,
-    Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator,
-    Value, ValueWithSpan, VisitMut, VisitorMut,
+    BinaryOperator, CastKind, DataType, DateTimeField, ExactNumberInfo, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause,
+    NamedWindowDefinition, NamedWindowExpr, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr,
+    TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator, Value, ValueWithSpan,
+    VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -87,9 +88,6 @@ const SET_RETURNING: &[(&str, &str)] = &[
     ("json_object_keys", "json_object_keys_array"),
     ("jsonb_object_keys", "jsonb_object_keys_array"),
 ];
-
-/// Those that give two columns, `key` and `value`.
-const PAIR_RETURNING: &[&str] = &["json_each", "json_each_text", "jsonb_each", "jsonb_each_text"];
 
 struct Rewriter;
 
@@ -208,6 +206,22 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
             Expr::Subquery(subquery) => all_of(left, compare_op, subquery)?,
             _ => return Ok(None),
         },
+        Expr::SimilarTo { negated, expr, pattern, escape_char } => {
+            let escape = escape_of(escape_char.as_ref());
+            let (Some(pattern), Some(escape)) = (literal_text(pattern), escape) else {
+                return Err(unsupported_pattern("SIMILAR TO"));
+            };
+            let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+            nested(operation(nested(take_expr(expr)), op, string(similar_to_regex(&pattern, escape))))
+        }
+        Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            let Some(escape) = escape_char.take() else { return Ok(None) };
+            let (Some(text), Some(escape)) = (literal_text(pattern), escape_of(Some(&escape))) else {
+                return Err(unsupported_pattern("LIKE with ESCAPE"));
+            };
+            **pattern = string(with_backslashes(&text, escape));
+            return Ok(None);
+        }
         Expr::Function(function) => return Ok(function_call(function)),
         Expr::Case { conditions, else_result, .. } => {
             for when in conditions {
@@ -231,6 +245,16 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
             let exponent = hex.split_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok());
             if exponent.is_some_and(|exponent| exponent.abs() > 30) {
                 return Ok(Some(cast(string(hex), DataType::DoublePrecision)));
+            }
+            // More than a `bigint` holds, except what a minus sign in front makes fit.
+            if (19..=38).contains(&hex.len())
+                && hex.parse::<i64>().is_err()
+                && hex.parse::<u128>().is_ok_and(|n| n != 1 << 63)
+            {
+                return Ok(Some(cast(
+                    string(hex),
+                    DataType::Numeric(ExactNumberInfo::PrecisionAndScale(38, 0)),
+                )));
             }
             let Some(hex) = hex.strip_prefix("0x") else { return Ok(None) };
             let Ok(number) = i64::from_str_radix(hex, 16) else { return Ok(None) };
@@ -340,6 +364,88 @@ fn row_in_subquery(left: &[Expr], subquery: &Query) -> Result<Expr, Refusal> {
     }
 }
 
+fn literal_text(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Value(value) => value.value.clone().into_string(),
+        Expr::Nested(inner) => literal_text(inner),
+        _ => None,
+    }
+}
+
+/// The escape character: a backslash, unless another is named or, with `''`, none.
+fn escape_of(escape: Option<&ValueWithSpan>) -> Option<Option<char>> {
+    match escape {
+        None => Some(Some('\\')),
+        Some(value) => {
+            let text = value.value.clone().into_string()?;
+            let mut chars = text.chars();
+            match (chars.next(), chars.next()) {
+                (escape, None) => Some(escape),
+                _ => None,
+            }
+        }
+    }
+}
+
+fn unsupported_pattern(what: &str) -> Refusal {
+    Refusal {
+        sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
+        message: format!("{what} is supported for a constant pattern and one character as ESCAPE"),
+        hint: Some("Use ~ with a regular expression.".into()),
+        near: None,
+    }
+}
+
+/// A pattern of LIKE with another escape character, escaped by backslashes.
+fn with_backslashes(pattern: &str, escape: Option<char>) -> String {
+    let mut text = String::new();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if Some(c) == escape => {
+                text.push('\\');
+                text.extend(chars.next());
+            }
+            '\\' => text.push_str("\\\\"),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// The regular expression of a pattern of SIMILAR TO, which matches a whole text.
+fn similar_to_regex(pattern: &str, escape: Option<char>) -> String {
+    let mut regex = String::from("^(?:");
+    let mut in_set = false;
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if Some(c) == escape => {
+                if let Some(escaped) = chars.next() {
+                    if !escaped.is_alphanumeric() {
+                        regex.push('\\');
+                    }
+                    regex.push(escaped);
+                }
+            }
+            '[' | ']' => {
+                in_set = c == '[';
+                regex.push(c);
+            }
+            c if in_set => regex.push(c),
+            '%' => regex.push_str("(?s:.*)"),
+            '_' => regex.push_str("(?s:.)"),
+            '.' | '^' | '$' | '\\' => {
+                regex.push('\\');
+                regex.push(c);
+            }
+            c => regex.push(c),
+        }
+    }
+    regex.push_str(")$");
+    regex
+}
+
 /// `x op ANY (SELECT …)`; as good as `EXISTS` where only true counts.
 fn any_of(left: &Expr, op: &BinaryOperator, subquery: &Query) -> Result<Expr, Refusal> {
     if *op == BinaryOperator::Eq {
@@ -349,7 +455,10 @@ fn any_of(left: &Expr, op: &BinaryOperator, subquery: &Query) -> Result<Expr, Re
             negated: false,
         });
     }
-    quantified(&format!("EXISTS (SELECT 1 FROM ({subquery}) AS any_of (x) WHERE ({left}) {op} any_of.x)"))
+    // The name is one that `left` cannot have meant.
+    quantified(&format!(
+        "EXISTS (SELECT 1 FROM ({subquery}) AS any_of (quantified) WHERE ({left}) {op} any_of.quantified)"
+    ))
 }
 
 /// `x op ALL (SELECT …)`; as good as `NOT EXISTS` where only true counts.
@@ -362,7 +471,7 @@ fn all_of(left: &Expr, op: &BinaryOperator, subquery: &Query) -> Result<Expr, Re
         });
     }
     quantified(&format!(
-        "NOT EXISTS (SELECT 1 FROM ({subquery}) AS all_of (x) WHERE (({left}) {op} all_of.x) IS NOT TRUE)"
+        "NOT EXISTS (SELECT 1 FROM ({subquery}) AS all_of (quantified) WHERE (({left}) {op} all_of.quantified) IS NOT TRUE)"
     ))
 }
 
@@ -408,7 +517,70 @@ fn not_in_rows() -> Refusal {
     }
 }
 
+/// A frame's bound is read as it was written, before there are types.
+fn keep_bounds(frame: &mut WindowFrame) {
+    let bounds = std::iter::once(&mut frame.start_bound).chain(frame.end_bound.as_mut());
+    for bound in bounds {
+        let (WindowFrameBound::Preceding(Some(offset)) | WindowFrameBound::Following(Some(offset))) = bound
+        else {
+            continue;
+        };
+        if let Expr::Cast { expr, data_type: DataType::Interval { .. }, .. } = offset.as_mut()
+            && let Expr::Value(_) = expr.as_ref()
+        {
+            **offset = Expr::Interval(Interval {
+                value: take(expr),
+                leading_field: None,
+                leading_precision: None,
+                last_field: None,
+                fractional_seconds_precision: None,
+            });
+        }
+    }
+}
+
+/// `OVER (w ORDER BY x)` with what the window `w` is defined as.
+fn spell_out_windows(select: &mut Select) {
+    struct Windows(Vec<(String, WindowSpec)>);
+    impl VisitorMut for Windows {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Function(function) = expr
+                && let Some(WindowType::WindowSpec(spec)) = &mut function.over
+                && let Some(name) = &spec.window_name
+                && let Some((_, named)) = self.0.iter().find(|(known, _)| *known == name.value.to_lowercase())
+            {
+                spec.window_name = named.window_name.clone();
+                if spec.partition_by.is_empty() {
+                    spec.partition_by = named.partition_by.clone();
+                }
+                if spec.order_by.is_empty() {
+                    spec.order_by = named.order_by.clone();
+                }
+                if spec.window_frame.is_none() {
+                    spec.window_frame = named.window_frame.clone();
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut windows = Vec::new();
+    for NamedWindowDefinition(name, definition) in &mut select.named_window {
+        if let NamedWindowExpr::WindowSpec(spec) = definition {
+            spec.window_frame.iter_mut().for_each(keep_bounds);
+            windows.push((name.value.to_lowercase(), spec.clone()));
+        }
+    }
+    if !windows.is_empty() {
+        let _ = VisitMut::visit(&mut select.projection, &mut Windows(windows));
+    }
+}
+
 fn function_call(function: &mut Function) -> Option<Expr> {
+    if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
+        spec.window_frame.iter_mut().for_each(keep_bounds);
+    }
     let [ObjectNamePart::Identifier(ident)] = &function.name.0[..] else { return None };
     let name = if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() };
     if POLYMORPHIC.contains(&name.as_str())
@@ -444,8 +616,13 @@ fn function_call(function: &mut Function) -> Option<Expr> {
             Some(nested(operation(nested(a.clone()), BinaryOperator::Modulo, nested(b.clone()))))
         }
         // PostgreSQL's other name for the same.
-        "ceiling" | "every" | "variance" | "gen_random_uuid" => {
+        "ceiling" | "every" | "variance" | "gen_random_uuid" | "array_remove" | "array_replace"
+        | "date_part" => {
             let other = match name.as_str() {
+                // DataFusion's own of these names do less: the first element only, and no fractions.
+                "array_remove" => "array_remove_all",
+                "array_replace" => "array_replace_all",
+                "date_part" => "date_part_of",
                 "ceiling" => "ceil",
                 "every" => "bool_and",
                 "variance" => "var_samp",
@@ -457,11 +634,12 @@ fn function_call(function: &mut Function) -> Option<Expr> {
             Some(if other == "uuid" { cast(renamed, DataType::Uuid) } else { renamed })
         }
         // DataFusion counts in unsigned numbers.
-        "array_length" | "cardinality" | "array_position" | "array_ndims" | "array_upper"
-            if !is_cast_already(function) =>
-        {
-            let renamed = mark_cast(function);
-            Some(cast(renamed, DataType::Int(None)))
+        "cardinality" | "array_position" | "array_ndims" | "array_upper" | "array_lower" | "regexp_count"
+        | "regexp_instr" => Some(cast(Expr::Function(function.clone()), DataType::Int(None))),
+        // An empty array has no length.
+        "array_length" => {
+            let length = call("nullif", vec![Expr::Function(function.clone()), number_literal(0)]);
+            Some(cast(length, DataType::Int(None)))
         }
         "make_interval" => {
             let FunctionArguments::List(list) = &function.args else { return None };
@@ -491,19 +669,6 @@ fn function_call(function: &mut Function) -> Option<Expr> {
     }
 }
 
-/// Calls that have been cast are told by their quoted names: a visitor meets what it has made again.
-fn is_cast_already(function: &Function) -> bool {
-    matches!(&function.name.0[..], [ObjectNamePart::Identifier(ident)] if ident.quote_style.is_some())
-}
-
-fn mark_cast(function: &Function) -> Expr {
-    let mut function = function.clone();
-    if let [ObjectNamePart::Identifier(ident)] = &mut function.name.0[..] {
-        *ident = Ident::with_quote('"', ident.value.to_lowercase());
-    }
-    Expr::Function(function)
-}
-
 fn positional(args: &[FunctionArg]) -> Option<Vec<Expr>> {
     args.iter()
         .map(|arg| match arg {
@@ -515,12 +680,12 @@ fn positional(args: &[FunctionArg]) -> Option<Vec<Expr>> {
 
 /// A function in FROM that gives rows, as UNNEST of the function that gives an array.
 fn rows_of_function(factor: &mut TableFactor) -> Option<TableFactor> {
-    let (name, args, alias, with_ordinality, lateral) = match factor {
+    let (name, args, alias, with_ordinality) = match factor {
         TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
-            (name, &args.args, alias, *with_ordinality, false)
+            (name, &args.args, alias, *with_ordinality)
         }
-        TableFactor::Function { name, args, alias, with_ordinality, lateral } => {
-            (name, &*args, alias, *with_ordinality, *lateral)
+        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
+            (name, &*args, alias, *with_ordinality)
         }
         TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } => {
             for array in array_exprs.iter_mut() {
@@ -543,7 +708,6 @@ fn rows_of_function(factor: &mut TableFactor) -> Option<TableFactor> {
     let [ObjectNamePart::Identifier(ident)] = &name.0[..] else { return None };
     let function = ident.value.to_lowercase();
     let args: Vec<Expr> = positional(args)?.into_iter().map(narrowed).collect();
-    let _ = lateral;
     if function == "unnest" {
         let mut alias = alias.clone();
         if let Some(alias) = &mut alias
@@ -555,20 +719,6 @@ fn rows_of_function(factor: &mut TableFactor) -> Option<TableFactor> {
         }
         return Some(unnest(args, alias, with_ordinality));
     }
-    if PAIR_RETURNING.contains(&function.as_str()) {
-        let array = call(&format!("{function}_array"), args);
-        let sql = format!(
-            "SELECT pair['key'] AS key, pair['value'] AS value FROM (SELECT unnest({array}) AS pair) AS pairs"
-        );
-        let default =
-            || TableAlias { explicit: true, name: Ident::new(&function), columns: Vec::new(), at: None };
-        return Some(TableFactor::Derived {
-            lateral: false,
-            subquery: parsed(&sql)?,
-            alias: Some(alias.clone().unwrap_or_else(default)),
-            sample: None,
-        });
-    }
     let (_, array) = SET_RETURNING.iter().find(|(set, _)| *set == function)?;
     // The rows of a function have the name of its alias, or else of itself.
     let mut alias = alias.clone().unwrap_or_else(|| TableAlias {
@@ -579,7 +729,6 @@ fn rows_of_function(factor: &mut TableFactor) -> Option<TableFactor> {
     });
     if alias.columns.is_empty() {
         let own = match function.as_str() {
-            name if name.contains("array_elements") && alias.name.value == function => Ident::new("value"),
             name if name.contains("array_elements") => Ident::new("value"),
             _ => alias.name.clone(),
         };
@@ -625,7 +774,10 @@ fn fetch_to_limit(query: &mut Query) -> Result<(), Refusal> {
 /// The types of literals that are columns of a result.
 fn narrow_outputs(body: &mut SetExpr) {
     match body {
-        SetExpr::Select(select) => narrow_projection(select),
+        SetExpr::Select(select) => {
+            spell_out_windows(select);
+            narrow_projection(select);
+        }
         SetExpr::SetOperation { left, right, .. } => {
             narrow_outputs(left);
             narrow_outputs(right);
