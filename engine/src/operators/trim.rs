@@ -1,0 +1,98 @@
+//! What bounds the state of an interval join.
+//!
+//! ```text
+//! ON a.k = b.k AND b.ts BETWEEN a.ts + low AND a.ts + high
+//!
+//!             b's that a row of a may meet
+//!                 ├──────────────┤
+//!   ────●─────────┴──────────────┴────┃────▶ b.ts
+//!      a.ts    + low          + high   b's times are complete up to here: the row of a can go
+//! ```
+//!
+//! Rows that can meet nobody any more change no result, so when they go is free. Each step looks through a
+//! part of the state that is in proportion to its own rows, going round and round, so that what stays
+//! is in proportion to what is needed and no step stops for a great clean-up.
+//!
+//! A row that comes when its time is complete is late: what it should have met may be gone.
+
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::compute::filter_record_batch;
+use tidemill_core::Delta;
+use tidemill_plan::TrimSide;
+use tidemill_storage::RunBuilder;
+
+use super::closing::{is_complete, limit, micros};
+use super::{LateRows, StateTable, StepContext};
+use crate::Error;
+
+/// Rows looked at per row that came in, and at least this many.
+const SHARE: usize = 2;
+const AT_LEAST: usize = 64;
+
+/// One side of a join whose rows go some time.
+pub(super) struct Trim {
+    side: TrimSide,
+    /// The time column among the state's.
+    position: usize,
+    /// Where the next step goes on. Not state: it has no say in any result.
+    at: Vec<u8>,
+}
+
+impl Trim {
+    /// `columns` are the input's in the order of the state.
+    pub fn new(side: TrimSide, columns: &[usize]) -> Trim {
+        let position =
+            columns.iter().position(|column| *column == side.time).expect("the state has all columns");
+        Trim { side, position, at: Vec::new() }
+    }
+
+    /// Takes out the rows that come too late.
+    pub fn split_late(
+        &self,
+        context: &StepContext,
+        input: &Delta,
+    ) -> Result<(Delta, Option<LateRows>), Error> {
+        let times = micros(input.batch().column(self.side.time))?;
+        let limit = limit(&self.side.own, &context.watermarks_before);
+        // A row without a time meets nobody, late or not.
+        let late: BooleanArray = is_complete(&times, limit)
+            .into_iter()
+            .enumerate()
+            .map(|(row, is_complete)| Some(is_complete && times.is_valid(row)))
+            .collect();
+        if late.true_count() == 0 {
+            return Ok((input.clone(), None));
+        }
+        let on_time = filter_record_batch(input.batch(), &arrow::compute::not(&late)?)?;
+        let rows = Delta::new(filter_record_batch(input.batch(), &late)?).rows();
+        let reason = "rows that it could join may be gone: its time is below the watermark".into();
+        Ok((Delta::new(on_time), Some(LateRows { rows, reason })))
+    }
+
+    /// Looks through a part of the state.
+    pub fn sweep(
+        &mut self,
+        context: &StepContext,
+        state: &mut StateTable,
+        n_rows: usize,
+    ) -> Result<(), Error> {
+        let Some(limit) = limit(&self.side.other, &context.watermarks) else { return Ok(()) };
+        let snapshot = state.snapshot();
+        let n_looks = AT_LEAST + SHARE * n_rows;
+        let mut cursor = snapshot.cursor();
+        cursor.seek(&self.at);
+        let seen: Vec<(&[u8], i64)> = cursor.by_ref().take(n_looks).collect();
+        self.at = cursor.next().map(|(row, _)| row.to_vec()).unwrap_or_default();
+        let columns: Vec<ArrayRef> = state.layout().decode(seen.iter().map(|(row, _)| *row))?;
+        let times = micros(&columns[self.position])?;
+        let mut gone = RunBuilder::with_capacity(0, 0);
+        for (idx, (row, weight)) in seen.iter().enumerate() {
+            let is_over = times.is_null(idx) || times.value(idx).saturating_add(self.side.reach) <= limit;
+            if is_over {
+                gone.push(row, -weight);
+            }
+        }
+        state.arrangement.append(gone.finish());
+        Ok(())
+    }
+}
