@@ -100,9 +100,9 @@ impl Sealer {
     pub async fn run(self: Arc<Sealer>, mut requests: mpsc::Receiver<WriteRequest>) {
         loop {
             let mut writes = Vec::new();
-            let due = self.due().await;
+            let (due, look) = self.due().await;
             let wait = async {
-                match due {
+                match due.into_iter().chain(look).min() {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => std::future::pending().await,
                 }
@@ -113,14 +113,14 @@ impl Sealer {
                     None => return,
                 },
                 () = wait => {
-                    // The time to look at the clock again need not be the time to seal.
-                    if self.due().await.is_none_or(|due| due > Instant::now()) {
+                    // The time to look at the clock again is not the time to seal.
+                    if due.is_none_or(|due| due > Instant::now()) {
                         continue;
                     }
                 }
                 () = self.arrived.notified() => {
                     // Something came in: when it is due is another question.
-                    if self.due().await.is_none_or(|due| due > Instant::now()) {
+                    if self.due().await.0.is_none_or(|due| due > Instant::now()) {
                         continue;
                     }
                 }
@@ -135,8 +135,9 @@ impl Sealer {
         }
     }
 
-    /// When the oldest waiting rows are to be sealed, or when something happens by itself.
-    async fn due(&self) -> Option<Instant> {
+    /// When the oldest waiting rows are to be sealed, or something happens by itself; and when to ask again at
+    /// the latest.
+    async fn due(&self) -> (Option<Instant>, Option<Instant>) {
         let clock = self.clock.lock().await;
         let due = |source: &Arc<SourceRuntime>| {
             let (n_rows, arrived) = source.waiting()?;
@@ -147,11 +148,14 @@ impl Sealer {
         };
         let rows = clock.sources.values().filter_map(due).min();
         let deadline = clock.feeds.values().filter_map(|feed| feed.deadline()).min();
-        let timer = deadline.and_then(|deadline| self.time.wait(deadline)).map(|wait| {
-            // However much there is to do by itself, it is done in epochs like anything else.
-            (Instant::now() + wait.min(CLOCK_LOOK)).max(clock.sealed_at + self.epoch_interval)
-        });
-        rows.into_iter().chain(timer).min()
+        let wait = deadline.and_then(|deadline| self.time.wait(deadline));
+        // However much there is to do by itself, it is done in epochs like anything else.
+        let timer = wait
+            .filter(|wait| *wait <= CLOCK_LOOK)
+            .map(|wait| (Instant::now() + wait).max(clock.sealed_at + self.epoch_interval));
+        let look = wait.filter(|wait| *wait > CLOCK_LOOK).map(|_| Instant::now() + CLOCK_LOOK);
+        let idle = clock.sources.values().filter_map(|source| source.idle_at()).min();
+        (rows.into_iter().chain(timer).min(), look.into_iter().chain(idle).min())
     }
 
     /// Makes everything that is there the next epoch.

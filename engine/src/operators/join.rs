@@ -658,4 +658,31 @@ mod tests {
             "+ x 1; + x 4",
         );
     }
+
+    #[test]
+    fn interval_join_gives_its_pairs_and_hands_out_late_rows() {
+        let (left, right) = (plan::RelationId(1), plan::RelationId(2));
+        let pair = DFSchema::try_from(schema("k:t a:ts r:t b:ts").as_ref().clone()).unwrap();
+        let close = |relation| vec![plan::CloseSource { relation, delay: 1 }];
+        let side = |own, other| plan::TrimSide { time: 1, reach: 10, own: close(own), other: close(other) };
+        let operator = plan::Operator::Join(plan::Join {
+            join_type: JoinType::Inner,
+            left_keys: vec![0],
+            right_keys: vec![0],
+            null_equals_null: false,
+            n_left: 2,
+            n_right: 2,
+            filter: None,
+            pair_schema: Arc::new(pair),
+            is_append_only: true,
+            trim: Some(plan::Trim { left: side(left, right), right: side(right, left) }),
+        });
+        Bench::new(operator, &["k:t a:ts", "r:t b:ts"], &["k:t a:ts r:t b:ts"])
+            .check2("+ x 5; + x 20", "+ x 7", "+ x 5 x 7; + x 20 x 7")
+            .watermark(right, 16)
+            // The row of 5 can meet times up to 15, and they are complete.
+            .check2("", "+ x 17", "+ x 5 x 17; + x 20 x 17")
+            .check2("", "+ x 18; + x 15", "+ x 20 x 18")
+            .late(1);
+    }
 }

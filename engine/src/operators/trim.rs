@@ -96,3 +96,46 @@ impl Trim {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, TimestampMicrosecondArray};
+    use tidemill_plan::{CloseSource, RelationId};
+
+    use super::*;
+    use crate::operators::ascending;
+    use crate::operators::testing::schema;
+
+    #[test]
+    fn state_keeps_what_the_other_side_may_still_meet() {
+        let (own, other) = (RelationId(1), RelationId(2));
+        let close = |relation| vec![CloseSource { relation, delay: 1 }];
+        let side = TrimSide { time: 1, reach: 10, own: close(own), other: close(other) };
+        let mut trim = Trim::new(side, &[0, 1]);
+        let columns = ascending(&schema("k:i at:ts"), &[0, 1]);
+        let mut state = StateTable::new("left", columns, 1, vec![0]).unwrap();
+        let times: Vec<i64> = (0..1000).collect();
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(times.iter().map(|at| at * 37 % 1000))),
+            Arc::new(TimestampMicrosecondArray::from(times.clone())),
+        ];
+        state.add(&columns, &vec![1; 1000]).unwrap();
+        let mut context =
+            StepContext { watermarks: BTreeMap::from([(other, 511)]), ..StepContext::default() };
+        // Once around.
+        for _ in 0..1000 / AT_LEAST + 1 {
+            trim.sweep(&context, &mut state, 0).unwrap();
+        }
+        assert_eq!(state.snapshot().count(), 499, "rows of 0 to 500 can only meet times up to 510");
+        // Nothing is known of the other side's time: nothing goes.
+        context.watermarks.clear();
+        trim.sweep(&context, &mut state, 10_000).unwrap();
+        assert_eq!(state.snapshot().count(), 499);
+        context.watermarks.insert(other, i64::MAX);
+        trim.sweep(&context, &mut state, 10_000).unwrap();
+        assert_eq!(state.snapshot().count(), 0);
+    }
+}

@@ -38,7 +38,7 @@ const CLOCKS: &[&str] = &["now", "current_timestamp", "current_date", "today", "
 pub(crate) fn mark_now(plan: LogicalPlan) -> std::result::Result<LogicalPlan, DataFusionError> {
     let marked = plan.transform_up_with_subqueries(|plan| {
         let names = NamePreserver::new(&plan);
-        plan.map_expressions(|expr| {
+        let marked = plan.map_expressions(|expr| {
             let name = names.save(&expr);
             let expr = expr.transform_up(|expr| {
                 let Expr::ScalarFunction(function) = &expr else { return Ok(Transformed::no(expr)) };
@@ -52,8 +52,8 @@ pub(crate) fn mark_now(plan: LogicalPlan) -> std::result::Result<LogicalPlan, Da
                 })
             })?;
             Ok(expr.update_data(|expr| name.restore(expr)))
-        })?
-        .map_data(|plan| plan.recompute_schema())
+        })?;
+        if marked.transformed { marked.map_data(|plan| plan.recompute_schema()) } else { Ok(marked) }
     })?;
     Ok(marked.data)
 }
@@ -154,7 +154,7 @@ pub(super) fn split(predicate: &Expr, schema: &DFSchema) -> Result<Split> {
             other => return Err(not_a_comparison(other)),
         }
     }
-    split.plain = conjunction(plain);
+    split.plain = conjunction(split.plain.take().into_iter().chain(plain));
     Ok(split)
 }
 
