@@ -168,7 +168,8 @@ const CLOSED: &[&str] = &[
     "SELECT bidder, price, window_start, window_end FROM SESSION(bid, date_time, INTERVAL '30 milliseconds', bidder) EMIT ON WINDOW CLOSE",
     "SELECT window_start, window_end, count(*) AS n FROM CUMULATE(bid, date_time, INTERVAL '50 milliseconds', INTERVAL '200 milliseconds') GROUP BY window_start, window_end EMIT ON WINDOW CLOSE",
     "SELECT auction, price, date_time FROM bid WHERE price > 500 EMIT ON WINDOW CLOSE",
-    "SELECT a.id, b.price, b.window_end FROM auction AS a JOIN TUMBLE(bid, date_time, INTERVAL '100 milliseconds') AS b ON a.id = b.auction EMIT ON WINDOW CLOSE",
+    "SELECT a.seller, b.price, b.window_end FROM TUMBLE(auction, date_time, INTERVAL '100 milliseconds') AS a JOIN TUMBLE(bid, date_time, INTERVAL '100 milliseconds') AS b ON a.window_end = b.window_end AND a.seller = b.bidder EMIT ON WINDOW CLOSE",
+    "SELECT b.date_time, count(*) AS n, max(b.price) AS hi FROM auction AS a JOIN bid AS b ON a.id = b.auction AND b.date_time BETWEEN a.date_time AND a.date_time + INTERVAL '50 milliseconds' GROUP BY b.date_time EMIT ON WINDOW CLOSE",
 ];
 
 #[test]

@@ -4,7 +4,7 @@ use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, JoinType, Operator as BinaryOperator};
-use tidemill_plan::{Properties, Trim, TrimSide};
+use tidemill_plan::{CloseSource, Properties, Trim, TrimSide};
 
 use super::properties::literal_micros;
 
@@ -52,6 +52,34 @@ pub(super) fn trim(
         }
     }
     None
+}
+
+/// When values of the pairs' columns are complete.
+///
+/// A row comes into the result with the later one of its pair. A left row of value v has a time of at most
+/// v + shift, and what it joins is within reach of that, so it is the right side's watermark that decides
+/// as well.
+pub(super) fn closes(trim: &Trim, left: &Properties, right: &Properties) -> Vec<Vec<CloseSource>> {
+    let of_side = |own: &Properties, side: &TrimSide| -> Vec<Vec<CloseSource>> {
+        let of_column = |sources: &Vec<CloseSource>| -> Vec<CloseSource> {
+            let behind = |source: &CloseSource| {
+                let time = side.own.iter().find(|time| time.relation == source.relation)?;
+                Some(source.delay - time.delay)
+            };
+            let shifts: Option<Vec<i64>> = sources.iter().map(behind).collect();
+            let is_same = sources.len() == side.own.len();
+            let Some(shift) = shifts.filter(|_| is_same).and_then(|shifts| shifts.into_iter().max()) else {
+                return Vec::new();
+            };
+            let other = side.other.iter().map(|other| CloseSource {
+                relation: other.relation,
+                delay: other.delay + shift + side.reach,
+            });
+            sources.iter().copied().chain(other).collect()
+        };
+        own.closes.iter().map(of_column).collect()
+    };
+    [of_side(left, &trim.left), of_side(right, &trim.right)].concat()
 }
 
 fn distance(filter: &Expr, schema: &DFSchema, left: usize, right: usize) -> Distance {

@@ -58,7 +58,7 @@ impl Rewriter {
             && left.properties.is_append_only
             && right.properties.is_append_only;
         let pair_schema = build_join_schema(join.left.schema(), join.right.schema(), &JoinType::Inner)?;
-        let properties = join_properties(
+        let mut properties = join_properties(
             join,
             &left.properties,
             &right.properties,
@@ -75,6 +75,9 @@ impl Rewriter {
             &left.properties,
             &right.properties,
         );
+        if let Some(trim) = &trim {
+            properties.closes = interval_join::closes(trim, &left.properties, &right.properties);
+        }
         let operator = Operator::Join(Join {
             join_type: join.join_type,
             left_keys,
