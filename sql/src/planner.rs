@@ -15,7 +15,7 @@ use datafusion::common::{DFSchema, DataFusionError, TableReference};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, Volatility};
-use datafusion::optimizer::Optimizer;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{
@@ -188,7 +188,15 @@ impl Planner {
     ) -> Result<LogicalPlan, DataFusionError> {
         let analyzed = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
         // Types have been settled, and nothing has been folded yet.
-        self.pipeline_optimizer.optimize(mark_now(analyzed)?, state, |_, _| {})
+        let marked = mark_now(analyzed)?;
+        if !marked.transformed {
+            return self.pipeline_optimizer.optimize(marked.data, state, |_, _| {});
+        }
+        // What is computed only once would be a column that reads the time, where comparisons with it are wanted.
+        let is_kept =
+            |rule: &&Arc<dyn OptimizerRule + Send + Sync>| rule.name() != "common_sub_expression_eliminate";
+        let rules = self.pipeline_optimizer.rules.iter().filter(is_kept).cloned().collect();
+        Optimizer::with_rules(rules).optimize(marked.data, state, |_, _| {})
     }
 
     /// A session in which the relations that `query` names can be found.

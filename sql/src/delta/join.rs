@@ -77,6 +77,9 @@ impl Rewriter {
         );
         if let Some(trim) = &trim {
             properties.closes = interval_join::closes(trim, &left.properties, &right.properties);
+        } else if is_append_only {
+            // Of two streams, a row of either may still meet rows of any time.
+            properties.closes.iter_mut().for_each(Vec::clear);
         }
         let operator = Operator::Join(Join {
             join_type: join.join_type,

@@ -34,9 +34,9 @@ const DAY: i64 = 86_400_000_000;
 /// Functions of the moment, as DataFusion calls them.
 const CLOCKS: &[&str] = &["now", "current_timestamp", "current_date", "today", "current_time"];
 
-/// Puts the epoch's time in the place of `now()` and its relatives.
-pub(crate) fn mark_now(plan: LogicalPlan) -> std::result::Result<LogicalPlan, DataFusionError> {
-    let marked = plan.transform_up_with_subqueries(|plan| {
+/// Puts the epoch's time in the place of `now()` and its relatives; says whether there are any.
+pub(crate) fn mark_now(plan: LogicalPlan) -> std::result::Result<Transformed<LogicalPlan>, DataFusionError> {
+    plan.transform_up_with_subqueries(|plan| {
         let names = NamePreserver::new(&plan);
         let marked = plan.map_expressions(|expr| {
             let name = names.save(&expr);
@@ -54,8 +54,7 @@ pub(crate) fn mark_now(plan: LogicalPlan) -> std::result::Result<LogicalPlan, Da
             Ok(expr.update_data(|expr| name.restore(expr)))
         })?;
         if marked.transformed { marked.map_data(|plan| plan.recompute_schema()) } else { Ok(marked) }
-    })?;
-    Ok(marked.data)
+    })
 }
 
 fn epoch_time(now: &Expr) -> std::result::Result<Expr, DataFusionError> {
