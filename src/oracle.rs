@@ -121,7 +121,7 @@ const QUERIES: &[&str] = &[
     "SELECT b.w FROM a RIGHT SEMI JOIN b ON a.k = b.k",
 ];
 
-struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 /// SplitMix64 (Steele et al., OOPSLA 2014).
 fn split_mix(state: &mut u64) -> u64 {
@@ -133,15 +133,19 @@ fn split_mix(state: &mut u64) -> u64 {
 }
 
 impl Rng {
+    pub(crate) fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
     fn next(&mut self) -> u64 {
         split_mix(&mut self.0)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 
-    fn int(&mut self, n: u64) -> String {
+    pub(crate) fn int(&mut self, n: u64) -> String {
         if self.below(8) == 0 { "NULL".into() } else { self.below(n).to_string() }
     }
 }
@@ -165,7 +169,7 @@ fn statement(rng: &mut Rng) -> String {
     }
 }
 
-async fn run(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>, SqlError> {
+pub(crate) async fn run(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>, SqlError> {
     let mut rows = Vec::new();
     for parsed in SessionApi::parse(session, sql)? {
         let response = SessionApi::execute(session, &parsed, Vec::new(), &CancellationToken::new()).await?;
@@ -190,7 +194,7 @@ fn rounded(column: &ArrayRef) -> ArrayRef {
 }
 
 /// Rows as text, with how often each occurs.
-fn multiset(batches: &[RecordBatch]) -> BTreeMap<String, usize> {
+pub(crate) fn multiset(batches: &[RecordBatch]) -> BTreeMap<String, usize> {
     let mut rows = BTreeMap::new();
     let options = FormatOptions::default().with_null("NULL");
     for batch in batches {

@@ -125,6 +125,8 @@ pub(crate) struct Dataflow {
     pub frontier: Epoch,
     pub offsets: BTreeMap<RelationId, Arc<Offsets>>,
     pub watermarks: BTreeMap<RelationId, i64>,
+    /// The time of `frontier`.
+    pub now: i64,
     pub store: Option<CheckpointStore>,
     pub checkpointed: Arc<AtomicU64>,
     pub positions: Arc<Positions>,
@@ -132,6 +134,8 @@ pub(crate) struct Dataflow {
     pub dead_letters: mpsc::UnboundedSender<Vec<DeadLetter>>,
     /// Where sources' time will stand at the end of a fill.
     pub filled_watermarks: BTreeMap<RelationId, i64>,
+    /// What time it will be at the end of a fill.
+    pub filled_now: i64,
     /// Something has happened since the last checkpoint.
     pub is_dirty: bool,
     /// Why it does not step any more.
@@ -156,6 +160,7 @@ impl Dataflow {
             let outcome = self.fill(&mut members, missed).await;
             self.members = members;
             self.note_position();
+            let outcome = outcome.and_then(|()| self.tell_deadline());
             if let Err(error) = &outcome {
                 self.fail(error);
             }
@@ -261,9 +266,15 @@ impl Dataflow {
                 }
                 watermarks
             },
+            now_before: self.now,
+            now: sealed.now.max(self.now),
         };
+        let mut is_something = false;
+        for member in &self.members {
+            is_something |= member.next_time(self.now)?.is_some_and(|next| next <= context.now);
+        }
         let mut changes = sealed.changes;
-        let is_something = !changes.is_empty() || !sealed.offsets.is_empty() || !sealed.watermarks.is_empty();
+        is_something |= !changes.is_empty() || !sealed.offsets.is_empty() || !sealed.watermarks.is_empty();
         for member in &mut self.members {
             if let Some(outbox) = &member.outbox {
                 outbox.space().await;
@@ -275,6 +286,7 @@ impl Dataflow {
         }
         self.frontier = sealed.epoch;
         self.watermarks = context.watermarks;
+        self.now = context.now;
         self.offsets.extend(sealed.offsets);
         self.is_dirty |= is_something;
         // Before anybody sees the epoch, so that who does finds out what it is made of.
@@ -283,6 +295,17 @@ impl Dataflow {
             let output = changes.get(&member.id).map(Vec::as_slice).unwrap_or_default();
             member.publish(sealed.epoch, output, sealed.arrived)?;
         }
+        self.tell_deadline()
+    }
+
+    /// Says when something is to be done although nothing comes in.
+    fn tell_deadline(&self) -> Result<(), Error> {
+        let mut deadline = None;
+        for member in &self.members {
+            let next = member.next_time(self.now)?;
+            deadline = [deadline, next].into_iter().flatten().min();
+        }
+        self.feed.set_deadline(deadline);
         Ok(())
     }
 
@@ -370,14 +393,21 @@ impl Dataflow {
         is_timeless: bool,
     ) -> Result<(), Error> {
         let watermarks_before = self.watermarks.clone();
+        let now_before = self.now;
         if !is_timeless {
+            self.now = self.now.max(self.filled_now);
             for (source, watermark) in &self.filled_watermarks {
                 let known = self.watermarks.entry(*source).or_insert(*watermark);
                 *known = (*known).max(*watermark);
             }
         }
-        let context =
-            StepContext { epoch: self.frontier, watermarks_before, watermarks: self.watermarks.clone() };
+        let context = StepContext {
+            epoch: self.frontier,
+            watermarks_before,
+            watermarks: self.watermarks.clone(),
+            now_before,
+            now: self.now,
+        };
         let n_rows: Vec<(RelationId, usize)> = changes
             .iter()
             .map(|(id, batches)| (*id, batches.iter().map(RecordBatch::num_rows).sum()))
@@ -434,7 +464,7 @@ impl Dataflow {
                     }
                     self.members.push(member);
                 }
-                outcome
+                outcome.and_then(|()| self.tell_deadline())
             }
             Err(error) => Err(error),
         };
@@ -445,6 +475,7 @@ impl Dataflow {
         self.members.extend(other.members);
         self.offsets.extend(other.offsets);
         self.watermarks.extend(other.watermarks);
+        self.now = self.now.max(other.now);
         self.is_dirty = true;
         self.note_position();
     }
@@ -467,6 +498,7 @@ impl Dataflow {
         checkpoint.meta = json!({
             "dataflow": self.id,
             "epoch": self.frontier,
+            "now": self.now,
             "offsets": self.offsets.iter().map(|(id, offsets)| (id.to_string(), offsets.as_ref().clone())).collect::<BTreeMap<_, _>>(),
             "watermarks": self.watermarks.iter().map(|(id, watermark)| (id.to_string(), *watermark)).collect::<BTreeMap<_, _>>(),
             "members": members,
@@ -492,6 +524,7 @@ impl Dataflow {
         self.failure = Some(error.to_string());
         // Nothing may wait for a dataflow that takes nothing.
         self.feed.set_relations(BTreeSet::new());
+        self.feed.set_deadline(None);
     }
 }
 

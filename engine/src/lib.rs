@@ -19,6 +19,7 @@ mod outbox;
 mod sealer;
 mod source;
 mod table;
+mod time;
 mod view;
 
 pub use engine::{
@@ -32,4 +33,5 @@ pub use status::{
     TableStatus,
 };
 pub use table::{OnConflict, TableSpec, TableWrite, Written};
+pub use time::TimeSource;
 pub use view::ViewSnapshot;

@@ -14,7 +14,8 @@ mod pipeline;
 pub use explain::{Cost, ExplainedNode, ExplainedState, Growth};
 pub use node::{IncrementalNode, fnv1a};
 pub use operator::{
-    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Held, Input, InputKind, Join, Operator,
-    OrderColumn, OtherAggregate, Recompute, SEQUENCE, SetOperation, TopN, Upsert,
+    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Held, Hold, Input, InputKind, Join,
+    Operator, OrderColumn, OtherAggregate, Recompute, SEQUENCE, Session, SessionBound, SetOperation,
+    Temporal, TopN, Trim, TrimSide, Upsert,
 };
 pub use pipeline::{PipelinePlan, Properties, RelationId};

@@ -15,15 +15,15 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{ExecutionProps, SessionState};
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, Volatility};
-use datafusion::optimizer::Optimizer;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement};
 use tidemill_core::SqlState;
 use tidemill_plan::PipelinePlan;
 
-use crate::delta::{DeltaError, rewrite};
-use crate::functions::scalar_functions;
+use crate::delta::{DeltaError, mark_now, rewrite};
+use crate::functions::{scalar_functions, window_functions};
 use crate::lateral::{lower_lateral_unnest, rewrite_unnest};
 use crate::naming::name_columns;
 use crate::postgres::{self, ArrowText, TextFormat};
@@ -55,9 +55,6 @@ const EXCLUDED_RULES: &[&str] = &[
     // A limit below a union or a join keeps rows that a retraction above would have to bring back.
     "push_down_limit",
 ];
-
-/// Functions whose value depends on when they are asked.
-const CLOCKS: &[&str] = &["now", "current_date", "current_time", "today", "current_timestamp"];
 
 /// How deep views may nest.
 const VIEW_DEPTH_MAX: usize = 64;
@@ -100,11 +97,14 @@ impl Planner {
         let mut scalars: Vec<Arc<ScalarUDF>> =
             scalars.into_iter().filter(|function| !is_replaced(function)).collect();
         scalars.extend(own.iter().cloned());
+        let mut windows = defaults.window_functions().take().unwrap_or_default();
+        windows.extend(window_functions());
         let builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
             .with_expr_planners(expr_planners)
-            .with_scalar_functions(scalars);
+            .with_scalar_functions(scalars)
+            .with_window_functions(windows);
         let state = postgres::configure(builder, text.clone()).build();
         let rules = Optimizer::new()
             .rules
@@ -203,7 +203,16 @@ impl Planner {
         plan: LogicalPlan,
     ) -> Result<LogicalPlan, DataFusionError> {
         let analyzed = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-        self.pipeline_optimizer.optimize(analyzed, state, |_, _| {})
+        // Types have been settled, and nothing has been folded yet.
+        let marked = mark_now(analyzed)?;
+        if !marked.transformed {
+            return self.pipeline_optimizer.optimize(marked.data, state, |_, _| {});
+        }
+        // What is computed only once would be a column that reads the time, where comparisons with it are wanted.
+        let is_kept =
+            |rule: &&Arc<dyn OptimizerRule + Send + Sync>| rule.name() != "common_sub_expression_eliminate";
+        let rules = self.pipeline_optimizer.rules.iter().filter(is_kept).cloned().collect();
+        Optimizer::with_rules(rules).optimize(marked.data, state, |_, _| {})
     }
 
     /// A session in which the relations that `query` names can be found.
@@ -311,10 +320,8 @@ fn refuse_unsteady_functions(plan: &LogicalPlan) -> Result<(), DeltaError> {
             node.apply_expressions(|expr| {
                 datafusion::common::tree_node::TreeNode::apply(expr, |expr| {
                     if let Expr::ScalarFunction(function) = expr {
-                        let name = function.name();
-                        let is_volatile = function.func.signature().volatility == Volatility::Volatile;
-                        if is_volatile || CLOCKS.contains(&name) {
-                            unsteady = Some((name.to_owned(), is_volatile));
+                        if function.func.signature().volatility == Volatility::Volatile {
+                            unsteady = Some(function.name().to_owned());
                             return Ok(TreeNodeRecursion::Stop);
                         }
                     }
@@ -325,7 +332,7 @@ fn refuse_unsteady_functions(plan: &LogicalPlan) -> Result<(), DeltaError> {
     })?;
     match unsteady {
         None => Ok(()),
-        Some((name, true)) => Err(Refusal {
+        Some(name) => Err(Refusal {
             sqlstate: SqlState::INVALID_OBJECT_DEFINITION,
             message: format!(
                 "{name}() gives another value each time, so a pipeline over it has no one answer"
@@ -333,13 +340,6 @@ fn refuse_unsteady_functions(plan: &LogicalPlan) -> Result<(), DeltaError> {
             hint: Some(
                 "Compute it where the rows come from, or in the SELECT that reads the pipeline.".into(),
             ),
-            near: Some(name),
-        }
-        .into()),
-        Some((name, false)) => Err(Refusal {
-            sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
-            message: format!("a pipeline cannot use {name}(): its result would change while no row does"),
-            hint: Some("Compare with the time in the SELECT that reads the pipeline.".into()),
             near: Some(name),
         }
         .into()),

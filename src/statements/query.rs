@@ -7,9 +7,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Query;
@@ -158,9 +158,11 @@ async fn execute(
     let database = &session.database;
     let error = |error| execution_error(database, error, sql);
     let shown = planned.schema.clone();
-    let (plan, state) = planned.bound(params).map_err(error)?;
-    let context = SessionContext::new_with_state(state);
-    let frame = context.execute_logical_plan(plan).await.map_err(error)?;
+    let (plan, mut state) = planned.bound(params).map_err(error)?;
+    // The engine's time, so that a SELECT never lives before an epoch that it sees.
+    state.execution_props_mut().query_execution_start_time =
+        chrono::DateTime::from_timestamp_micros(database.engine.now());
+    let frame = DataFrame::new(state, plan);
     let stream = frame.execute_stream().await.map_err(error)?;
     // Types are settled only now, where parameters had a say.
     let found = stream.schema();

@@ -143,6 +143,27 @@ impl Explained {
                 let growth = worst(node);
                 Stored { cost: Cost::Recompute, key: Vec::new(), growth, rows: growth, remedy: None }
             }
+            Operator::Temporal(temporal) => {
+                let growth = match temporal.until.is_empty() {
+                    true => rows,
+                    false => rows.min(Growth::TemporalFilter),
+                };
+                Stored { cost: Cost::Linear, key: Vec::new(), growth, rows: growth, remedy: None }
+            }
+            Operator::Session(session) => {
+                let growth = match session.close.is_some() {
+                    true => rows.min(Growth::Watermark),
+                    false => rows,
+                };
+                let key = names(input(0), &session.partition);
+                let remedy = Some("Add EMIT ON WINDOW CLOSE, over a time column with a watermark.".into());
+                Stored { cost: Cost::PerPartition, key, growth, rows, remedy }
+            }
+            Operator::Hold(hold) => {
+                let key = names(input(0), &[hold.close.column]);
+                let growth = rows.min(Growth::Watermark);
+                Stored { cost: Cost::Linear, key, growth, rows, remedy: None }
+            }
             Operator::Held(_) | Operator::Bounded => unreachable!("parts of a batch plan"),
         };
         node.cost = stored.cost;
@@ -205,7 +226,10 @@ fn aggregated(aggregate: &Aggregate, input: &DFSchema, rows: Growth) -> Stored {
 }
 
 fn joined(join: &Join, left: &DFSchema, node: &ExplainedNode) -> Stored {
-    let growth = worst(node);
+    let growth = match join.trim.is_some() {
+        true => worst(node).min(Growth::Watermark),
+        false => worst(node),
+    };
     let rows = match join.join_type {
         JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => node.inputs[0].rows,
         JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => node.inputs[1].rows,

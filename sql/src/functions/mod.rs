@@ -2,24 +2,39 @@
 
 mod convert_from;
 mod datetime;
+mod epoch_bound;
 mod hop_starts;
 mod json;
 mod round_even;
 mod rows;
+mod session_bounds;
 mod strings;
 mod to_char;
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{ScalarUDF, WindowUDF};
 
 use convert_from::ConvertFrom;
-use hop_starts::HopStarts;
+pub(crate) use epoch_bound::EpochBound;
+use hop_starts::WindowBounds;
 pub use round_even::RoundEven;
+use session_bounds::SessionFunction;
 
 /// All of them, to be registered in a session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
-    let own =
-        vec![Arc::new(ScalarUDF::from(HopStarts::new())), Arc::new(ScalarUDF::from(ConvertFrom::new()))];
+    let own = vec![
+        Arc::new(ScalarUDF::from(WindowBounds::hop())),
+        Arc::new(ScalarUDF::from(WindowBounds::cumulate())),
+        Arc::new(ScalarUDF::from(ConvertFrom::new())),
+    ];
     [own, datetime::functions(), strings::functions(), json::functions()].concat()
+}
+
+/// Window functions, to be registered in a session.
+pub fn window_functions() -> Vec<Arc<WindowUDF>> {
+    vec![
+        Arc::new(WindowUDF::from(SessionFunction::start())),
+        Arc::new(WindowUDF::from(SessionFunction::end())),
+    ]
 }
