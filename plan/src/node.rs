@@ -6,7 +6,7 @@ use std::fmt;
 use datafusion::common::{DFSchemaRef, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 
-use crate::operator::{InputKind, Operator};
+use crate::operator::{InputKind, Operator, OrderColumn};
 
 /// An [`Operator`] with its inputs and its output columns, the weight last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,6 +46,13 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
         let list = |input: usize, columns: &[usize]| {
             columns.iter().map(|idx| input_column(input, *idx)).collect::<Vec<_>>().join(", ")
         };
+        let order_list = |order_by: &[OrderColumn]| {
+            let order_column = |order: &OrderColumn| {
+                let direction = if order.descending { " DESC" } else { "" };
+                format!("{}{direction}", input_column(0, order.column))
+            };
+            order_by.iter().map(order_column).collect::<Vec<_>>().join(", ")
+        };
         match &self.operator {
             Operator::Input(input) => {
                 let kind = match input.kind {
@@ -84,20 +91,22 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 Ok(())
             }
             Operator::TopN(top_n) => {
-                let order: Vec<_> = top_n
-                    .order_by
-                    .iter()
-                    .map(|order| {
-                        let direction = if order.descending { " DESC" } else { "" };
-                        format!("{}{direction}", input_column(0, order.column))
-                    })
-                    .collect();
                 let partition = list(0, &top_n.partition);
                 write!(f, "TopN: limit={} ", top_n.limit)?;
                 if top_n.offset > 0 {
                     write!(f, "offset={} ", top_n.offset)?;
                 }
-                write!(f, "partition=[{partition}] order=[{}]", order.join(", "))
+                write!(f, "partition=[{partition}] order=[{}]", order_list(&top_n.order_by))
+            }
+            Operator::Window(window) => {
+                let calls: Vec<_> = window.calls.iter().map(|call| call.display.as_str()).collect();
+                write!(
+                    f,
+                    "Window: partition=[{}] order=[{}] calls=[{}]",
+                    list(0, &window.partition),
+                    order_list(&window.order_by),
+                    calls.join(", ")
+                )
             }
         }
     }

@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DFSchemaRef, JoinType};
 use datafusion::logical_expr::{AggregateUDF, Expr};
 
-use crate::RelationId;
+use crate::{RelationId, Window};
 
 /// One incremental step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +22,7 @@ pub enum Operator {
     Aggregate(Aggregate),
     Join(Join),
     TopN(TopN),
+    Window(Window),
 }
 
 /// The changes of a relation, as they come.
@@ -169,6 +170,7 @@ impl Operator {
             Operator::Aggregate(_) => "Aggregate",
             Operator::Join(_) => "Join",
             Operator::TopN(_) => "TopN",
+            Operator::Window(_) => "Window",
         }
     }
 }

@@ -11,11 +11,13 @@ pub mod types;
 mod error;
 
 mod delta;
+mod first_rows;
 mod functions;
 mod naming;
 mod planner;
 mod refusal;
 mod relations;
+mod tie_break;
 mod windows;
 
 pub use delta::{DeltaError, Rewritten, rewrite};
