@@ -136,7 +136,11 @@ pub(crate) fn rewrite_first_rows(plan: LogicalPlan) -> Result<LogicalPlan, Delta
 
 fn first_of_each(on: DistinctOn) -> Result<LogicalPlan, DataFusionError> {
     let order = on.sort_expr.unwrap_or_default();
-    let number = row_number().partition_by(on.on_expr).order_by(order.clone()).build()?;
+    let mut number = row_number().partition_by(on.on_expr);
+    if !order.is_empty() {
+        number = number.order_by(order.clone());
+    }
+    let number = number.build()?;
     let numbered = LogicalPlanBuilder::from(Arc::unwrap_or_clone(on.input)).window(vec![number])?;
     let number = last_column(numbered.schema());
     let mut first = numbered.filter(number.eq(lit(1u64)))?;

@@ -17,6 +17,7 @@ use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
@@ -53,7 +54,7 @@ impl PhysicalOptimizerRule for BreakTies {
                     Some(sorted) => sorted,
                     None => sort(&input)?,
                 };
-                return Ok(Transformed::yes(node.with_new_children(vec![sorted])?));
+                return Ok(Transformed::yes(replace_children_if_necessary(node, vec![sorted])?));
             }
             let fetch =
                 match (node.downcast_ref::<SortExec>(), node.downcast_ref::<SortPreservingMergeExec>()) {

@@ -498,3 +498,161 @@ fn reach_of_frame(call: &WindowCall) -> Option<Reach> {
     }
     Some(reach)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field};
+    use datafusion::common::ScalarValue;
+    use datafusion::functions_aggregate::sum::sum_udaf;
+    use datafusion::functions_window::lead_lag::{lag_udwf, lead_udwf};
+    use datafusion::functions_window::rank::rank_udwf;
+    use datafusion::functions_window::row_number::row_number_udwf;
+    use datafusion::logical_expr::{
+        WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+    };
+    use tidemill_core::delta_schema;
+    use tidemill_plan as plan;
+    use tidemill_plan::{OrderColumn, WindowArg, WindowCall};
+
+    use super::Window;
+    use crate::operators::testing::{Bench, parse, schema, show};
+    use crate::operators::{Build, Operator, StepContext};
+
+    fn call(function: WindowFunctionDefinition, args: Vec<WindowArg>, frame: WindowFrame) -> WindowCall {
+        WindowCall {
+            display: function.name().to_owned(),
+            function,
+            args,
+            frame,
+            filter: None,
+            ignore_nulls: false,
+            distinct: false,
+            return_field: Arc::new(Field::new("r", DataType::Int64, true)),
+        }
+    }
+
+    fn default_frame() -> WindowFrame {
+        WindowFrame::new(Some(false))
+    }
+
+    fn rows(start: u64, end: u64) -> WindowFrame {
+        let bound = |n: u64| ScalarValue::UInt64(Some(n));
+        WindowFrame::new_bounds(
+            WindowFrameUnits::Rows,
+            WindowFrameBound::Preceding(bound(start)),
+            WindowFrameBound::Following(bound(end)),
+        )
+    }
+
+    fn row_number() -> WindowCall {
+        call(WindowFunctionDefinition::WindowUDF(row_number_udwf()), Vec::new(), default_frame())
+    }
+
+    fn rank() -> WindowCall {
+        call(WindowFunctionDefinition::WindowUDF(rank_udwf()), Vec::new(), default_frame())
+    }
+
+    fn lag() -> WindowCall {
+        let args = vec![WindowArg::Column(1)];
+        call(WindowFunctionDefinition::WindowUDF(lag_udwf()), args, default_frame())
+    }
+
+    fn lead(n_rows: i64, default: i64) -> WindowCall {
+        let constant = |n| WindowArg::Constant(ScalarValue::Int64(Some(n)));
+        let args = vec![WindowArg::Column(1), constant(n_rows), constant(default)];
+        call(WindowFunctionDefinition::WindowUDF(lead_udwf()), args, default_frame())
+    }
+
+    fn sum(frame: WindowFrame) -> WindowCall {
+        call(WindowFunctionDefinition::AggregateUDF(sum_udaf()), vec![WindowArg::Column(1)], frame)
+    }
+
+    /// Over `k:t v:i`, by `k`, in the order of `v`.
+    fn window(calls: Vec<WindowCall>) -> plan::Window {
+        plan::Window {
+            n_columns: 2,
+            partition: vec![0],
+            order_by: vec![OrderColumn { column: 1, descending: false, nulls_first: false }],
+            calls,
+            is_append_only: false,
+        }
+    }
+
+    fn bench(calls: Vec<WindowCall>) -> Bench {
+        let mut output = vec!["k:t", "v:i"];
+        output.extend(["a:i", "b:i", "c:i"].iter().take(calls.len()));
+        Bench::new(plan::Operator::Window(window(calls)), &["k:t v:i"], &output)
+    }
+
+    #[test]
+    fn rows_behind_an_insertion_move_down() {
+        bench(vec![row_number()])
+            .check("+ a 1; + a 3; + b 9", "+ a 1 1; + a 3 2; + b 9 1")
+            .check("+ a 2", "+ a 2 2; - a 3 2; + a 3 3")
+            .check("- a 1", "- a 1 1; - a 2 2; + a 2 1; - a 3 3; + a 3 2")
+            .check("- a 2; - a 3", "- a 2 1; - a 3 2")
+            .check("- b 9; + c 1", "- b 9 1; + c 1 1");
+    }
+
+    #[test]
+    fn copies_have_results_of_their_own() {
+        bench(vec![row_number(), rank()])
+            .check("+3 a 5", "+ a 5 1 1; + a 5 2 1; + a 5 3 1")
+            .check("+ a 4; - a 5", "+ a 4 1 1; - a 5 1 1; - a 5 2 1; - a 5 3 1; + a 5 2 2; + a 5 3 2")
+            .check("- a 4; + a 5", "- a 4 1 1; - a 5 2 2; - a 5 3 2; + a 5 1 1; + a 5 2 1; + a 5 3 1");
+    }
+
+    #[test]
+    fn neighbours_change_on_both_sides() {
+        bench(vec![lag(), lead(2, -1)])
+            .check("+ a 1; + a 2; + a 3", "+ a 1 NULL 3; + a 2 1 -1; + a 3 2 -1")
+            .check("+ a 4", "- a 2 1 -1; + a 2 1 4; + a 4 3 -1")
+            .check("- a 2", "- a 1 NULL 3; + a 1 NULL 4; - a 2 1 4; - a 3 2 -1; + a 3 1 -1")
+            .check("- a 1; - a 3; - a 4", "- a 1 NULL 4; - a 3 1 -1; - a 4 3 -1");
+    }
+
+    #[test]
+    fn sums_over_a_frame_of_rows() {
+        bench(vec![sum(rows(1, 1))])
+            .check("+ a 1; + a 2; + a 4; + a 8", "+ a 1 3; + a 2 7; + a 4 14; + a 8 12")
+            .check("- a 2", "- a 1 3; + a 1 5; - a 2 7; - a 4 14; + a 4 13")
+            .check("+ a NULL", "- a 8 12; + a 8 12; + a NULL 8");
+    }
+
+    #[test]
+    fn retraction_of_nothing_is_an_error() {
+        bench(vec![rank()]).check("+ a 1", "+ a 1 1").fails("-2 a 1", "never there");
+        bench(vec![lag()]).check("+ a 1", "+ a 1 NULL").fails("-2 a 1", "never there");
+    }
+
+    /// The rows that a step over a partition of a thousand rows evaluates, before and after it.
+    fn n_evaluated(calls: Vec<WindowCall>, change: &str) -> usize {
+        let input = schema("k:t v:i");
+        let names = ["k:t v:i a:i", "k:t v:i a:i b:i"][calls.len() - 1];
+        let operator = plan::Operator::Window(window(calls.clone()));
+        let build = Build {
+            operator: &operator,
+            inputs: vec![input.clone()],
+            output: delta_schema(&schema(names)),
+            filter: None,
+        };
+        let mut operator = Window::new(&window(calls), &build).unwrap();
+        let first: String = (0..1000).map(|v| format!("+ a {};", v * 10)).collect();
+        operator.step(&StepContext::default(), &[parse(&input, &first)]).unwrap();
+        let n_before = operator.functions.n_evaluated.get();
+        let output = operator.step(&StepContext::default(), &[parse(&input, change)]).unwrap();
+        assert!(!show(&output.batches).is_empty());
+        operator.functions.n_evaluated.get() - n_before
+    }
+
+    #[test]
+    fn only_rows_near_a_change_are_evaluated() {
+        assert!(n_evaluated(vec![lag(), lead(1, 0)], "+ a 5000") <= 12);
+        assert!(n_evaluated(vec![sum(rows(3, 0))], "+ a 99999") <= 12);
+        assert!(n_evaluated(vec![sum(rows(3, 0))], "- a 10; + a 11") <= 24);
+        // What counts from the beginning has to look at all of it.
+        assert_eq!(n_evaluated(vec![rank()], "+ a 5"), 2001);
+    }
+}
