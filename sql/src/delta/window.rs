@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use datafusion::common::Column;
+use datafusion::common::{Column, DFSchema, DataFusionError};
 use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
 use datafusion::logical_expr::{
     Expr, Extension, LogicalPlan, Projection, SortExpr, Window as WindowPlan, WindowFunctionDefinition,
 };
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateExprBuilder;
+use datafusion::physical_expr::expressions::{Column as ColumnExpr, Literal};
 use tidemill_plan::{
     CloseSource, IncrementalNode, Operator, Properties, TopN, Window, WindowArg, WindowCall,
 };
@@ -14,6 +17,7 @@ use tidemill_plan::{
 use super::columns::{Columns, incremental, weight_of, with_weight};
 use super::top_n::RankBound;
 use super::{Node, Result, Rewriter, internal};
+use crate::refusal::Refusal;
 
 impl Rewriter {
     pub(super) fn window(&mut self, window: &WindowPlan, bound: Option<RankBound>) -> Result<Node> {
@@ -101,14 +105,17 @@ fn chain(node: Node, window: &WindowPlan, functions: &[&WindowFunction], group: 
             display: Expr::WindowFunction(Box::new(function.clone())).schema_name().to_string(),
         });
     }
+    let projected = columns.project(node.plan)?;
+    for call in &calls {
+        refuse_frames_that_cannot_slide(call, projected.schema())?;
+    }
     let is_append_only = properties.is_append_only;
     properties.is_append_only = false;
     keep_closes_of_partition(&mut properties, &partition);
     properties.closes.resize(n_columns + calls.len(), Vec::new());
-    let schema = datafusion::common::DFSchema::new_with_metadata(fields, schema.metadata().clone())?;
+    let schema = DFSchema::new_with_metadata(fields, schema.metadata().clone())?;
     let operator = Operator::Window(Window { n_columns, partition, order_by, calls, is_append_only });
-    let inputs = vec![columns.project(node.plan)?];
-    let node = IncrementalNode { operator, inputs, schema: with_weight(&schema)? };
+    let node = IncrementalNode { operator, inputs: vec![projected], schema: with_weight(&schema)? };
     Ok(Node { plan: LogicalPlan::Extension(Extension { node: Arc::new(node) }), properties })
 }
 
@@ -140,6 +147,43 @@ fn groups(functions: &[&WindowFunction]) -> Vec<Vec<usize>> {
         }
     }
     groups.into_iter().map(|(_, group)| group).collect()
+}
+
+/// Over a frame whose start moves, an aggregate has to take rows back, which not all can; DataFusion
+/// would say so when it runs.
+fn refuse_frames_that_cannot_slide(call: &WindowCall, input: &DFSchema) -> Result<()> {
+    let WindowFunctionDefinition::AggregateUDF(function) = &call.function else { return Ok(()) };
+    if call.frame.is_ever_expanding() {
+        return Ok(());
+    }
+    let args = call
+        .args
+        .iter()
+        .map(|arg| -> Arc<dyn PhysicalExpr> {
+            match arg {
+                WindowArg::Column(idx) => Arc::new(ColumnExpr::new(input.field(*idx).name(), *idx)),
+                WindowArg::Constant(value) => Arc::new(Literal::new(value.clone())),
+            }
+        })
+        .collect();
+    let builder = AggregateExprBuilder::new(function.clone(), args)
+        .schema(Arc::new(input.as_arrow().clone()))
+        .alias(call.display.clone())
+        .with_ignore_nulls(call.ignore_nulls);
+    let builder = if call.distinct { builder.distinct() } else { builder };
+    match builder.build()?.create_sliding_accumulator() {
+        Ok(_) => Ok(()),
+        Err(DataFusionError::NotImplemented(_)) => {
+            let name = function.name();
+            Err(Refusal::not_incremental(format!("{name}() over a frame whose start moves"))
+                .with_hint(format!(
+                    "{name}() cannot take a row back: begin its frame at UNBOUNDED PRECEDING, in a SELECT as well."
+                ))
+                .near(name)
+                .into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn argument(arg: &Expr, columns: &mut Columns) -> WindowArg {

@@ -23,7 +23,7 @@ mod running;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, UInt32Array, UInt64Array, new_empty_array};
+use arrow::array::{ArrayRef, Int64Array, UInt32Array, UInt64Array, new_empty_array};
 use arrow::compute::{SortOptions, cast, concat, take};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
