@@ -93,6 +93,9 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
             Operator::TopN(top_n) => {
                 let partition = list(0, &top_n.partition);
                 write!(f, "TopN: limit={} ", top_n.limit)?;
+                if top_n.with_ties {
+                    write!(f, "with ties ")?;
+                }
                 if top_n.offset > 0 {
                     write!(f, "offset={} ", top_n.offset)?;
                 }

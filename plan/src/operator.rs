@@ -112,7 +112,7 @@ pub struct Join {
     pub is_append_only: bool,
 }
 
-/// Output: the input's columns, then the row number from 1 if `rank` says so.
+/// Output: the input's columns, then the row number from 1, or with ties the rank, if `rank` says so.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TopN {
     pub partition: Vec<usize>,
@@ -121,6 +121,8 @@ pub struct TopN {
     pub limit: usize,
     /// Whether the row number is a column of the output.
     pub rank: bool,
+    /// Rows that tie with the last one belong to the first as well.
+    pub with_ties: bool,
 }
 
 /// A column to order by.

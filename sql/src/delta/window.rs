@@ -25,7 +25,7 @@ impl Rewriter {
         let functions: Vec<&WindowFunction> =
             window.window_expr.iter().map(window_function).collect::<Result<_>>()?;
         if let [function] = functions[..]
-            && is_row_number(function)
+            && (is_row_number(function) || (is_rank(function) && !function.params.order_by.is_empty()))
             && let Some(bound) = bound.filter(|bound| bound.column == n_columns)
         {
             return self.first_rows(window, function, bound.limit);
@@ -44,7 +44,7 @@ impl Rewriter {
         reorder(node, n_columns, &places)
     }
 
-    /// `row_number()` with an upper bound: only the first rows of each partition are of interest.
+    /// `row_number()` or `rank()` with an upper bound: only the first rows of each partition are of interest.
     fn first_rows(&mut self, window: &WindowPlan, function: &WindowFunction, limit: usize) -> Result<Node> {
         let n_columns = window.input.schema().fields().len();
         let node = self.rewrite(&window.input, None)?;
@@ -55,7 +55,8 @@ impl Rewriter {
         let projected = columns.project(node.plan)?;
         let mut properties = node.properties;
         properties.is_append_only = false;
-        if is_plain(&partition, n_columns) {
+        let with_ties = is_rank(function);
+        if is_plain(&partition, n_columns) && !with_ties {
             let mut key = partition.clone();
             if limit <= 1 {
                 properties.unique_keys.push(key.clone());
@@ -65,7 +66,7 @@ impl Rewriter {
         }
         keep_closes_of_partition(&mut properties, &partition);
         properties.closes.push(Vec::new());
-        let operator = Operator::TopN(TopN { partition, order_by, offset: 0, limit, rank: true });
+        let operator = Operator::TopN(TopN { partition, order_by, offset: 0, limit, rank: true, with_ties });
         let plan = incremental(operator, projected, with_weight(&window.schema)?, n_columns)?;
         Ok(Node { plan, properties })
     }
@@ -203,6 +204,10 @@ fn window_function(expr: &Expr) -> Result<&WindowFunction> {
 
 fn is_row_number(function: &WindowFunction) -> bool {
     matches!(&function.fun, WindowFunctionDefinition::WindowUDF(udf) if udf.name() == "row_number")
+}
+
+fn is_rank(function: &WindowFunction) -> bool {
+    matches!(&function.fun, WindowFunctionDefinition::WindowUDF(udf) if udf.name() == "rank")
 }
 
 /// Computed partition columns are not in the output; only plain ones make a key of it.
