@@ -253,23 +253,35 @@ fn reach_of(call: &WindowCall, input: &SchemaRef) -> Option<Reach> {
                     false => Reach { back: 0, ahead: n_rows },
                 })
             }
-            "first_value" | "last_value" | "nth_value" => reach_of_frame(call),
+            _ if takes_its_frame(call) => reach_of_frame(call),
             _ => None,
         },
-        WindowFunctionDefinition::AggregateUDF(_) => {
-            // A sum that slides adds and takes away; of floats that leaves traces of rows that are out of
-            // the frame, and the answer would depend on where the reading began.
-            let is_float = |arg: &WindowArg| match arg {
-                WindowArg::Column(idx) => input.field(*idx).data_type().is_floating(),
-                WindowArg::Constant(value) => value.data_type().is_floating(),
-            };
-            match name {
-                "count" | "min" | "max" => reach_of_frame(call),
-                "sum" | "avg" if !call.args.iter().any(is_float) => reach_of_frame(call),
-                _ => None,
-            }
-        }
+        WindowFunctionDefinition::AggregateUDF(_) => match takes_its_frame(call) && is_exact(call, input) {
+            true => reach_of_frame(call),
+            false => None,
+        },
     }
+}
+
+/// Whether the results depend on the rows of the frame, in their order, and on nothing else.
+pub(super) fn takes_its_frame(call: &WindowCall) -> bool {
+    let name = call.function.name();
+    match &call.function {
+        WindowFunctionDefinition::WindowUDF(_) => matches!(name, "first_value" | "last_value" | "nth_value"),
+        WindowFunctionDefinition::AggregateUDF(_) => matches!(name, "count" | "sum" | "avg" | "min" | "max"),
+    }
+}
+
+/// A sum that slides adds and takes away; of floats that leaves traces of rows that are out of the
+/// frame, and the answer would depend on where the reading began.
+pub(super) fn is_exact(call: &WindowCall, input: &SchemaRef) -> bool {
+    let is_float = |arg: &WindowArg| match arg {
+        WindowArg::Column(idx) => input.field(*idx).data_type().is_floating(),
+        WindowArg::Constant(value) => value.data_type().is_floating(),
+    };
+    let adds = matches!(call.function, WindowFunctionDefinition::AggregateUDF(_))
+        && matches!(call.function.name(), "sum" | "avg");
+    !(adds && call.args.iter().any(is_float))
 }
 
 fn reach_of_frame(call: &WindowCall) -> Option<Reach> {

@@ -14,11 +14,12 @@
 //!    back                                 ahead
 //! ```
 //!
-//! Where calls go on from the first row to the current one (`row_number()`, a running sum), rows that come
+//! `RANGE` frames with an offset on both sides have such a reach in values; see [`range`]. Where calls go on from the first row to the current one (`row_number()`, a running sum), rows that come
 //! behind all others are computed from what the partition had come to; see [`running`].
 
 mod changes;
 mod functions;
+mod range;
 mod running;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, UInt32Array, UInt64Array, new_empty_array};
 use arrow::compute::{SortOptions, cast, concat, take};
 use arrow::datatypes::SchemaRef;
-use arrow::row::{RowConverter, SortField};
+use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::ScalarValue;
 use tidemill_core::Delta;
 use tidemill_plan as plan;
@@ -34,6 +35,7 @@ use tidemill_storage::{Snapshot, SortColumn};
 
 use self::changes::{Changes, Results, Segment, Side};
 use self::functions::Functions;
+use self::range::{RangeKeys, RangeReach};
 use self::running::Carry;
 use super::{
     BATCH_ROWS, Build, Grouping, Operator, Output, StateTable, StepContext, ascending, consolidate,
@@ -53,6 +55,9 @@ pub(crate) struct Window {
     /// How many of the input's columns are in the output.
     n_columns: usize,
     functions: Functions,
+    range: Option<RangeReach>,
+    /// Encodes the columns up to those of the order; `None` where there are none.
+    order_converter: Option<RowConverter>,
     output: SchemaRef,
 }
 
@@ -89,12 +94,17 @@ impl Window {
             }
         };
         Ok(Window {
-            rows,
             carries,
             columns,
             n_partition,
             n_order,
             n_columns: window.n_columns,
+            range: match functions.reach.is_none() && !functions.is_running {
+                true => RangeReach::of(window, input),
+                false => None,
+            },
+            order_converter: order_converter(&rows.layout().columns()[..n_order])?,
+            rows,
             functions,
             output: build.output.clone(),
         })
@@ -226,18 +236,30 @@ impl Window {
     }
 
     /// The bytes of the rows up to the columns of the order.
-    fn order_keys(&self, columns: &[ArrayRef]) -> Result<Option<arrow::row::Rows>, Error> {
-        if self.n_order == 0 || !self.functions.is_running {
-            return Ok(None);
-        }
-        let fields = self.rows.layout().columns()[..self.n_order]
-            .iter()
-            .map(|column| {
-                let options = SortOptions { descending: column.descending, nulls_first: column.nulls_first };
-                SortField::new_with_options(column.data_type.clone(), options)
-            })
-            .collect();
-        Ok(Some(RowConverter::new(fields)?.convert_columns(&columns[..self.n_order])?))
+    fn order_keys(&self, columns: &[ArrayRef]) -> Result<Option<Rows>, Error> {
+        Ok(match &self.order_converter {
+            Some(converter) if self.functions.is_running => {
+                Some(converter.convert_columns(&columns[..self.n_order])?)
+            }
+            _ => None,
+        })
+    }
+
+    /// What to read when the rows from one to another, by their positions in `columns`, have changed.
+    fn range_keys(
+        &self,
+        columns: &[ArrayRef],
+        first_idx: usize,
+        last_idx: usize,
+    ) -> Result<Option<RangeKeys>, Error> {
+        let (Some(range), Some(converter)) = (&self.range, &self.order_converter) else { return Ok(None) };
+        let partition: Vec<ArrayRef> =
+            columns[..self.n_partition].iter().map(|column| column.slice(first_idx, 1)).collect();
+        // There is one column of the order, behind those of the partition.
+        let order = &columns[self.n_partition];
+        let first = ScalarValue::try_from_array(order, first_idx)?;
+        let last = ScalarValue::try_from_array(order, last_idx)?;
+        range.keys(converter, &partition, &first, &last)
     }
 
     /// Puts the carries of `groups`, whose partition columns are `keys`, in the place of `old`.
@@ -323,6 +345,9 @@ impl Operator for Window {
                     read_all(&before, partition, &mut old)?;
                     read_all(&after, partition, &mut new)?;
                 }
+            } else if let Some(keys) = self.range_keys(&columns, *first as usize, *last as usize)? {
+                read_range(&before, partition, &keys, &mut old)?;
+                read_range(&after, partition, &keys, &mut new)?;
             } else {
                 self.read(&before, partition, (row(first), row(last)), &mut old)?;
                 self.read(&after, partition, (row(first), row(last)), &mut new)?;
@@ -360,6 +385,47 @@ fn read_all<'a>(snapshot: &'a Snapshot, partition: &[u8], side: &mut Side<'a>) -
     let end = side.rows.len();
     side.segments.push(Segment { rows: start..end, wanted: start..end, ..Segment::default() });
     check(is_negative)
+}
+
+/// The rows of a partition whose values lie within `keys`.
+fn read_range<'a>(
+    snapshot: &'a Snapshot,
+    partition: &[u8],
+    keys: &RangeKeys,
+    side: &mut Side<'a>,
+) -> Result<(), Error> {
+    let is_within = |row: &[u8], end: &[u8]| row < end || row.starts_with(end);
+    let start = side.rows.len();
+    let (mut wanted_start, mut wanted_end) = (start, start);
+    let mut is_negative = false;
+    snapshot.lookup_from(partition, &keys.rows.0, |row, weight| {
+        if !is_within(row, &keys.rows.1) {
+            return false;
+        }
+        is_negative |= weight < 0;
+        push(&mut side.rows, row, weight);
+        if row < &keys.wanted.0[..] {
+            wanted_start = side.rows.len();
+        }
+        if is_within(row, &keys.wanted.1) {
+            wanted_end = side.rows.len();
+        }
+        true
+    });
+    let wanted = wanted_start..wanted_end.max(wanted_start);
+    side.segments.push(Segment { rows: start..side.rows.len(), wanted, ..Segment::default() });
+    check(is_negative)
+}
+
+fn order_converter(columns: &[SortColumn]) -> Result<Option<RowConverter>, Error> {
+    let field = |column: &SortColumn| {
+        let options = SortOptions { descending: column.descending, nulls_first: column.nulls_first };
+        SortField::new_with_options(column.data_type.clone(), options)
+    };
+    Ok(match columns.is_empty() {
+        true => None,
+        false => Some(RowConverter::new(columns.iter().map(field).collect())?),
+    })
 }
 
 /// The `n_rows` rows before one; says whether there are some of negative weight.
@@ -566,6 +632,33 @@ mod tests {
         assert!(n_evaluated(vec![lag(), lead(1, 0)], "+ a 5000") <= 12);
         assert!(n_evaluated(vec![sum(rows(3, 0))], "+ a 99999") <= 12);
         assert!(n_evaluated(vec![sum(rows(3, 0))], "- a 10; + a 11") <= 24);
+    }
+
+    fn range(back: i64, ahead: i64) -> WindowFrame {
+        let bound = |n: i64| ScalarValue::Int64(Some(n));
+        WindowFrame::new_bounds(
+            WindowFrameUnits::Range,
+            WindowFrameBound::Preceding(bound(back)),
+            WindowFrameBound::Following(bound(ahead)),
+        )
+    }
+
+    #[test]
+    fn only_values_near_a_change_are_evaluated() {
+        // Seven rows within 30 of the new one are there before, and one more after.
+        assert_eq!(n_evaluated(vec![sum(range(20, 10))], "+ a 5000"), 15);
+        assert_eq!(n_evaluated(vec![sum(range(20, 0)), sum(range(0, 30))], "+ a 5005"), 21);
+        bench(vec![sum(range(2, 1))])
+            .check(
+                "+ a 1; + a 2; + a 4; + a 8; + a NULL",
+                "+ a 1 3; + a 2 3; + a 4 6; + a 8 8; + a NULL NULL",
+            )
+            .check("+ a 3", "- a 2 3; + a 2 6; + a 3 10; - a 4 6; + a 4 9")
+            .check(
+                "- a 2; + a NULL",
+                "- a 1 3; + a 1 1; - a 2 6; - a 3 10; + a 3 8; - a 4 9; + a 4 7; + a NULL NULL",
+            )
+            .check("- a 8; + a 9223372036854775807", "- a 8 8; + a 9223372036854775807 9223372036854775807");
     }
 
     #[test]
