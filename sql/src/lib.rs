@@ -13,6 +13,7 @@ mod error;
 mod delta;
 mod first_rows;
 mod functions;
+mod named_windows;
 mod naming;
 mod planner;
 mod refusal;

@@ -28,6 +28,7 @@ use tidemill_plan::PipelinePlan;
 use crate::delta::{DeltaError, rewrite};
 use crate::first_rows::{rewrite_fetch, rewrite_first_rows};
 use crate::functions::scalar_functions;
+use crate::named_windows::rewrite_named_windows;
 use crate::naming::name_columns;
 use crate::refusal::Refusal;
 use crate::tie_break::physical_rules;
@@ -200,6 +201,7 @@ impl Planner {
         refuse_multiset_operations(query)?;
         rewrite_windows(query)?;
         rewrite_fetch(query)?;
+        rewrite_named_windows(query)?;
         let references = self.state.resolve_table_references(&statement(query.clone()))?;
         let mut schemas: HashMap<String, Arc<MemorySchemaProvider>> = HashMap::new();
         schemas.insert("public".into(), Arc::default());

@@ -108,6 +108,7 @@ fn chain(node: Node, window: &WindowPlan, functions: &[&WindowFunction], group: 
     }
     let projected = columns.project(node.plan)?;
     for call in &calls {
+        refuse_varying_arguments(call)?;
         refuse_frames_that_cannot_slide(call, projected.schema())?;
     }
     let is_append_only = properties.is_append_only;
@@ -148,6 +149,28 @@ fn groups(functions: &[&WindowFunction]) -> Vec<Vec<usize>> {
         }
     }
     groups.into_iter().map(|(_, group)| group).collect()
+}
+
+/// What says how far `lag` looks, or what it gives where there is nothing, is a constant for DataFusion.
+fn refuse_varying_arguments(call: &WindowCall) -> Result<()> {
+    let name = call.function.name();
+    let n_values = match name {
+        "lag" | "lead" | "nth_value" => 1,
+        "ntile" => 0,
+        _ => return Ok(()),
+    };
+    if call.args.iter().skip(n_values).all(|arg| matches!(arg, WindowArg::Constant(_))) {
+        return Ok(());
+    }
+    Err(Refusal::not_incremental(format!("{name}() with an argument that is not a constant"))
+        .with_hint(match name {
+            "lag" | "lead" => format!(
+                "Only its first argument may vary, in a SELECT as well. For a default, write coalesce({name}(…) OVER (…), …)."
+            ),
+            _ => "Write a number, in a SELECT as well.".to_owned(),
+        })
+        .near(name)
+        .into())
 }
 
 /// Over a frame whose start moves, an aggregate has to take rows back, which not all can; DataFusion
