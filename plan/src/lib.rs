@@ -17,4 +17,4 @@ pub use operator::{
     OrderColumn, SEQUENCE, TopN, Upsert,
 };
 pub use pipeline::{PipelinePlan, Properties, RelationId};
-pub use window::{Window, WindowArg, WindowCall};
+pub use window::{Reach, Scope, Window, WindowArg, WindowCall};

@@ -7,6 +7,7 @@ use datafusion::common::{DFSchemaRef, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 
 use crate::operator::{InputKind, Operator, OrderColumn};
+use crate::window::{Reach, Scope};
 
 /// An [`Operator`] with its inputs and its output columns, the weight last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -105,11 +106,19 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 let calls: Vec<_> = window.calls.iter().map(|call| call.display.as_str()).collect();
                 write!(
                     f,
-                    "Window: partition=[{}] order=[{}] calls=[{}]",
+                    "Window: partition=[{}] order=[{}] calls=[{}] ",
                     list(0, &window.partition),
                     order_list(&window.order_by),
                     calls.join(", ")
-                )
+                )?;
+                match window.scope(self.inputs[0].schema().fields()) {
+                    Scope::Rows(Reach { back, ahead }) => {
+                        write!(f, "recompute=[rows {back} back, {ahead} ahead]")
+                    }
+                    Scope::Values => write!(f, "recompute=[values within the frames]"),
+                    Scope::Running { .. } => write!(f, "recompute=[new last rows, else the partition]"),
+                    Scope::Partition => write!(f, "recompute=[the partition]"),
+                }
             }
         }
     }

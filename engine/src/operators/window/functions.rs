@@ -6,15 +6,13 @@ use arrow::array::{Array, ArrayRef, RecordBatch, new_empty_array};
 use arrow::compute::{SortOptions, concat};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
-use datafusion::common::ScalarValue;
 use datafusion::common::utils::evaluate_partition_ranges;
-use datafusion::logical_expr::{WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::WindowExpr;
 use datafusion::physical_plan::windows::create_window_expr;
 use tidemill_plan as plan;
-use tidemill_plan::{WindowArg, WindowCall};
+use tidemill_plan::{Scope, WindowArg};
 
 use super::changes::{Segment, Side};
 use super::running::{Carry, Running};
@@ -26,10 +24,8 @@ pub(super) struct Functions {
     order: Vec<PhysicalSortExpr>,
     schema: SchemaRef,
     encoder: RowConverter,
-    /// How many rows around a row its results depend on; `None` where that is any row of the partition.
-    pub reach: Option<Reach>,
-    /// Whether rows behind the last one can be computed from what the rows before them have come to.
-    pub is_running: bool,
+    /// What is computed again when rows change.
+    pub scope: Scope,
     /// How many rows have been evaluated.
     #[cfg(test)]
     pub n_evaluated: std::cell::Cell<usize>,
@@ -39,13 +35,6 @@ struct Call {
     expr: Arc<dyn WindowExpr>,
     data_type: DataType,
     running: Option<Running>,
-}
-
-/// How many rows before and behind a row its results depend on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Reach {
-    pub back: usize,
-    pub ahead: usize,
 }
 
 /// What an evaluation gives.
@@ -78,8 +67,7 @@ impl Functions {
             })
             .collect();
         let mut calls = Vec::new();
-        let mut reach = Some(Reach::default());
-        let mut runs = true;
+        let scope = window.scope(input.fields());
         for call in &window.calls {
             let args: Vec<Arc<dyn PhysicalExpr>> = call
                 .args
@@ -104,23 +92,11 @@ impl Functions {
             )?;
             // Says now what could only fail later: an aggregate that cannot slide, for one.
             expr.create_window_fn()?;
-            let own_reach = reach_of(call, input);
-            let running = match own_reach {
-                Some(_) => None,
-                None => Running::of(call, !order.is_empty(), args, filter, schema)?,
-            };
-            runs &= running.is_some() || own_reach.is_some_and(|reach| reach.ahead == 0);
-            reach = match (reach, own_reach) {
-                (Some(a), Some(b)) => Some(Reach { back: a.back.max(b.back), ahead: a.ahead.max(b.ahead) }),
-                // The others' reach still says what a running node has to read.
-                (Some(a), None) if running.is_some() => Some(a),
+            let running = match &scope {
+                Scope::Running { .. } => Running::of(call, !order.is_empty(), args, filter, schema)?,
                 _ => None,
             };
             calls.push(Call { data_type: expr.field()?.data_type().clone(), expr, running });
-        }
-        let is_running = runs && calls.iter().any(|call| call.running.is_some());
-        if calls.iter().any(|call| call.running.is_some()) && !is_running {
-            reach = None;
         }
         let fields = calls.iter().map(|call| SortField::new(call.data_type.clone())).collect();
         Ok(Functions {
@@ -128,8 +104,7 @@ impl Functions {
             order,
             schema: schema.clone(),
             encoder: RowConverter::new(fields)?,
-            reach,
-            is_running,
+            scope,
             #[cfg(test)]
             n_evaluated: Default::default(),
         })
@@ -161,7 +136,7 @@ impl Functions {
             self.calls.iter().map(|call| vec![new_empty_array(&call.data_type)]).collect();
         let mut carries = Vec::new();
         for segment in &side.segments {
-            if self.is_running {
+            if matches!(self.scope, Scope::Running { .. }) {
                 carries.push(self.run(&batch, segment, &mut parts)?);
                 continue;
             }
@@ -230,75 +205,4 @@ fn look_around(call: &Call, rows: &RecordBatch, segment: &Segment) -> Result<Arr
     let results = call.expr.evaluate(rows)?;
     assert_eq!(results.len(), rows.num_rows(), "{} gives one result per row", call.expr.name());
     Ok(results.slice(segment.wanted.start - segment.rows.start, segment.wanted.len()))
-}
-
-/// The reach of a call, if it has bounds that do not depend on the rows' values.
-fn reach_of(call: &WindowCall, input: &SchemaRef) -> Option<Reach> {
-    let name = call.function.name();
-    match &call.function {
-        WindowFunctionDefinition::WindowUDF(_) => match name {
-            "lag" | "lead" if !call.ignore_nulls => {
-                let offset = match call.args.get(1) {
-                    None => 1,
-                    Some(WindowArg::Constant(value)) => match value.cast_to(&DataType::Int64).ok()? {
-                        ScalarValue::Int64(offset) => offset?,
-                        _ => return None,
-                    },
-                    Some(WindowArg::Column(_)) => return None,
-                };
-                let n_rows = usize::try_from(offset.unsigned_abs()).ok()?;
-                // A negative offset looks the other way.
-                Some(match (name == "lag") == (offset > 0) {
-                    true => Reach { back: n_rows, ahead: 0 },
-                    false => Reach { back: 0, ahead: n_rows },
-                })
-            }
-            _ if takes_its_frame(call) => reach_of_frame(call),
-            _ => None,
-        },
-        WindowFunctionDefinition::AggregateUDF(_) => match takes_its_frame(call) && is_exact(call, input) {
-            true => reach_of_frame(call),
-            false => None,
-        },
-    }
-}
-
-/// Whether the results depend on the rows of the frame, in their order, and on nothing else.
-pub(super) fn takes_its_frame(call: &WindowCall) -> bool {
-    let name = call.function.name();
-    match &call.function {
-        WindowFunctionDefinition::WindowUDF(_) => matches!(name, "first_value" | "last_value" | "nth_value"),
-        WindowFunctionDefinition::AggregateUDF(_) => matches!(name, "count" | "sum" | "avg" | "min" | "max"),
-    }
-}
-
-/// A sum that slides adds and takes away; of floats that leaves traces of rows that are out of the
-/// frame, and the answer would depend on where the reading began.
-pub(super) fn is_exact(call: &WindowCall, input: &SchemaRef) -> bool {
-    let is_float = |arg: &WindowArg| match arg {
-        WindowArg::Column(idx) => input.field(*idx).data_type().is_floating(),
-        WindowArg::Constant(value) => value.data_type().is_floating(),
-    };
-    let adds = matches!(call.function, WindowFunctionDefinition::AggregateUDF(_))
-        && matches!(call.function.name(), "sum" | "avg");
-    !(adds && call.args.iter().any(is_float))
-}
-
-fn reach_of_frame(call: &WindowCall) -> Option<Reach> {
-    if call.frame.units != WindowFrameUnits::Rows {
-        return None;
-    }
-    let n_rows = |value: &ScalarValue| match value {
-        ScalarValue::UInt64(Some(n_rows)) => usize::try_from(*n_rows).ok(),
-        _ => None,
-    };
-    let mut reach = Reach::default();
-    for bound in [&call.frame.start_bound, &call.frame.end_bound] {
-        match bound {
-            WindowFrameBound::CurrentRow => (),
-            WindowFrameBound::Preceding(value) => reach.back = reach.back.max(n_rows(value)?),
-            WindowFrameBound::Following(value) => reach.ahead = reach.ahead.max(n_rows(value)?),
-        }
-    }
-    Some(reach)
 }

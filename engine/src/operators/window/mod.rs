@@ -31,6 +31,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::ScalarValue;
 use tidemill_core::Delta;
 use tidemill_plan as plan;
+use tidemill_plan::Scope;
 use tidemill_storage::{Snapshot, SortColumn};
 
 use self::changes::{Changes, Results, Segment, Side};
@@ -85,9 +86,9 @@ impl Window {
         let deal_by: Vec<usize> = (0..n_partition).collect();
         let rows = StateTable::new("rows", sort_columns, n_partition, deal_by.clone())?;
         let functions = Functions::new(window, &columns, rows.layout().schema(), input)?;
-        let carries = match functions.is_running {
-            false => None,
-            true => {
+        let carries = match functions.scope {
+            Scope::Rows(_) | Scope::Values | Scope::Partition => None,
+            Scope::Running { .. } => {
                 let mut sort_columns = ascending(input, &window.partition);
                 sort_columns.extend(functions.carry_fields()?.iter().map(SortColumn::ascending));
                 Some(StateTable::new("carries", sort_columns, n_partition, deal_by)?)
@@ -99,9 +100,9 @@ impl Window {
             n_partition,
             n_order,
             n_columns: window.n_columns,
-            range: match functions.reach.is_none() && !functions.is_running {
-                true => RangeReach::of(window, input),
-                false => None,
+            range: match functions.scope {
+                Scope::Values => RangeReach::of(window, input),
+                _ => None,
             },
             order_converter: order_converter(&rows.layout().columns()[..n_order])?,
             rows,
@@ -119,10 +120,7 @@ impl Window {
         (first, last): (&[u8], &[u8]),
         side: &mut Side<'a>,
     ) -> Result<(), Error> {
-        let reach = match self.functions.reach {
-            Some(reach) if !self.functions.is_running => reach,
-            _ => return read_all(snapshot, partition, side),
-        };
+        let Scope::Rows(reach) = self.functions.scope else { return read_all(snapshot, partition, side) };
         let start = side.rows.len();
         let n_around = reach.back.saturating_add(reach.ahead);
         let mut is_negative = read_back(snapshot, partition, first, n_around, side);
@@ -155,8 +153,10 @@ impl Window {
         carry: Carry,
         side: &mut Side<'a>,
     ) -> Result<(), Error> {
+        let Scope::Running { back } = self.functions.scope else {
+            unreachable!("there is a carry only where calls run");
+        };
         let start = side.rows.len();
-        let back = self.functions.reach.map_or(0, |reach| reach.back);
         let mut is_negative = read_back(snapshot, partition, first, back, side);
         let wanted_start = side.rows.len();
         snapshot.lookup_from(partition, first, |row, weight| {
@@ -238,7 +238,7 @@ impl Window {
     /// The bytes of the rows up to the columns of the order.
     fn order_keys(&self, columns: &[ArrayRef]) -> Result<Option<Rows>, Error> {
         Ok(match &self.order_converter {
-            Some(converter) if self.functions.is_running => {
+            Some(converter) if self.carries.is_some() => {
                 Some(converter.convert_columns(&columns[..self.n_order])?)
             }
             _ => None,

@@ -5,13 +5,12 @@
 //! the rows from *v* − *ahead* to *v* + *back*, and those look no further than another *back* and *ahead*.
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, IntervalMonthDayNano, SchemaRef};
+use arrow::datatypes::{IntervalMonthDayNano, SchemaRef};
 use arrow::row::RowConverter;
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{WindowFrameBound, WindowFrameUnits};
+use datafusion::logical_expr::WindowFrameBound;
 use tidemill_plan as plan;
 
-use super::functions::{is_exact, takes_its_frame};
 use crate::Error;
 
 pub(super) struct RangeReach {
@@ -29,36 +28,24 @@ pub(super) struct RangeKeys {
 }
 
 impl RangeReach {
-    /// What all calls of a node reach, if that is so and arithmetic on the values is exact.
+    /// What the calls of a node reach that looks at values; `None` where the offsets do not go with them.
     pub fn of(window: &plan::Window, input: &SchemaRef) -> Option<RangeReach> {
-        let [order] = &window.order_by[..] else { return None };
-        if window.partition.contains(&order.column) {
-            return None;
-        }
+        let order = &window.order_by[0];
         let data_type = input.field(order.column).data_type();
-        let is_time = matches!(data_type, DataType::Timestamp(_, None));
-        if !(data_type.is_integer() || is_time) {
-            return None;
-        }
         let mut reach = RangeReach { descending: order.descending, back: None, ahead: None };
-        for call in &window.calls {
-            if call.frame.units != WindowFrameUnits::Range || !takes_its_frame(call) || !is_exact(call, input)
-            {
-                return None;
-            }
-            for bound in [&call.frame.start_bound, &call.frame.end_bound] {
-                let (side, offset) = match bound {
-                    WindowFrameBound::CurrentRow => continue,
-                    WindowFrameBound::Preceding(offset) => (&mut reach.back, offset),
-                    WindowFrameBound::Following(offset) => (&mut reach.ahead, offset),
-                };
-                let offset = if is_time { fixed(offset)? } else { offset.cast_to(data_type).ok()? };
-                if offset.is_null() {
-                    return None;
-                }
-                if side.as_ref().is_none_or(|known| *known < offset) {
-                    *side = Some(offset);
-                }
+        let frames = window.calls.iter().map(|call| &call.frame);
+        for bound in frames.flat_map(|frame| [&frame.start_bound, &frame.end_bound]) {
+            let (side, offset) = match bound {
+                WindowFrameBound::CurrentRow => continue,
+                WindowFrameBound::Preceding(offset) => (&mut reach.back, offset),
+                WindowFrameBound::Following(offset) => (&mut reach.ahead, offset),
+            };
+            let offset = match data_type.is_integer() {
+                true => offset.cast_to(data_type).ok()?,
+                false => fixed(offset)?,
+            };
+            if side.as_ref().is_none_or(|known| *known < offset) {
+                *side = Some(offset);
             }
         }
         Some(reach)

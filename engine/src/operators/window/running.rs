@@ -12,7 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Ar
 use arrow::compute::filter;
 use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
+use datafusion::logical_expr::{WindowFrameUnits, WindowFunctionDefinition};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_plan::WindowExpr;
@@ -55,30 +55,21 @@ impl Running {
         filter: Option<Arc<dyn PhysicalExpr>>,
         schema: &SchemaRef,
     ) -> Result<Option<Running>, Error> {
-        let name = call.function.name();
+        if !call.runs(is_ordered) {
+            return Ok(None);
+        }
         let function = match &call.function {
-            WindowFunctionDefinition::WindowUDF(_) => {
-                return Ok(match name {
-                    "row_number" => Some(Running::RowNumber),
-                    "rank" if is_ordered => Some(Running::Rank),
-                    "dense_rank" if is_ordered => Some(Running::DenseRank),
-                    _ => None,
-                });
+            WindowFunctionDefinition::WindowUDF(function) => {
+                return Ok(Some(match function.name() {
+                    "row_number" => Running::RowNumber,
+                    "rank" => Running::Rank,
+                    "dense_rank" => Running::DenseRank,
+                    other => unreachable!("{other}() does not run"),
+                }));
             }
             WindowFunctionDefinition::AggregateUDF(function) => function,
         };
-        let frame = &call.frame;
-        let by_peers = frame.units != WindowFrameUnits::Rows;
-        let runs = frame.start_bound.is_unbounded()
-            && matches!(frame.start_bound, WindowFrameBound::Preceding(_))
-            && matches!(frame.end_bound, WindowFrameBound::CurrentRow)
-            && (is_ordered || !by_peers)
-            && !call.distinct
-            // Merging the state of another such accumulator gives the same, to the last bit, as having gone on.
-            && matches!(name, "count" | "sum" | "avg" | "min" | "max");
-        if !runs {
-            return Ok(None);
-        }
+        let by_peers = call.frame.units != WindowFrameUnits::Rows;
         let function = AggregateExprBuilder::new(function.clone(), args.clone())
             .schema(schema.clone())
             .alias(call.display.clone())
