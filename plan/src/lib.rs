@@ -10,6 +10,7 @@ mod explain;
 mod node;
 mod operator;
 mod pipeline;
+mod window;
 
 pub use explain::{Cost, ExplainedNode, ExplainedState, Growth};
 pub use node::{IncrementalNode, fnv1a};
@@ -19,3 +20,4 @@ pub use operator::{
     Temporal, TopN, Trim, TrimSide, Upsert,
 };
 pub use pipeline::{PipelinePlan, Properties, RelationId};
+pub use window::{Reach, Scope, Window, WindowArg, WindowCall};

@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DFSchemaRef, JoinType, ScalarValue};
 use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan};
 
-use crate::RelationId;
+use crate::{RelationId, Window};
 
 /// One incremental step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -33,6 +33,7 @@ pub enum Operator {
     Temporal(Temporal),
     Session(Session),
     Hold(Hold),
+    Window(Window),
 }
 
 /// The changes of a relation, as they come.
@@ -152,7 +153,7 @@ pub struct TrimSide {
     pub other: Vec<CloseSource>,
 }
 
-/// Output: the input's columns, then the row number from 1 if `rank` says so.
+/// Output: the input's columns, then the row number from 1, or with ties the rank, if `rank` says so.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TopN {
     pub partition: Vec<usize>,
@@ -161,6 +162,8 @@ pub struct TopN {
     pub limit: usize,
     /// Whether the row number is a column of the output.
     pub rank: bool,
+    /// Rows that tie with the last one belong to the first as well.
+    pub with_ties: bool,
 }
 
 /// `INTERSECT ALL`, `EXCEPT ALL`. Inputs: left, right, of the same columns. Output: a row as often as both have
@@ -281,6 +284,7 @@ impl Operator {
             Operator::Temporal(_) => "TemporalFilter",
             Operator::Session(_) => "Session",
             Operator::Hold(_) => "Hold",
+            Operator::Window(_) => "Window",
         }
     }
 }

@@ -12,8 +12,10 @@ pub mod types;
 mod error;
 
 mod delta;
+mod first_rows;
 mod functions;
 mod lateral;
+mod named_windows;
 mod naming;
 mod planner;
 mod postgres;
@@ -21,6 +23,7 @@ mod refusal;
 mod relations;
 mod set_operations;
 mod subqueries;
+mod tie_break;
 mod windows;
 
 pub use delta::{DeltaError, Rewritten, rewrite};

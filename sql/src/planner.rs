@@ -18,18 +18,21 @@ use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, Volatility};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
-use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement};
+use datafusion::sql::sqlparser::ast::{Distinct as SqlDistinct, Expr as SqlExpr, Query, SetExpr, Statement};
 use tidemill_core::SqlState;
 use tidemill_plan::PipelinePlan;
 
 use crate::delta::{DeltaError, mark_now, rewrite};
+use crate::first_rows::{rewrite_fetch, rewrite_first_rows};
 use crate::functions::{scalar_functions, window_functions};
 use crate::lateral::{lower_lateral_unnest, rewrite_unnest};
+use crate::named_windows::rewrite_named_windows;
 use crate::naming::name_columns;
 use crate::postgres::{self, ArrowText, TextFormat};
 use crate::refusal::Refusal;
 use crate::set_operations::{Lowering, lower_set_operations, mark_set_operations};
 use crate::subqueries::lower_subqueries;
+use crate::tie_break::physical_rules;
 use crate::windows::rewrite_windows;
 
 /// The one database.
@@ -102,6 +105,7 @@ impl Planner {
         let builder = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
+            .with_physical_optimizer_rules(physical_rules())
             .with_expr_planners(expr_planners)
             .with_scalar_functions(scalars)
             .with_window_functions(windows);
@@ -142,7 +146,7 @@ impl Planner {
         // Evaluated before the query, a subquery of two rows is an error; as a join it would double rows. A pipeline
         // has only the join.
         state.config_mut().options_mut().optimizer.enable_physical_uncorrelated_scalar_subquery = true;
-        let plan = postgres::typed(state.statement_to_plan(statement(query)).await?)?;
+        let plan = postgres::typed(rewrite_first_rows(state.statement_to_plan(statement(query)).await?)?)?;
         let plan = lowered(plan, Lowering::Select)?;
         Ok(QueryPlan { plan, state, display_names })
     }
@@ -154,7 +158,10 @@ impl Planner {
         names: &dyn Names,
         emit_on_window_close: bool,
     ) -> Result<PipelinePlan, DeltaError> {
-        if query.order_by.is_some() && query.limit_clause.is_none() && query.fetch.is_none() {
+        // DISTINCT ON asks its order which row is the first.
+        let is_order_used =
+            query.limit_clause.is_some() || query.fetch.is_some() || is_distinct_on(&query.body);
+        if query.order_by.is_some() && !is_order_used {
             return Err(Refusal::not_incremental("ORDER BY without LIMIT")
                 .with_hint(
                     "A pipeline's result has no order. Add a LIMIT, or order it in the SELECT that reads it.",
@@ -166,7 +173,7 @@ impl Planner {
         let display_names = name_columns(&mut query);
         check_column_names(display_names.as_deref())?;
         let state = self.state_for(&mut query, names, 0).await?;
-        let plan = postgres::typed(state.statement_to_plan(statement(query)).await?)?;
+        let plan = postgres::typed(rewrite_first_rows(state.statement_to_plan(statement(query)).await?)?)?;
         let plan = lowered(plan, Lowering::Pipeline)?;
         refuse_unsteady_functions(&plan)?;
         let optimized = self.optimize_for_pipeline(&state, plan)?;
@@ -225,6 +232,8 @@ impl Planner {
         mark_set_operations(query)?;
         rewrite_unnest(query)?;
         rewrite_windows(query)?;
+        rewrite_fetch(query)?;
+        rewrite_named_windows(query)?;
         postgres::rewrite_query(query)?;
         let references = self.state.resolve_table_references(&statement(query.clone()))?;
         let mut schemas: HashMap<String, Arc<MemorySchemaProvider>> = HashMap::new();
@@ -257,7 +266,9 @@ impl Planner {
                     let sql = view.to_string();
                     name_columns(&mut view);
                     let state = Box::pin(self.state_for(&mut view, names, depth + 1)).await?;
-                    let plan = postgres::typed(state.statement_to_plan(statement(view)).await?)?;
+                    let plan = postgres::typed(rewrite_first_rows(
+                        state.statement_to_plan(statement(view)).await?,
+                    )?)?;
                     Arc::new(ViewTable::new(plan, Some(sql)))
                 }
             };
@@ -295,6 +306,13 @@ fn lowered(plan: LogicalPlan, lowering: Lowering) -> Result<LogicalPlan, DataFus
 
 fn statement(query: Query) -> DfStatement {
     DfStatement::Statement(Box::new(Statement::Query(Box::new(query))))
+}
+
+fn is_distinct_on(body: &SetExpr) -> bool {
+    match body {
+        SetExpr::Select(select) => matches!(select.distinct, Some(SqlDistinct::On(_))),
+        _ => false,
+    }
 }
 
 fn check_column_names(names: Option<&[String]>) -> Result<(), Refusal> {

@@ -21,6 +21,7 @@ mod temporal;
 mod top_n;
 mod trim;
 mod upsert;
+mod window;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -162,6 +163,7 @@ pub(crate) fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
         plan::Operator::SetOperation(kind) => Ok(Box::new(set_operation::SetOperation::new(*kind, build)?)),
         plan::Operator::Recompute(_) => Ok(Box::new(recompute::Recompute::new(build)?)),
         plan::Operator::Held(_) | plan::Operator::Bounded => unreachable!("parts of a batch plan"),
+        plan::Operator::Window(window) => Ok(Box::new(window::Window::new(window, build)?)),
     }
 }
 
@@ -183,6 +185,7 @@ pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<
         }
         plan::Operator::Recompute(_) => vec![Vec::new(); inputs.len()],
         plan::Operator::Held(_) | plan::Operator::Bounded => unreachable!("parts of a batch plan"),
+        plan::Operator::Window(window) => vec![window.partition.clone()],
     }
 }
 

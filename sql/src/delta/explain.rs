@@ -164,6 +164,15 @@ impl Explained {
                 let growth = rows.min(Growth::Watermark);
                 Stored { cost: Cost::Linear, key, growth, rows, remedy: None }
             }
+            Operator::Window(window) => Stored {
+                cost: Cost::PerPartition,
+                key: names(input(0), &window.partition),
+                growth: rows,
+                rows,
+                remedy: Some(
+                    "Partition by a window that a watermark completes, and add EMIT ON WINDOW CLOSE.".into(),
+                ),
+            },
             Operator::Held(_) | Operator::Bounded => unreachable!("parts of a batch plan"),
         };
         node.cost = stored.cost;

@@ -10,6 +10,7 @@ mod rows;
 mod session_bounds;
 mod strings;
 mod to_char;
+mod with_ties;
 
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ pub(crate) use epoch_bound::EpochBound;
 use hop_starts::WindowBounds;
 pub use round_even::RoundEven;
 use session_bounds::SessionFunction;
+pub(crate) use with_ties::WITH_TIES;
+use with_ties::WithTies;
 
 /// All of them, to be registered in a session.
 pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
@@ -27,6 +30,7 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(WindowBounds::hop())),
         Arc::new(ScalarUDF::from(WindowBounds::cumulate())),
         Arc::new(ScalarUDF::from(ConvertFrom::new())),
+        Arc::new(ScalarUDF::from(WithTies::new())),
     ];
     [own, datetime::functions(), strings::functions(), json::functions()].concat()
 }

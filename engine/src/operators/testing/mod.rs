@@ -42,7 +42,7 @@ pub(crate) fn schema(text: &str) -> SchemaRef {
     Arc::new(Schema::new(text.split_whitespace().map(field).collect::<Vec<_>>()))
 }
 
-fn parse(schema: &SchemaRef, text: &str) -> Delta {
+pub(crate) fn parse(schema: &SchemaRef, text: &str) -> Delta {
     let mut weights = Vec::new();
     let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); schema.fields().len()];
     for row in text.split(';').map(str::trim).filter(|row| !row.is_empty()) {
