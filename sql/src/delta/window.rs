@@ -5,7 +5,7 @@ use std::sync::Arc;
 use datafusion::common::{Column, DFSchema, DataFusionError};
 use datafusion::logical_expr::expr::{NullTreatment, WindowFunction};
 use datafusion::logical_expr::{
-    Expr, Extension, LogicalPlan, Projection, SortExpr, Window as WindowPlan, WindowFunctionDefinition,
+    Expr, Extension, LogicalPlan, Projection, Window as WindowPlan, WindowFunctionDefinition,
 };
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
@@ -144,15 +144,18 @@ fn reorder(node: Node, n_columns: usize, places: &[usize]) -> Result<Node> {
 
 /// The positions of functions that share their partition and order.
 fn groups(functions: &[&WindowFunction]) -> Vec<Vec<usize>> {
-    let mut groups: Vec<((&[Expr], &[SortExpr]), Vec<usize>)> = Vec::new();
+    let mut groups: Vec<Vec<usize>> = Vec::new();
     for (idx, function) in functions.iter().enumerate() {
-        let key = (&function.params.partition_by[..], &function.params.order_by[..]);
-        match groups.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, group)) => group.push(idx),
-            None => groups.push((key, vec![idx])),
+        let shares = |group: &&mut Vec<usize>| {
+            let known = &functions[group[0]].params;
+            known.partition_by == function.params.partition_by && known.order_by == function.params.order_by
+        };
+        match groups.iter_mut().find(shares) {
+            Some(group) => group.push(idx),
+            None => groups.push(vec![idx]),
         }
     }
-    groups.into_iter().map(|(_, group)| group).collect()
+    groups
 }
 
 /// What says how far `lag` looks, or what it gives where there is nothing, is a constant for DataFusion.
