@@ -9,6 +9,7 @@
 mod node;
 mod operator;
 mod pipeline;
+mod window;
 
 pub use node::IncrementalNode;
 pub use operator::{
@@ -16,3 +17,4 @@ pub use operator::{
     OrderColumn, SEQUENCE, TopN, Upsert,
 };
 pub use pipeline::{PipelinePlan, Properties, RelationId};
+pub use window::{Reach, Scope, Window, WindowArg, WindowCall};

@@ -6,7 +6,8 @@ use std::fmt;
 use datafusion::common::{DFSchemaRef, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNodeCore};
 
-use crate::operator::{InputKind, Operator};
+use crate::operator::{InputKind, Operator, OrderColumn};
+use crate::window::{Reach, Scope};
 
 /// An [`Operator`] with its inputs and its output columns, the weight last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,6 +47,13 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
         let list = |input: usize, columns: &[usize]| {
             columns.iter().map(|idx| input_column(input, *idx)).collect::<Vec<_>>().join(", ")
         };
+        let order_list = |order_by: &[OrderColumn]| {
+            let order_column = |order: &OrderColumn| {
+                let direction = if order.descending { " DESC" } else { "" };
+                format!("{}{direction}", input_column(0, order.column))
+            };
+            order_by.iter().map(order_column).collect::<Vec<_>>().join(", ")
+        };
         match &self.operator {
             Operator::Input(input) => {
                 let kind = match input.kind {
@@ -84,20 +92,33 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 Ok(())
             }
             Operator::TopN(top_n) => {
-                let order: Vec<_> = top_n
-                    .order_by
-                    .iter()
-                    .map(|order| {
-                        let direction = if order.descending { " DESC" } else { "" };
-                        format!("{}{direction}", input_column(0, order.column))
-                    })
-                    .collect();
                 let partition = list(0, &top_n.partition);
                 write!(f, "TopN: limit={} ", top_n.limit)?;
+                if top_n.with_ties {
+                    write!(f, "with ties ")?;
+                }
                 if top_n.offset > 0 {
                     write!(f, "offset={} ", top_n.offset)?;
                 }
-                write!(f, "partition=[{partition}] order=[{}]", order.join(", "))
+                write!(f, "partition=[{partition}] order=[{}]", order_list(&top_n.order_by))
+            }
+            Operator::Window(window) => {
+                let calls: Vec<_> = window.calls.iter().map(|call| call.display.as_str()).collect();
+                write!(
+                    f,
+                    "Window: partition=[{}] order=[{}] calls=[{}] ",
+                    list(0, &window.partition),
+                    order_list(&window.order_by),
+                    calls.join(", ")
+                )?;
+                match window.scope(self.inputs[0].schema().fields()) {
+                    Scope::Rows(Reach { back, ahead }) => {
+                        write!(f, "recompute=[rows {back} back, {ahead} ahead]")
+                    }
+                    Scope::Values => write!(f, "recompute=[values within the frames]"),
+                    Scope::Running { .. } => write!(f, "recompute=[new last rows, else the partition]"),
+                    Scope::Partition => write!(f, "recompute=[the partition]"),
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DFSchemaRef, JoinType};
 use datafusion::logical_expr::{AggregateUDF, Expr};
 
-use crate::RelationId;
+use crate::{RelationId, Window};
 
 /// One incremental step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +22,7 @@ pub enum Operator {
     Aggregate(Aggregate),
     Join(Join),
     TopN(TopN),
+    Window(Window),
 }
 
 /// The changes of a relation, as they come.
@@ -111,7 +112,7 @@ pub struct Join {
     pub is_append_only: bool,
 }
 
-/// Output: the input's columns, then the row number from 1 if `rank` says so.
+/// Output: the input's columns, then the row number from 1, or with ties the rank, if `rank` says so.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TopN {
     pub partition: Vec<usize>,
@@ -120,6 +121,8 @@ pub struct TopN {
     pub limit: usize,
     /// Whether the row number is a column of the output.
     pub rank: bool,
+    /// Rows that tie with the last one belong to the first as well.
+    pub with_ties: bool,
 }
 
 /// A column to order by.
@@ -169,6 +172,7 @@ impl Operator {
             Operator::Aggregate(_) => "Aggregate",
             Operator::Join(_) => "Join",
             Operator::TopN(_) => "TopN",
+            Operator::Window(_) => "Window",
         }
     }
 }

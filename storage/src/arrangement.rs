@@ -101,6 +101,43 @@ impl Snapshot {
         merge_ranges(&mut ranges, key, found);
     }
 
+    /// Calls `found(row, weight)` for the rows of one key from `from` on, in ascending order, until it says
+    /// `false`.
+    pub fn lookup_from<'a>(&'a self, key: &[u8], from: &[u8], found: impl FnMut(&'a [u8], i64) -> bool) {
+        assert!(from.starts_with(key), "the start lies within the key");
+        let mut ranges: Vec<Range> =
+            self.runs.iter().map(|run| Range { run, idx: run.lower_bound(from, 0) }).collect();
+        merge_ranges(&mut ranges, key, found);
+    }
+
+    /// Calls `found(row, weight)` for the rows of one key that are below `before`, in descending order, until
+    /// it says `false`.
+    pub fn lookup_back<'a>(
+        &'a self,
+        key: &[u8],
+        before: &[u8],
+        mut found: impl FnMut(&'a [u8], i64) -> bool,
+    ) {
+        // `idx` is one behind the row that is next.
+        let mut ranges: Vec<Range> =
+            self.runs.iter().map(|run| Range { run, idx: run.lower_bound(before, 0) }).collect();
+        let next = |range: &Range<'a>| -> Option<&'a [u8]> {
+            let row = range.run.row(range.idx.checked_sub(1)?);
+            row.starts_with(key).then_some(row)
+        };
+        loop {
+            let Some(row) = ranges.iter().filter_map(next).max() else { return };
+            let mut weight = 0;
+            for range in ranges.iter_mut().filter(|range| next(range) == Some(row)) {
+                range.idx -= 1;
+                weight += range.weight();
+            }
+            if weight != 0 && !found(row, weight) {
+                return;
+            }
+        }
+    }
+
     /// The total weight of each row; `rows` are whole rows, ascending.
     pub fn weights<'k>(&self, rows: impl IntoIterator<Item = &'k [u8]>) -> Vec<i64> {
         let mut positions = vec![0; self.runs.len()];
@@ -423,6 +460,32 @@ mod tests {
                 snapshot.weights(encoded.iter().map(|row| row.data())),
                 model.values().copied().collect::<Vec<_>>()
             );
+
+            // From every row on within its key, and back from it.
+            for (middle, row) in whole.iter().zip(encoded.iter()) {
+                let key = layout.encode_keys(&[Arc::new(Int64Array::from(vec![middle.0])) as ArrayRef]).unwrap();
+                let key = key.row(0).data();
+                let (mut on, mut back) = (Vec::new(), Vec::new());
+                snapshot.lookup_from(key, row.data(), |row, weight| {
+                    on.push((row.to_vec(), weight));
+                    true
+                });
+                snapshot.lookup_back(key, row.data(), |row, weight| {
+                    back.push((row.to_vec(), weight));
+                    true
+                });
+                back.reverse();
+                let of_key = |is_on: bool| {
+                    let within = |row: &(i64, i64)| row.0 == middle.0 && (row >= middle) == is_on;
+                    model.iter().filter(|(row, _)| within(row)).map(|(row, weight)| (*row, *weight)).collect::<Vec<_>>()
+                };
+                let decoded = |found: Vec<(Vec<u8>, i64)>| {
+                    let (rows, weights): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+                    decode(&layout, &rows).into_iter().zip(weights).collect::<Vec<_>>()
+                };
+                prop_assert_eq!(decoded(on), of_key(true));
+                prop_assert_eq!(decoded(back), of_key(false));
+            }
         }
     }
 

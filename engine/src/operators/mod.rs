@@ -11,6 +11,7 @@ mod join;
 mod linear;
 mod top_n;
 mod upsert;
+mod window;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -133,6 +134,7 @@ pub fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
         plan::Operator::Aggregate(aggregate) => Ok(Box::new(aggregate::Aggregate::new(aggregate, build)?)),
         plan::Operator::Join(join) => Ok(Box::new(join::Join::new(join, build)?)),
         plan::Operator::TopN(top_n) => Ok(Box::new(top_n::TopN::new(top_n, build)?)),
+        plan::Operator::Window(window) => Ok(Box::new(window::Window::new(window, build)?)),
     }
 }
 
@@ -145,6 +147,7 @@ pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<
         plan::Operator::Aggregate(aggregate) => vec![(0..aggregate.n_groups).collect()],
         plan::Operator::Join(join) => vec![join.left_keys.clone(), join.right_keys.clone()],
         plan::Operator::TopN(top_n) => vec![top_n.partition.clone()],
+        plan::Operator::Window(window) => vec![window.partition.clone()],
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn schema(text: &str) -> SchemaRef {
     Arc::new(Schema::new(text.split_whitespace().map(field).collect::<Vec<_>>()))
 }
 
-fn parse(schema: &SchemaRef, text: &str) -> Delta {
+pub(crate) fn parse(schema: &SchemaRef, text: &str) -> Delta {
     let mut weights = Vec::new();
     let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); schema.fields().len()];
     for row in text.split(';').map(str::trim).filter(|row| !row.is_empty()) {
@@ -72,7 +72,7 @@ fn parse(schema: &SchemaRef, text: &str) -> Delta {
     Delta::weighted(&rows, Arc::new(Int64Array::from(weights)))
 }
 
-fn show(deltas: &[RecordBatch]) -> BTreeMap<String, i64> {
+pub(crate) fn show(deltas: &[RecordBatch]) -> BTreeMap<String, i64> {
     let mut rows: BTreeMap<String, i64> = BTreeMap::new();
     for batch in deltas {
         let delta = Delta::new(batch.clone());

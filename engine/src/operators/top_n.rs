@@ -1,4 +1,4 @@
-//! The first rows of each partition: `ORDER BY … LIMIT`, `row_number() <= n`.
+//! The first rows of each partition: `ORDER BY … LIMIT`, `row_number() <= n`, and with ties `rank() <= n`.
 //!
 //! State: all rows, by partition, then in the order asked for, then by the other columns, so that ties are
 //! broken the same way every time. A touched partition costs reading its first `offset + limit`
@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt64Array};
-use arrow::compute::cast;
+use arrow::compute::{SortOptions, cast};
 use arrow::datatypes::SchemaRef;
+use arrow::row::{RowConverter, Rows, SortField};
 use tidemill_core::Delta;
 use tidemill_plan as plan;
 use tidemill_storage::{Snapshot, SortColumn};
@@ -21,9 +22,12 @@ pub(crate) struct TopN {
     /// The input's columns in the order of the state.
     columns: Vec<usize>,
     n_partition: usize,
+    /// The columns up to those of the order.
+    n_order: usize,
     offset: usize,
     limit: usize,
     rank: bool,
+    with_ties: bool,
     output: SchemaRef,
 }
 
@@ -43,6 +47,7 @@ impl TopN {
                 ..SortColumn::ascending(input.field(order.column))
             });
         }
+        let n_order = columns.len();
         let rest = super::others(input, &columns);
         sort_columns.extend(ascending(input, &rest));
         columns.extend(rest);
@@ -51,9 +56,11 @@ impl TopN {
             state: StateTable::new("rows", sort_columns, n_partition, (0..n_partition).collect())?,
             columns,
             n_partition,
+            n_order,
             offset: top_n.offset,
             limit: top_n.limit,
             rank: top_n.rank,
+            with_ties: top_n.with_ties,
             output: build.output.clone(),
         })
     }
@@ -72,17 +79,66 @@ impl TopN {
                         rows.push(row);
                     }
                     n_seen += 1;
-                    if n_seen == end {
+                    // The copies of a row tie.
+                    if n_seen >= end && !self.with_ties {
                         break;
                     }
                 }
                 n_seen < end
             });
         }
+        if self.with_ties
+            && n_seen >= end
+            && let Some(last) = rows.last().copied()
+        {
+            let keys = self.order_keys(&[last])?;
+            let key = keys.as_ref().map_or(partition, |keys| keys.row(0).data());
+            snapshot.lookup_from(partition, last, |row, weight| {
+                if row != last && row.starts_with(key) {
+                    is_negative |= weight < 0;
+                    rows.extend(std::iter::repeat_n(row, usize::try_from(weight).unwrap_or(0)));
+                }
+                row.starts_with(key)
+            });
+        }
         if is_negative {
             return Err(Error::NegativeWeight { operator: "LIMIT" });
         }
         Ok(rows)
+    }
+
+    /// The bytes of rows up to the columns of the order, if there are any.
+    fn order_keys(&self, rows: &[&[u8]]) -> Result<Option<Rows>, Error> {
+        if self.n_order == 0 {
+            return Ok(None);
+        }
+        let layout = self.state.layout();
+        let fields = layout.columns()[..self.n_order]
+            .iter()
+            .map(|column| {
+                let options = SortOptions { descending: column.descending, nulls_first: column.nulls_first };
+                SortField::new_with_options(column.data_type.clone(), options)
+            })
+            .collect();
+        let columns = layout.decode(rows.iter().copied())?;
+        Ok(Some(RowConverter::new(fields)?.convert_columns(&columns[..self.n_order])?))
+    }
+
+    /// The place of each of the first rows, from 1: its number, or with ties its rank.
+    fn places<'a>(&self, rows: Vec<&'a [u8]>) -> Result<Vec<(&'a [u8], usize)>, Error> {
+        let keys = if self.with_ties && !rows.is_empty() { self.order_keys(&rows)? } else { None };
+        let mut places = Vec::with_capacity(rows.len());
+        let mut place = 1;
+        for (row_idx, row) in rows.into_iter().enumerate() {
+            let is_tie = row_idx > 0
+                && self.with_ties
+                && keys.as_ref().is_none_or(|keys| keys.row(row_idx) == keys.row(row_idx - 1));
+            if !is_tie {
+                place = row_idx + 1;
+            }
+            places.push((row, place));
+        }
+        Ok(places)
     }
 }
 
@@ -112,14 +168,9 @@ impl Operator for TopN {
                 weights.push(weight);
             };
             if self.rank {
-                // A row is the same only at the same rank.
-                for rank in 0..old.len().max(new.len()) {
-                    let (old, new) = (old.get(rank), new.get(rank));
-                    if old != new {
-                        old.into_iter().for_each(|row| push(row, rank + 1, -1));
-                        new.into_iter().for_each(|row| push(row, rank + 1, 1));
-                    }
-                }
+                // A row is the same only at the same place. Both lists ascend by row and place.
+                let (old, new) = (self.places(old)?, self.places(new)?);
+                difference(&old, &new, |(row, place), weight| push(row, place, weight));
             } else {
                 difference(&old, &new, |row, weight| push(row, 0, weight));
             }
@@ -144,7 +195,7 @@ impl Operator for TopN {
 }
 
 /// What turns one ascending list into another.
-fn difference<'a>(old: &[&'a [u8]], new: &[&'a [u8]], mut push: impl FnMut(&'a [u8], i64)) {
+fn difference<T: Copy + Ord>(old: &[T], new: &[T], mut push: impl FnMut(T, i64)) {
     let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
     loop {
         match (old.peek(), new.peek()) {
@@ -153,15 +204,15 @@ fn difference<'a>(old: &[&'a [u8]], new: &[&'a [u8]], mut push: impl FnMut(&'a [
                 new.next();
             }
             (Some(a), Some(b)) if a < b => {
-                push(a, -1);
+                push(**a, -1);
                 old.next();
             }
             (_, Some(b)) => {
-                push(b, 1);
+                push(**b, 1);
                 new.next();
             }
             (Some(a), None) => {
-                push(a, -1);
+                push(**a, -1);
                 old.next();
             }
             (None, None) => return,
@@ -184,6 +235,7 @@ mod tests {
             offset,
             limit,
             rank,
+            with_ties: false,
         });
         let output: &[&str] = if rank { &["k:t", "v:i", "n:i"] } else { &["k:t", "v:i"] };
         Bench::new(operator, &["k:t v:i"], &[&output.join(" ")])
@@ -201,6 +253,31 @@ mod tests {
     #[test]
     fn copies_count_and_offset_skips() {
         top(1, 2, false).check("+3 a 5", "+2 a 5").check("+ a 9", "").check("-2 a 5", "- a 5");
+    }
+
+    /// Over `k:t v:i w:i`, by `k`, in the order of `v`, with the rank.
+    fn with_ties(limit: usize) -> Bench {
+        let operator = plan::Operator::TopN(plan::TopN {
+            partition: vec![0],
+            order_by: vec![OrderColumn { column: 1, descending: false, nulls_first: false }],
+            offset: 0,
+            limit,
+            rank: true,
+            with_ties: true,
+        });
+        Bench::new(operator, &["k:t v:i w:i"], &["k:t v:i w:i n:i"])
+    }
+
+    #[test]
+    fn rows_that_tie_with_the_last_come_along() {
+        with_ties(2)
+            .check("+ a 1 1; + a 2 1; + a 2 2; + a 3 1", "+ a 1 1 1; + a 2 1 2; + a 2 2 2")
+            .check("+2 a 1 0", "- a 2 1 2; - a 2 2 2; +2 a 1 0 1")
+            .check(
+                "-2 a 1 0; + b NULL 1; + b NULL 2; + b NULL 3",
+                "-2 a 1 0 1; + a 2 1 2; + a 2 2 2; + b NULL 1 1; + b NULL 2 1; + b NULL 3 1",
+            )
+            .check("- a 1 1", "- a 1 1 1; - a 2 1 2; - a 2 2 2; + a 2 1 1; + a 2 2 1");
     }
 
     #[test]

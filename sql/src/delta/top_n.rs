@@ -1,4 +1,4 @@
-//! `ORDER BY … LIMIT`, and a bound on `row_number()`.
+//! `ORDER BY … LIMIT`, and a bound on `row_number()` or `rank()`.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::columns::{Columns, column_of, incremental, with_weight};
 use super::{Node, Result, Rewriter};
 use crate::refusal::Refusal;
 
-/// An upper bound on `row_number()`, found in a filter above its window node.
+/// An upper bound on `row_number()` or `rank()`, found in a filter above its window node.
 #[derive(Clone)]
 pub(super) struct RankBound {
     /// The bounded column, in the schema of the node that is rewritten with it.
@@ -82,7 +82,16 @@ impl Rewriter {
         if offset == 0 && limit <= 1 {
             properties.unique_keys.push(Vec::new());
         }
-        let operator = Operator::TopN(TopN { partition: Vec::new(), order_by, offset, limit, rank: false });
+        // Rows may come in or leave when others do, whatever the values of theirs.
+        properties.closes.fill(Vec::new());
+        let operator = Operator::TopN(TopN {
+            partition: Vec::new(),
+            order_by,
+            offset,
+            limit,
+            rank: false,
+            with_ties: false,
+        });
         let plan = incremental(operator, projected, with_weight(input.schema())?, n_columns)?;
         Ok(Node { plan, properties })
     }
