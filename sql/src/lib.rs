@@ -11,11 +11,14 @@ pub mod types;
 mod error;
 
 mod delta;
+mod first_rows;
 mod functions;
+mod named_windows;
 mod naming;
 mod planner;
 mod refusal;
 mod relations;
+mod tie_break;
 mod windows;
 
 pub use delta::{DeltaError, Rewritten, rewrite};

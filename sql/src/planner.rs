@@ -19,15 +19,19 @@ use datafusion::optimizer::Optimizer;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, Query, SetExpr, SetOperator, SetQuantifier, Statement, Visit, Visitor,
+    Distinct as SqlDistinct, Expr as SqlExpr, Query, SetExpr, SetOperator, SetQuantifier, Statement, Visit,
+    Visitor,
 };
 use tidemill_core::SqlState;
 use tidemill_plan::PipelinePlan;
 
 use crate::delta::{DeltaError, rewrite};
+use crate::first_rows::{rewrite_fetch, rewrite_first_rows};
 use crate::functions::scalar_functions;
+use crate::named_windows::rewrite_named_windows;
 use crate::naming::name_columns;
 use crate::refusal::Refusal;
+use crate::tie_break::physical_rules;
 use crate::windows::rewrite_windows;
 
 /// The one database.
@@ -83,6 +87,7 @@ impl Planner {
         let state = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
+            .with_physical_optimizer_rules(physical_rules())
             .with_scalar_functions(
                 SessionStateBuilder::new()
                     .with_default_features()
@@ -125,7 +130,7 @@ impl Planner {
         let mut query = query.clone();
         let display_names = name_columns(&mut query);
         let state = self.state_for(&mut query, names, 0).await?;
-        let plan = state.statement_to_plan(statement(query)).await?;
+        let plan = rewrite_first_rows(state.statement_to_plan(statement(query)).await?)?;
         Ok(QueryPlan { plan, state, display_names })
     }
 
@@ -136,7 +141,10 @@ impl Planner {
         names: &dyn Names,
         emit_on_window_close: bool,
     ) -> Result<PipelinePlan, DeltaError> {
-        if query.order_by.is_some() && query.limit_clause.is_none() && query.fetch.is_none() {
+        // DISTINCT ON asks its order which row is the first.
+        let is_order_used =
+            query.limit_clause.is_some() || query.fetch.is_some() || is_distinct_on(&query.body);
+        if query.order_by.is_some() && !is_order_used {
             return Err(Refusal::not_incremental("ORDER BY without LIMIT")
                 .with_hint(
                     "A pipeline's result has no order. Add a LIMIT, or order it in the SELECT that reads it.",
@@ -148,7 +156,7 @@ impl Planner {
         let display_names = name_columns(&mut query);
         check_column_names(display_names.as_deref())?;
         let state = self.state_for(&mut query, names, 0).await?;
-        let plan = state.statement_to_plan(statement(query)).await?;
+        let plan = rewrite_first_rows(state.statement_to_plan(statement(query)).await?)?;
         refuse_unsteady_functions(&plan)?;
         let optimized = self.optimize_for_pipeline(&state, plan)?;
         let schema: SchemaRef = Arc::new(Schema::new(
@@ -192,6 +200,8 @@ impl Planner {
     ) -> Result<SessionState, DeltaError> {
         refuse_multiset_operations(query)?;
         rewrite_windows(query)?;
+        rewrite_fetch(query)?;
+        rewrite_named_windows(query)?;
         let references = self.state.resolve_table_references(&statement(query.clone()))?;
         let mut schemas: HashMap<String, Arc<MemorySchemaProvider>> = HashMap::new();
         schemas.insert("public".into(), Arc::default());
@@ -223,7 +233,7 @@ impl Planner {
                     let sql = view.to_string();
                     name_columns(&mut view);
                     let state = Box::pin(self.state_for(&mut view, names, depth + 1)).await?;
-                    let plan = state.statement_to_plan(statement(view)).await?;
+                    let plan = rewrite_first_rows(state.statement_to_plan(statement(view)).await?)?;
                     Arc::new(ViewTable::new(plan, Some(sql)))
                 }
             };
@@ -253,6 +263,13 @@ pub struct QueryPlan {
 
 fn statement(query: Query) -> DfStatement {
     DfStatement::Statement(Box::new(Statement::Query(Box::new(query))))
+}
+
+fn is_distinct_on(body: &SetExpr) -> bool {
+    match body {
+        SetExpr::Select(select) => matches!(select.distinct, Some(SqlDistinct::On(_))),
+        _ => false,
+    }
 }
 
 fn check_column_names(names: Option<&[String]>) -> Result<(), Refusal> {
