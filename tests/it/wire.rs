@@ -657,7 +657,7 @@ async fn several_statements_in_one_text() {
 async fn documented_statements_run() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut failed = Vec::new();
-    for page in ["README.md", "docs/quickstart.md", "docs/sql.md"] {
+    for page in ["README.md", "docs/quickstart.md", "docs/sql.md", "docs/reference/windows.md"] {
         let text = std::fs::read_to_string(root.join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
         // Where the examples are as in the repository, and what is written is in nobody's way.
         let directory = server::directory();
