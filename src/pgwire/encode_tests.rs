@@ -65,7 +65,7 @@ fn integers_and_booleans() {
     assert_eq!(binary_of(Int64Array::from(vec![258])), "0000000000000102");
     assert_eq!(binary_as(Int64Array::from(vec![2200]), Some("oid")), "00000898");
     assert_eq!(binary_of(BooleanArray::from(vec![true])), "01");
-    assert_eq!(binary_of(UInt64Array::from(vec![10_000])), "00010001000000000001");
+    assert_eq!(binary_of(UInt64Array::from(vec![10_000])), "0000000000002710");
 }
 
 #[test]

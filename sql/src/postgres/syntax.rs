@@ -661,6 +661,11 @@ fn function_call(function: &mut Function) -> Option<Expr> {
                 *replacement != Expr::Function(function.clone())
             })
         }
+        // Who asked for the rows of a function by unnest() has them already.
+        "unnest" => match &arguments()?[..] {
+            [Expr::Function(inner)] if inner.name == function.name => Some(Expr::Function(inner.clone())),
+            _ => None,
+        },
         "timezone" => {
             let arguments = arguments()?;
             (arguments.len() == 1).then(|| call("timezone", vec![string("UTC"), arguments[0].clone()]))
