@@ -132,7 +132,7 @@ pub struct Join {
     pub pair_schema: DFSchemaRef,
     pub is_append_only: bool,
     /// When rows can be forgotten because what could meet them has come.
-    pub trim: Option<Trim>,
+    pub trim: Option<Box<Trim>>,
 }
 
 /// What bounds the state of a join of rows that are near each other in time.

@@ -337,11 +337,11 @@ fn refuse_unsteady_functions(plan: &LogicalPlan) -> Result<(), DeltaError> {
         datafusion::common::tree_node::TreeNode::apply(node, |node| {
             node.apply_expressions(|expr| {
                 datafusion::common::tree_node::TreeNode::apply(expr, |expr| {
-                    if let Expr::ScalarFunction(function) = expr {
-                        if function.func.signature().volatility == Volatility::Volatile {
-                            unsteady = Some(function.name().to_owned());
-                            return Ok(TreeNodeRecursion::Stop);
-                        }
+                    if let Expr::ScalarFunction(function) = expr
+                        && function.func.signature().volatility == Volatility::Volatile
+                    {
+                        unsteady = Some(function.name().to_owned());
+                        return Ok(TreeNodeRecursion::Stop);
                     }
                     Ok(TreeNodeRecursion::Continue)
                 })

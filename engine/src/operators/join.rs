@@ -766,7 +766,7 @@ mod tests {
             filter: None,
             pair_schema: Arc::new(pair),
             is_append_only: true,
-            trim: Some(plan::Trim { left: side(left, right), right: side(right, left) }),
+            trim: Some(Box::new(plan::Trim { left: side(left, right), right: side(right, left) })),
         });
         Bench::new(operator, &["k:t a:ts", "r:t b:ts"], &["k:t a:ts r:t b:ts"])
             .check2("+ x 5; + x 20", "+ x 7", "+ x 5 x 7; + x 20 x 7")

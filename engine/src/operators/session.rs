@@ -59,6 +59,9 @@ struct Span {
     last: i64,
 }
 
+/// A row of the state, its weight, and its session.
+type Member<'a> = (&'a [u8], i64, Span);
+
 /// A row that a step looks at.
 struct Entry<'a> {
     row: &'a [u8],
@@ -211,7 +214,7 @@ impl Session {
         rows: &'a Snapshot,
         spans: &[Span],
         keys: &[ArrayRef],
-    ) -> Result<Vec<(&'a [u8], i64, Span)>, Error> {
+    ) -> Result<Vec<Member<'a>>, Error> {
         let ends = |time: fn(&Span) -> i64| -> Result<_, Error> {
             let mut columns = keys_of(spans, keys)?;
             let times: ArrayRef = Arc::new(Int64Array::from_iter_values(spans.iter().map(time)));
@@ -390,7 +393,7 @@ fn keys_of(spans: &[Span], keys: &[ArrayRef]) -> Result<Vec<ArrayRef>, Error> {
 
 /// Old rows and changed rows in one ascending list.
 fn merge<'a>(
-    old: &[(&'a [u8], i64, Span)],
+    old: &[Member<'a>],
     change: &tidemill_storage::Run,
     changed: &[&'a [u8]],
     grouping: &Grouping,

@@ -82,7 +82,7 @@ impl Rewriter {
             filter: join.filter.clone(),
             pair_schema: Arc::new(pair_schema),
             is_append_only,
-            trim,
+            trim: trim.map(Box::new),
         });
         let node = IncrementalNode {
             operator,
