@@ -231,7 +231,15 @@ impl Database {
             });
         }
         let read_schema: SchemaRef = Arc::new(Schema::new(read));
-        let options = map(&definition.options);
+        let mut options = map(&definition.options);
+        let idle_timeout = tidemill_connectors::take_duration(&mut options, "idle_timeout")?;
+        if idle_timeout.is_some() && definition.watermark.is_none() {
+            return Err(SqlError::new(
+                SqlState::INVALID_PARAMETER,
+                "option \"idle_timeout\" needs a watermark".to_owned(),
+            )
+            .with_hint("Add WATERMARK FOR column AS column - INTERVAL '5 seconds' to the column list."));
+        }
         let encode_options = map(&definition.encode_options);
         let include: Vec<IncludeColumn> = definition
             .include
@@ -287,6 +295,7 @@ impl Database {
             schema,
             columns: source_columns,
             watermark,
+            idle_timeout,
             kind: input_kind(object),
         })
     }

@@ -20,3 +20,5 @@ mod names;
 mod oracle;
 mod statements;
 mod system;
+#[cfg(test)]
+mod time_oracle;

@@ -54,9 +54,13 @@ const QUERIES: &[&str] = &[
     "SELECT k, s FROM p3_on_top WHERE n > 1",
 ];
 
-struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
+    pub(crate) fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
     /// SplitMix64 (Steele et al., OOPSLA 2014).
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -66,11 +70,11 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 
-    fn int(&mut self, n: u64) -> String {
+    pub(crate) fn int(&mut self, n: u64) -> String {
         if self.below(8) == 0 { "NULL".into() } else { self.below(n).to_string() }
     }
 }
@@ -94,7 +98,7 @@ fn statement(rng: &mut Rng) -> String {
     }
 }
 
-async fn run(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>, SqlError> {
+pub(crate) async fn run(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>, SqlError> {
     let mut rows = Vec::new();
     for parsed in SessionApi::parse(session, sql)? {
         let response = SessionApi::execute(session, &parsed, Vec::new(), &CancellationToken::new()).await?;
@@ -106,7 +110,7 @@ async fn run(session: &mut Session, sql: &str) -> Result<Vec<RecordBatch>, SqlEr
 }
 
 /// Rows as text, with how often each occurs.
-fn multiset(batches: &[RecordBatch]) -> BTreeMap<String, usize> {
+pub(crate) fn multiset(batches: &[RecordBatch]) -> BTreeMap<String, usize> {
     let mut rows = BTreeMap::new();
     let options = FormatOptions::default().with_null("NULL");
     for batch in batches {

@@ -82,6 +82,7 @@ pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> 
     let config = EngineConfig {
         epoch_interval: options.config.epoch_interval,
         checkpoint_interval: options.config.checkpoint_interval,
+        ..EngineConfig::default()
     };
     let database = match options.is_catalog_only {
         true => Database::open_for_checks(&directory, options.config.lanes, config).await?,

@@ -31,7 +31,7 @@ pub mod conformance;
 #[cfg(test)]
 mod declared;
 
-pub use options::OptionDoc;
+pub use options::{OptionDoc, take_duration};
 pub use registry::{
     ConnectorInfo, EncodingInfo, connectors, create_sink, create_source, encodings, source_columns,
     validate_sink, validate_source,

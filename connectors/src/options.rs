@@ -224,6 +224,21 @@ impl OptionValue for Duration {
     }
 }
 
+/// Takes an option that is not the connector's out of its options.
+pub fn take_duration(
+    options: &mut BTreeMap<String, String>,
+    name: &str,
+) -> Result<Option<Duration>, ConnectorError> {
+    let Some(text) = options.remove(name) else { return Ok(None) };
+    match <Duration as OptionValue>::parse(&text) {
+        Ok(duration) => Ok(Some(duration)),
+        Err(expected) => Err(ConnectorError::fatal(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"{name}\" is \"{text}\", but must be {expected}"),
+        )),
+    }
+}
+
 /// A single ASCII character, such as a CSV delimiter; `\t` may be written for the tabulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AsciiChar(pub u8);

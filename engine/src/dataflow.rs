@@ -99,12 +99,16 @@ pub(crate) struct Dataflow {
     pub frontier: Epoch,
     pub offsets: BTreeMap<RelationId, Arc<Offsets>>,
     pub watermarks: BTreeMap<RelationId, i64>,
+    /// The time of `frontier`.
+    pub now: i64,
     pub store: Option<CheckpointStore>,
     pub checkpointed: Arc<AtomicU64>,
     pub checkpoint_interval: Duration,
     pub dead_letters: mpsc::UnboundedSender<Vec<DeadLetter>>,
     /// Where sources' time will stand at the end of a fill.
     pub filled_watermarks: BTreeMap<RelationId, i64>,
+    /// What time it will be at the end of a fill.
+    pub filled_now: i64,
     /// Something has happened since the last checkpoint.
     pub is_dirty: bool,
     /// Why it does not step any more.
@@ -127,6 +131,7 @@ impl Dataflow {
             let mut members = std::mem::take(&mut self.members);
             let outcome = self.fill(&mut members, missed).await;
             self.members = members;
+            let outcome = outcome.and_then(|()| self.tell_deadline());
             if let Err(error) = &outcome {
                 self.fail(error);
             }
@@ -236,9 +241,15 @@ impl Dataflow {
                 }
                 watermarks
             },
+            now_before: self.now,
+            now: sealed.now.max(self.now),
         };
+        let mut is_something = false;
+        for member in &self.members {
+            is_something |= member.next_time(self.now)?.is_some_and(|next| next <= context.now);
+        }
         let mut changes = sealed.changes;
-        let is_something = !changes.is_empty() || !sealed.offsets.is_empty() || !sealed.watermarks.is_empty();
+        is_something |= !changes.is_empty() || !sealed.offsets.is_empty() || !sealed.watermarks.is_empty();
         for member in &mut self.members {
             if let Some(outbox) = &member.outbox {
                 outbox.space().await;
@@ -254,8 +265,20 @@ impl Dataflow {
         }
         self.frontier = sealed.epoch;
         self.watermarks = context.watermarks;
+        self.now = context.now;
         self.offsets.extend(sealed.offsets);
         self.is_dirty |= is_something;
+        self.tell_deadline()
+    }
+
+    /// Says when something is to be done although nothing comes in.
+    fn tell_deadline(&self) -> Result<(), Error> {
+        let mut deadline = None;
+        for member in &self.members {
+            let next = member.next_time(self.now)?;
+            deadline = [deadline, next].into_iter().flatten().min();
+        }
+        self.feed.set_deadline(deadline);
         Ok(())
     }
 
@@ -316,14 +339,21 @@ impl Dataflow {
         is_timeless: bool,
     ) -> Result<(), Error> {
         let watermarks_before = self.watermarks.clone();
+        let now_before = self.now;
         if !is_timeless {
+            self.now = self.now.max(self.filled_now);
             for (source, watermark) in &self.filled_watermarks {
                 let known = self.watermarks.entry(*source).or_insert(*watermark);
                 *known = (*known).max(*watermark);
             }
         }
-        let context =
-            StepContext { epoch: self.frontier, watermarks_before, watermarks: self.watermarks.clone() };
+        let context = StepContext {
+            epoch: self.frontier,
+            watermarks_before,
+            watermarks: self.watermarks.clone(),
+            now_before,
+            now: self.now,
+        };
         for member in members {
             let result = member.step(&context, &changes).await.map_err(|error| named(member, error))?;
             report_late(&self.dead_letters, member, self.frontier, result.late);
@@ -373,7 +403,7 @@ impl Dataflow {
                     }
                     self.members.push(member);
                 }
-                outcome
+                outcome.and_then(|()| self.tell_deadline())
             }
             Err(error) => Err(error),
         };
@@ -384,6 +414,7 @@ impl Dataflow {
         self.members.extend(other.members);
         self.offsets.extend(other.offsets);
         self.watermarks.extend(other.watermarks);
+        self.now = self.now.max(other.now);
         self.is_dirty = true;
     }
 
@@ -405,6 +436,7 @@ impl Dataflow {
         checkpoint.meta = json!({
             "dataflow": self.id,
             "epoch": self.frontier,
+            "now": self.now,
             "offsets": self.offsets.iter().map(|(id, offsets)| (id.to_string(), offsets.as_ref().clone())).collect::<BTreeMap<_, _>>(),
             "watermarks": self.watermarks.iter().map(|(id, watermark)| (id.to_string(), *watermark)).collect::<BTreeMap<_, _>>(),
             "members": members,
@@ -430,6 +462,7 @@ impl Dataflow {
         self.failure = Some(error.to_string());
         // Nothing may wait for a dataflow that takes nothing.
         self.feed.set_relations(BTreeSet::new());
+        self.feed.set_deadline(None);
     }
 }
 

@@ -22,12 +22,13 @@ use crate::feed::Feed;
 use crate::ipc::decode_batch;
 use crate::member::{Member, MemberHandle, OperatorStatus};
 use crate::outbox::{DeliveryStatus, Outbox};
-use crate::sealer::{Clock, Sealer, WriteRequest, is_read};
+use crate::sealer::{Clock, LOGGED_TIME, Sealer, WriteRequest, is_read};
 use crate::source::{DeadLetter, SourceRuntime, SourceSpec};
 use crate::status::{
     EngineStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus,
 };
 use crate::table::{Table, TableSpec, TableWrite, Written};
+use crate::time::TimeSource;
 use crate::view::ViewSnapshot;
 
 /// How an engine runs.
@@ -36,6 +37,8 @@ pub struct EngineConfig {
     /// How long rows wait for others before they become an epoch.
     pub epoch_interval: Duration,
     pub checkpoint_interval: Duration,
+    /// What `now()` is.
+    pub time: TimeSource,
 }
 
 impl Default for EngineConfig {
@@ -43,6 +46,7 @@ impl Default for EngineConfig {
         EngineConfig {
             epoch_interval: Duration::from_millis(10),
             checkpoint_interval: Duration::from_secs(1),
+            time: TimeSource::System,
         }
     }
 }
@@ -114,12 +118,22 @@ impl Engine {
         let (log, records) = Log::open(&directory)?;
         let epoch = records.iter().map(|record| record.epoch).max().unwrap_or(Epoch::ZERO);
         let mut logged: BTreeMap<RelationId, Vec<(Epoch, RecordBatch)>> = BTreeMap::new();
+        let mut now = i64::MIN;
         for LogRecord { epoch, relation, payload } in records {
+            if relation == LOGGED_TIME {
+                let bytes = payload
+                    .try_into()
+                    .map_err(|_| Error::Unsupported("an epoch's time in the log".into()))?;
+                now = now.max(i64::from_le_bytes(bytes));
+                continue;
+            }
             logged.entry(RelationId(relation)).or_default().push((epoch, decode_batch(&payload)?));
         }
         let arrived = Arc::new(Notify::new());
         let clock = Clock {
             epoch,
+            now: now.max(config.time.now()),
+            sealed_at: Instant::now(),
             feeds: HashMap::new(),
             sources: BTreeMap::new(),
             offsets: BTreeMap::new(),
@@ -128,7 +142,7 @@ impl Engine {
             dead_letters: None,
             log,
         };
-        let (sealer, requests) = Sealer::new(clock, arrived, config.epoch_interval);
+        let (sealer, requests) = Sealer::new(clock, arrived, config.epoch_interval, config.time.clone());
         let (late, mut late_letters) = mpsc::unbounded_channel::<Vec<DeadLetter>>();
         let engine = Arc::new(Engine {
             config,
@@ -195,9 +209,11 @@ impl Engine {
         let epoch_of = |checkpoint: &Checkpoint| Epoch(checkpoint.meta["epoch"].as_u64().unwrap_or_default());
         for (_, _, checkpoint) in &found {
             clock.epoch = clock.epoch.max(epoch_of(checkpoint));
+            clock.now = clock.now.max(checkpoint.meta["now"].as_i64().unwrap_or(i64::MIN));
         }
         // Epochs of this life come after all that were ever seen of the last one.
         clock.epoch = Epoch(clock.epoch.0 + 1);
+        clock.now = clock.now.max(self.sealer.time.now());
         // A source goes on where its most advanced reader was; the others catch up.
         let mut newest: BTreeMap<RelationId, Epoch> = BTreeMap::new();
         for (_, _, checkpoint) in &found {
@@ -241,6 +257,7 @@ impl Engine {
         for table in clock.tables.values() {
             table.handle.frontier.send_replace(clock.epoch);
         }
+        self.sealer.sealed_now.store(clock.now, Ordering::SeqCst);
         self.sealer.sealed.send_replace(clock.epoch);
         self.start_sources(&mut clock);
         self.logged.lock().expect("nobody panics while holding it").clear();
@@ -288,11 +305,13 @@ impl Engine {
                 }
             }
         }
-        let feed = Arc::new(Feed::new(relations, clock.epoch, self.sealer.arrived.clone()));
+        let feed = Arc::new(Feed::new(relations, clock.epoch, clock.now, self.sealer.arrived.clone()));
         clock.feeds.insert(id, feed.clone());
         let dataflow = Dataflow {
             members,
             frontier: clock.epoch,
+            now: checkpoint.meta["now"].as_i64().unwrap_or(clock.now),
+            filled_now: clock.now,
             offsets: offsets.into_iter().map(|(id, offsets)| (id, Arc::new(offsets))).collect(),
             watermarks: watermarks_of(&checkpoint.meta),
             store: Some(store),
@@ -364,6 +383,8 @@ impl Engine {
             frontier: Epoch::ZERO,
             offsets: BTreeMap::new(),
             watermarks: BTreeMap::new(),
+            now: i64::MIN,
+            filled_now: i64::MIN,
             store: None,
             checkpointed: Arc::new(AtomicU64::new(0)),
             checkpoint_interval: self.config.checkpoint_interval,
@@ -452,12 +473,15 @@ impl Engine {
         let relations = member.inputs.clone();
         let ready = {
             let mut clock = self.sealer.clock.lock().await;
+            self.catch_up_with_time(&mut clock, &member).await;
             let missed = self.missed(&clock, &relations)?;
-            let feed = Arc::new(Feed::new(relations, clock.epoch, self.sealer.arrived.clone()));
+            let feed = Arc::new(Feed::new(relations, clock.epoch, clock.now, self.sealer.arrived.clone()));
             clock.feeds.insert(id, feed.clone());
             let dataflow = Dataflow {
                 members: vec![member],
                 frontier: clock.epoch,
+                now: clock.now,
+                filled_now: clock.now,
                 store: Some(store),
                 ..self.dataflow(id, feed)
             };
@@ -492,6 +516,13 @@ impl Engine {
         Ok(missed)
     }
 
+    /// Seals an epoch for a pipeline over `now()`, which is to show its rows as of the time that it is.
+    async fn catch_up_with_time(&self, clock: &mut Clock, member: &Member) {
+        if member.reads_time() {
+            self.sealer.seal(clock, Vec::new()).await;
+        }
+    }
+
     /// Adds a member to the dataflow of what it reads; several become one.
     async fn attach(&self, member: Member, upstream: BTreeSet<u64>) -> Result<u64, Error> {
         let mut upstream: Vec<Arc<DataflowHandle>> = {
@@ -503,6 +534,7 @@ impl Engine {
         let target = upstream.pop().ok_or(Error::ShuttingDown)?;
         self.enter(target.id, &member, true);
         let mut clock = self.sealer.clock.lock().await;
+        self.catch_up_with_time(&mut clock, &member).await;
         for other in &upstream {
             let (answer, released) = oneshot::channel();
             other.commands.send(Command::Release { answer }).await.map_err(|_| Error::ShuttingDown)?;
@@ -732,6 +764,20 @@ impl Engine {
             }
         }
         Ok(epoch)
+    }
+
+    /// What `now()` is to a statement: not before the time of any epoch that it can see.
+    pub fn now(&self) -> i64 {
+        self.sealer.time.now().max(self.sealer.sealed_now.load(Ordering::SeqCst))
+    }
+
+    /// Moves a manual clock on to `micros`, and waits until everything has taken that in. For tests.
+    pub async fn advance_to(&self, micros: i64) -> Result<Epoch, Error> {
+        match &self.sealer.time {
+            TimeSource::Manual(now) => now.fetch_max(micros, Ordering::SeqCst),
+            TimeSource::System => return Err(Error::Unsupported("the system's clock cannot be set".into())),
+        };
+        self.flush().await
     }
 
     /// The last epoch that was sealed.

@@ -22,6 +22,8 @@ pub(crate) struct Sealed {
     /// Where each source that has moved stands behind this epoch.
     pub offsets: BTreeMap<RelationId, Arc<Offsets>>,
     pub watermarks: BTreeMap<RelationId, i64>,
+    /// The epoch's time: what `now()` is in it.
+    pub now: i64,
     /// When the oldest of its rows came in.
     pub arrived: Option<Instant>,
 }
@@ -34,6 +36,7 @@ impl Sealed {
     /// Adds a later epoch to this one.
     pub fn absorb(&mut self, later: Sealed) {
         self.epoch = later.epoch;
+        self.now = later.now;
         for (relation, batches) in later.changes {
             self.changes.entry(relation).or_default().extend(batches);
         }
@@ -61,15 +64,26 @@ struct State {
     n_rows: usize,
     /// The last epoch that was sealed, whether it says anything to this dataflow or not.
     sealed_to: Epoch,
-    /// Epochs that a step must not jump over, because somebody waits to read exactly there.
-    barriers: BTreeSet<Epoch>,
+    /// The time of that epoch.
+    now: i64,
+    /// Epochs that a step must not jump over, because somebody waits to read exactly there, with their times.
+    barriers: BTreeMap<Epoch, i64>,
+    /// When the dataflow's output changes next although no input does.
+    deadline: Option<i64>,
 }
 
 impl Feed {
     /// A feed of some relations that begins behind `sealed_to`. It notifies `space` when there is room again.
-    pub fn new(relations: BTreeSet<RelationId>, sealed_to: Epoch, space: Arc<Notify>) -> Feed {
-        let state =
-            State { relations, queue: VecDeque::new(), n_rows: 0, sealed_to, barriers: BTreeSet::new() };
+    pub fn new(relations: BTreeSet<RelationId>, sealed_to: Epoch, now: i64, space: Arc<Notify>) -> Feed {
+        let state = State {
+            relations,
+            queue: VecDeque::new(),
+            n_rows: 0,
+            sealed_to,
+            now,
+            barriers: BTreeMap::new(),
+            deadline: None,
+        };
         Feed { state: Mutex::new(state), sealed: Notify::new(), space }
     }
 
@@ -81,12 +95,16 @@ impl Feed {
     pub fn push(&self, sealed: &Sealed) {
         let mut state = self.state();
         state.sealed_to = sealed.epoch;
+        state.now = sealed.now;
+        // The dataflow says what comes next once it has taken this epoch.
+        state.deadline = state.deadline.filter(|deadline| *deadline > sealed.now);
         let reads = |relation: &RelationId| state.relations.contains(relation);
         let mine = Sealed {
             epoch: sealed.epoch,
             changes: sealed.changes.iter().filter(|(r, _)| reads(r)).map(|(r, b)| (*r, b.clone())).collect(),
             offsets: sealed.offsets.iter().filter(|(r, _)| reads(r)).map(|(r, o)| (*r, o.clone())).collect(),
             watermarks: sealed.watermarks.iter().filter(|(r, _)| reads(r)).map(|(r, w)| (*r, *w)).collect(),
+            now: sealed.now,
             arrived: sealed.arrived,
         };
         if !(mine.changes.is_empty() && mine.offsets.is_empty() && mine.watermarks.is_empty()) {
@@ -100,9 +118,9 @@ impl Feed {
     /// Takes all that has been sealed, as one step, up to the first barrier; its epoch is the last of them.
     pub fn take(&self) -> Sealed {
         let mut state = self.state();
-        let end = match state.barriers.pop_first() {
-            Some(barrier) => barrier.min(state.sealed_to),
-            None => state.sealed_to,
+        let (end, now) = match state.barriers.pop_first() {
+            Some((barrier, now)) if barrier < state.sealed_to => (barrier, now),
+            _ => (state.sealed_to, state.now),
         };
         let mut all = Sealed::default();
         while state.queue.front().is_some_and(|sealed| sealed.epoch <= end) {
@@ -111,6 +129,7 @@ impl Feed {
             all.absorb(sealed);
         }
         all.epoch = end;
+        all.now = now;
         let is_more = end < state.sealed_to;
         drop(state);
         if is_more {
@@ -120,15 +139,32 @@ impl Feed {
         all
     }
 
-    /// Makes a step end at `epoch`, which has been sealed.
+    /// Makes a step end at `epoch`, the last that has been sealed.
     pub fn add_barrier(&self, epoch: Epoch) {
-        self.state().barriers.insert(epoch);
+        let mut state = self.state();
+        let now = state.now;
+        state.barriers.insert(epoch, now);
+        drop(state);
         self.sealed.notify_one();
     }
 
     /// Waits until something has been sealed since the last [`take`](Feed::take).
     pub async fn sealed(&self) {
         self.sealed.notified().await;
+    }
+
+    /// Says when the dataflow has something to do next although nothing comes in.
+    pub fn set_deadline(&self, deadline: Option<i64>) {
+        let mut state = self.state();
+        if state.deadline != deadline {
+            state.deadline = deadline;
+            drop(state);
+            self.space.notify_one();
+        }
+    }
+
+    pub fn deadline(&self) -> Option<i64> {
+        self.state().deadline
     }
 
     /// Whether rows of `relation` would have to wait.

@@ -19,6 +19,7 @@ mod outbox;
 mod sealer;
 mod source;
 mod table;
+mod time;
 mod view;
 
 pub use engine::{Engine, EngineConfig, MemberSpec, ReadView, Subscription};
@@ -27,4 +28,5 @@ pub use member::{MemberHandle, OperatorStatus};
 pub use source::{SourceColumn, SourceSpec};
 pub use status::{EngineStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus};
 pub use table::{OnConflict, TableSpec, TableWrite, Written};
+pub use time::TimeSource;
 pub use view::ViewSnapshot;

@@ -148,6 +148,23 @@ impl Member {
         })
     }
 
+    /// Whether `now()` has a say in its result.
+    pub fn reads_time(&self) -> bool {
+        self.compiled.operators.iter().any(|lanes| lanes.is_timed)
+    }
+
+    /// When its result changes next, after `now`, although no input does.
+    pub fn next_time(&self, now: i64) -> Result<Option<i64>, Error> {
+        let mut first = None;
+        for lanes in self.compiled.operators.iter().filter(|lanes| lanes.is_timed) {
+            for operator in &lanes.lanes {
+                let operator = operator.lock().expect("a member whose step panicked does not go on");
+                first = [first, operator.next_time(now)?].into_iter().flatten().min();
+            }
+        }
+        Ok(first)
+    }
+
     /// Takes the changes of its inputs as one step. On an error nothing has changed.
     pub async fn step(
         &mut self,
@@ -160,7 +177,10 @@ impl Member {
             .inputs
             .iter()
             .any(|input| context.watermarks.get(input) != context.watermarks_before.get(input));
-        if self.has_run && !is_touched && !is_timed {
+        let is_due = || -> Result<bool, Error> {
+            Ok(self.next_time(context.now_before)?.is_some_and(|next| next <= context.now))
+        };
+        if self.has_run && !is_touched && !is_timed && !is_due()? {
             return Ok(result);
         }
         let start = Instant::now();

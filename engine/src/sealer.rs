@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -23,11 +24,16 @@ use crate::ipc::encode_batch;
 use crate::metrics::Counter;
 use crate::source::{DeadLetter, SourceRuntime};
 use crate::table::{Table, TableWrite, Written};
+use crate::time::TimeSource;
 
 /// This many rows are sealed without waiting.
 const EPOCH_ROWS: usize = 64 * 1024;
 /// How many writes share an epoch, and so a sync of the log, at most.
 const EPOCH_WRITES: usize = 1024;
+/// Whoever waits for a moment looks at the clock this often: it may have been set.
+const CLOCK_LOOK: Duration = Duration::from_secs(60);
+/// Records of this relation in the table log are epochs' times.
+pub(crate) const LOGGED_TIME: u32 = u32::MAX;
 
 /// A write that waits for its epoch.
 pub(crate) struct WriteRequest {
@@ -39,6 +45,9 @@ pub(crate) struct WriteRequest {
 /// What the clock's lock guards.
 pub(crate) struct Clock {
     pub epoch: Epoch,
+    /// The time of `epoch`, which never goes back.
+    pub now: i64,
+    pub sealed_at: Instant,
     pub feeds: HashMap<u64, Arc<Feed>>,
     pub sources: BTreeMap<RelationId, Arc<SourceRuntime>>,
     /// Where each source stood at `epoch`.
@@ -57,9 +66,12 @@ pub(crate) struct Sealer {
     /// Rows have come in, or a dataflow has room again.
     pub arrived: Arc<Notify>,
     pub sealed: watch::Sender<Epoch>,
+    /// The time of the last epoch, for those who cannot wait for the clock's lock.
+    pub sealed_now: AtomicI64,
     pub epochs: Counter,
     pub n_dead_letters: Counter,
     epoch_interval: Duration,
+    pub time: TimeSource,
 }
 
 impl Sealer {
@@ -67,16 +79,19 @@ impl Sealer {
         clock: Clock,
         arrived: Arc<Notify>,
         epoch_interval: Duration,
+        time: TimeSource,
     ) -> (Arc<Sealer>, mpsc::Receiver<WriteRequest>) {
         let (writes, requests) = mpsc::channel(EPOCH_WRITES);
         let sealer = Sealer {
             sealed: watch::Sender::new(clock.epoch),
+            sealed_now: AtomicI64::new(clock.now),
             clock: Arc::new(Mutex::new(clock)),
             writes,
             arrived,
             epochs: Counter::default(),
             n_dead_letters: Counter::default(),
             epoch_interval,
+            time,
         };
         (Arc::new(sealer), requests)
     }
@@ -85,9 +100,9 @@ impl Sealer {
     pub async fn run(self: Arc<Sealer>, mut requests: mpsc::Receiver<WriteRequest>) {
         loop {
             let mut writes = Vec::new();
-            let due = self.due().await;
+            let (due, look) = self.due().await;
             let wait = async {
-                match due {
+                match due.into_iter().chain(look).min() {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => std::future::pending().await,
                 }
@@ -97,10 +112,15 @@ impl Sealer {
                     Some(request) => writes.push(request),
                     None => return,
                 },
-                () = wait => (),
+                () = wait => {
+                    // The time to look at the clock again is not the time to seal.
+                    if due.is_none_or(|due| due > Instant::now()) {
+                        continue;
+                    }
+                }
                 () = self.arrived.notified() => {
                     // Something came in: when it is due is another question.
-                    if self.due().await.is_none_or(|due| due > Instant::now()) {
+                    if self.due().await.0.is_none_or(|due| due > Instant::now()) {
                         continue;
                     }
                 }
@@ -115,8 +135,9 @@ impl Sealer {
         }
     }
 
-    /// When the oldest waiting rows are to be sealed.
-    async fn due(&self) -> Option<Instant> {
+    /// When the oldest waiting rows are to be sealed, or something happens by itself; and when to ask again at
+    /// the latest.
+    async fn due(&self) -> (Option<Instant>, Option<Instant>) {
         let clock = self.clock.lock().await;
         let due = |source: &Arc<SourceRuntime>| {
             let (n_rows, arrived) = source.waiting()?;
@@ -125,12 +146,22 @@ impl Sealer {
             }
             Some(if n_rows >= EPOCH_ROWS { Instant::now() } else { arrived + self.epoch_interval })
         };
-        clock.sources.values().filter_map(due).min()
+        let rows = clock.sources.values().filter_map(due).min();
+        let deadline = clock.feeds.values().filter_map(|feed| feed.deadline()).min();
+        let wait = deadline.and_then(|deadline| self.time.wait(deadline));
+        // However much there is to do by itself, it is done in epochs like anything else.
+        let timer = wait
+            .filter(|wait| *wait <= CLOCK_LOOK)
+            .map(|wait| (Instant::now() + wait).max(clock.sealed_at + self.epoch_interval));
+        let look = wait.filter(|wait| *wait > CLOCK_LOOK).map(|_| Instant::now() + CLOCK_LOOK);
+        let idle = clock.sources.values().filter_map(|source| source.idle_at()).min();
+        (rows.into_iter().chain(timer).min(), look.into_iter().chain(idle).min())
     }
 
     /// Makes everything that is there the next epoch.
     pub async fn seal(&self, clock: &mut Clock, writes: Vec<WriteRequest>) -> Epoch {
-        let mut sealed = Sealed { epoch: clock.epoch.next(), ..Sealed::default() };
+        let now = self.time.now().max(clock.now);
+        let mut sealed = Sealed { epoch: clock.epoch.next(), now, ..Sealed::default() };
         let mut dead_letters = Vec::new();
         for (id, source) in &clock.sources {
             if clock.feeds.values().any(|feed| feed.is_full_for(*id)) {
@@ -157,6 +188,8 @@ impl Sealer {
         let answers = self.write(clock, writes, &mut sealed).await;
 
         clock.epoch = sealed.epoch;
+        clock.now = sealed.now;
+        clock.sealed_at = Instant::now();
         clock.offsets.extend(sealed.offsets.iter().map(|(id, offsets)| (*id, offsets.clone())));
         clock.watermarks.extend(sealed.watermarks.iter().map(|(id, watermark)| (*id, *watermark)));
         for (id, table) in &mut clock.tables {
@@ -169,6 +202,7 @@ impl Sealer {
             feed.push(&sealed);
         }
         self.epochs.add(1);
+        self.sealed_now.store(sealed.now, Ordering::SeqCst);
         self.sealed.send_replace(sealed.epoch);
         for (answer, outcome) in answers {
             // The statement may have been cancelled while it waited.
@@ -230,6 +264,10 @@ impl Sealer {
                 }
                 Err(error) => answers.push((request.answer, Err(error))),
             }
+        }
+        if !records.is_empty() {
+            let payload = sealed.now.to_le_bytes().to_vec();
+            records.push(LogRecord { epoch: sealed.epoch, relation: LOGGED_TIME, payload });
         }
         if let Err(error) = clock.log.append(&records).await {
             tracing::error!(%error, "the table log cannot be written");

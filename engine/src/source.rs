@@ -53,6 +53,8 @@ pub struct SourceSpec {
     pub columns: Vec<SourceColumn>,
     /// Over the columns of `schema`.
     pub watermark: Option<Arc<dyn PhysicalExpr>>,
+    /// A split that has given no row for so long does not hold the watermark back.
+    pub idle_timeout: Option<Duration>,
     pub kind: InputKind,
 }
 
@@ -93,6 +95,9 @@ struct Pending {
     /// Of all splits, behind what is pending.
     offsets: Offsets,
     watermarks: BTreeMap<SplitId, i64>,
+    /// When each open split has last given a row, if that matters.
+    heard: BTreeMap<SplitId, Instant>,
+    idle: HashSet<SplitId>,
     open: HashSet<SplitId>,
     finished: HashSet<SplitId>,
     is_finished: bool,
@@ -189,9 +194,20 @@ impl SourceRuntime {
         }
     }
 
+    /// When a split will have been silent for too long.
+    pub fn idle_at(&self) -> Option<Instant> {
+        let timeout = self.spec.idle_timeout?;
+        let pending = self.pending();
+        let heard = pending.heard.iter().filter(|(split, _)| !pending.idle.contains(*split));
+        heard.map(|(_, heard)| *heard + timeout).min()
+    }
+
     /// How many rows wait, and since when.
     pub fn waiting(&self) -> Option<(usize, Instant)> {
-        let pending = self.pending();
+        let mut pending = self.pending();
+        if let Some(timeout) = self.spec.idle_timeout {
+            pending.note_idle(timeout);
+        }
         pending.has_news.then(|| (pending.n_rows, pending.arrived.unwrap_or_else(Instant::now)))
     }
 
@@ -203,10 +219,15 @@ impl SourceRuntime {
         }
         pending.has_news = false;
         pending.n_rows = 0;
+        let watermark = pending.watermark();
+        if let (Some(watermark), Some(_)) = (watermark, self.spec.idle_timeout) {
+            // A split that speaks again does not turn time back.
+            pending.watermarks.insert(SplitId::from(""), watermark);
+        }
         let taken = Taken {
             batches: std::mem::take(&mut pending.batches),
             offsets: Arc::new(pending.offsets.clone()),
-            watermark: pending.watermark(),
+            watermark,
             dead_letters: std::mem::take(&mut pending.dead_letters),
             arrived: pending.arrived.take(),
         };
@@ -240,6 +261,10 @@ impl SourceRuntime {
         if let Some(watermark) = prepared.watermark {
             let known = pending.watermarks.entry(split.clone()).or_insert(watermark);
             *known = watermark.max(*known);
+        }
+        if prepared.n_rows > 0 && self.spec.idle_timeout.is_some() {
+            pending.heard.insert(split.clone(), Instant::now());
+            pending.idle.remove(split);
         }
         let dead_letters = prepared.bad.into_iter().map(|bad| self.dead_letter(split, bad));
         pending.dead_letters.extend(dead_letters);
@@ -343,6 +368,17 @@ impl SourceRuntime {
 }
 
 impl Pending {
+    /// Notes which splits have been silent for too long. What that makes of the watermark is sealed with the
+    /// next epoch, and so is the same for everybody and after a crash.
+    fn note_idle(&mut self, timeout: Duration) {
+        let now = Instant::now();
+        let silent = self.heard.iter().filter(|(_, heard)| now.duration_since(**heard) >= timeout);
+        let silent: Vec<SplitId> = silent.map(|(split, _)| split.clone()).collect();
+        for split in silent {
+            self.has_news |= self.idle.insert(split);
+        }
+    }
+
     /// The smallest watermark of all splits that may still give rows.
     fn watermark(&self) -> Option<i64> {
         if self.is_finished {
@@ -351,12 +387,18 @@ impl Pending {
         // What the source had reached before this process started.
         let known = self.watermarks.get(&SplitId::from("")).copied();
         let of_split = |split: &SplitId| self.watermarks.get(split).copied();
-        let now = self
-            .open
-            .iter()
-            .map(of_split)
-            .collect::<Option<Vec<i64>>>()
-            .and_then(|watermarks| watermarks.into_iter().min());
+        let is_idle = |split: &&SplitId| self.idle.contains(*split);
+        let now = match self.open.iter().all(|split| is_idle(&split)) {
+            // Nobody speaks: as far as anybody has come.
+            true => self.open.iter().filter_map(of_split).max(),
+            false => self
+                .open
+                .iter()
+                .filter(|split| !is_idle(split))
+                .map(of_split)
+                .collect::<Option<Vec<i64>>>()
+                .and_then(|watermarks| watermarks.into_iter().min()),
+        };
         known.max(now)
     }
 }
@@ -415,6 +457,9 @@ impl SourceRuntime {
                 continue;
             }
             pending.open.insert(split.id.clone());
+            if self.spec.idle_timeout.is_some() {
+                pending.heard.insert(split.id.clone(), Instant::now());
+            }
             let from = pending.offsets.entry(split.id.clone()).or_insert(split.start).clone();
             opened.push((split.id, from));
         }
@@ -460,6 +505,7 @@ async fn read_split(
             Ok(()) => {
                 let mut pending = source.pending();
                 pending.open.remove(&split);
+                pending.heard.remove(&split);
                 pending.finished.insert(split);
                 pending.has_news = true;
                 drop(pending);
@@ -551,5 +597,36 @@ impl RangeReader {
                 return Ok(Some(self.source.batch(prepared.columns, &mut self.sequence)?));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_split_does_not_hold_the_watermark_back() {
+        let split = |name: &str| SplitId::from(name);
+        let mut pending = Pending::default();
+        let start = Instant::now();
+        for name in ["a", "b"] {
+            pending.open.insert(split(name));
+            pending.heard.insert(split(name), start);
+        }
+        pending.watermarks.insert(split("a"), 100);
+        assert_eq!(pending.watermark(), None, "b has not said anything");
+        pending.note_idle(Duration::from_secs(3600));
+        assert_eq!((pending.watermark(), pending.has_news), (None, false));
+        pending.idle.insert(split("b"));
+        assert_eq!(pending.watermark(), Some(100));
+        // b speaks again, of an earlier time.
+        pending.idle.remove(&split("b"));
+        pending.watermarks.insert(split(""), 100);
+        pending.watermarks.insert(split("b"), 50);
+        assert_eq!(pending.watermark(), Some(100), "time does not go back");
+        pending.note_idle(Duration::ZERO);
+        assert!(pending.has_news);
+        pending.watermarks.insert(split("a"), 170);
+        assert_eq!(pending.watermark(), Some(170), "both are silent");
     }
 }

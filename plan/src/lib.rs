@@ -12,7 +12,7 @@ mod pipeline;
 
 pub use node::IncrementalNode;
 pub use operator::{
-    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Input, InputKind, Join, Operator,
-    OrderColumn, SEQUENCE, TopN, Upsert,
+    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Hold, Input, InputKind, Join, Operator,
+    OrderColumn, SEQUENCE, Session, SessionBound, Temporal, TopN, Trim, TrimSide, Upsert,
 };
 pub use pipeline::{PipelinePlan, Properties, RelationId};

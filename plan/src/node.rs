@@ -81,8 +81,34 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 if let Some(filter) = &join.filter {
                     write!(f, " filter={filter}")?;
                 }
+                if let Some(trim) = &join.trim {
+                    let (left, right) = (input_column(0, trim.left.time), input_column(1, trim.right.time));
+                    let span =
+                        std::time::Duration::from_micros((trim.left.reach + trim.right.reach).max(0) as u64);
+                    write!(f, " state=[{left}, {right} within {span:?} of the watermark]")?;
+                }
                 Ok(())
             }
+            Operator::Session(session) => {
+                let gap = std::time::Duration::from_micros(session.gap.max(0) as u64);
+                let partition = list(0, &session.partition);
+                write!(
+                    f,
+                    "Session: partition=[{partition}] time={} gap={gap:?}",
+                    input_column(0, session.time)
+                )?;
+                if session.close.is_some() {
+                    write!(f, " close=window_end")?;
+                }
+                Ok(())
+            }
+            Operator::Hold(hold) => write!(f, "Hold: close={}", input_column(0, hold.close.column)),
+            Operator::Temporal(temporal) => write!(
+                f,
+                "TemporalFilter: from=[{}] until=[{}]",
+                list(0, &temporal.from),
+                list(0, &temporal.until)
+            ),
             Operator::TopN(top_n) => {
                 let order: Vec<_> = top_n
                     .order_by

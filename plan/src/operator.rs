@@ -22,6 +22,9 @@ pub enum Operator {
     Aggregate(Aggregate),
     Join(Join),
     TopN(TopN),
+    Temporal(Temporal),
+    Session(Session),
+    Hold(Hold),
 }
 
 /// The changes of a relation, as they come.
@@ -109,6 +112,26 @@ pub struct Join {
     pub filter: Option<Expr>,
     pub pair_schema: DFSchemaRef,
     pub is_append_only: bool,
+    /// When rows can be forgotten because what could meet them has come.
+    pub trim: Option<Box<Trim>>,
+}
+
+/// What bounds the state of a join of rows that are near each other in time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Trim {
+    pub left: TrimSide,
+    pub right: TrimSide,
+}
+
+/// A row of this side can go once times of the other side are complete up to `reach` microseconds behind its own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TrimSide {
+    pub time: usize,
+    pub reach: i64,
+    /// What completes the times of this side; a row below that is late.
+    pub own: Vec<CloseSource>,
+    /// What completes the times of the other side.
+    pub other: Vec<CloseSource>,
 }
 
 /// Output: the input's columns, then the row number from 1 if `rank` says so.
@@ -120,6 +143,42 @@ pub struct TopN {
     pub limit: usize,
     /// Whether the row number is a column of the output.
     pub rank: bool,
+}
+
+/// Rows that are there for a time. Input: the row, then times in microseconds. Output: the row, while `now()` is
+/// not below any time of `from`, and below all of `until`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Temporal {
+    pub n_columns: usize,
+    pub from: Vec<usize>,
+    pub until: Vec<usize>,
+}
+
+/// Output: the first `n_columns` of the input and the bounds of each row's session. Rows without a time are in none.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Session {
+    pub n_columns: usize,
+    pub partition: Vec<usize>,
+    /// A timestamp.
+    pub time: usize,
+    /// Rows that follow each other by less are one session, in microseconds.
+    pub gap: i64,
+    pub bounds: Vec<SessionBound>,
+    /// `EMIT ON WINDOW CLOSE`: what completes a session, by its end.
+    pub close: Option<Vec<CloseSource>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SessionBound {
+    Start,
+    /// A gap behind the last row.
+    End,
+}
+
+/// `EMIT ON WINDOW CLOSE`: rows leave once, when their time is complete. Output: the input.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Hold {
+    pub close: Close,
 }
 
 /// A column to order by.
@@ -169,6 +228,9 @@ impl Operator {
             Operator::Aggregate(_) => "Aggregate",
             Operator::Join(_) => "Join",
             Operator::TopN(_) => "TopN",
+            Operator::Temporal(_) => "TemporalFilter",
+            Operator::Session(_) => "Session",
+            Operator::Hold(_) => "Hold",
         }
     }
 }

@@ -15,7 +15,7 @@ use datafusion::common::{DFSchema, DataFusionError, TableReference};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, Volatility};
-use datafusion::optimizer::Optimizer;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{
@@ -24,8 +24,8 @@ use datafusion::sql::sqlparser::ast::{
 use tidemill_core::SqlState;
 use tidemill_plan::PipelinePlan;
 
-use crate::delta::{DeltaError, rewrite};
-use crate::functions::scalar_functions;
+use crate::delta::{DeltaError, mark_now, rewrite};
+use crate::functions::{scalar_functions, window_functions};
 use crate::naming::name_columns;
 use crate::refusal::Refusal;
 use crate::windows::rewrite_windows;
@@ -53,9 +53,6 @@ const EXCLUDED_RULES: &[&str] = &[
     // A limit below a union or a join keeps rows that a retraction above would have to bring back.
     "push_down_limit",
 ];
-
-/// Functions whose value depends on when they are asked.
-const CLOCKS: &[&str] = &["now", "current_date", "current_time", "today", "current_timestamp"];
 
 /// How deep views may nest.
 const VIEW_DEPTH_MAX: usize = 64;
@@ -91,6 +88,16 @@ impl Planner {
                     .unwrap_or_default()
                     .into_iter()
                     .chain(scalar_functions())
+                    .collect(),
+            )
+            .with_window_functions(
+                SessionStateBuilder::new()
+                    .with_default_features()
+                    .window_functions()
+                    .clone()
+                    .unwrap_or_default()
+                    .into_iter()
+                    .chain(window_functions())
                     .collect(),
             )
             .build();
@@ -180,7 +187,16 @@ impl Planner {
         plan: LogicalPlan,
     ) -> Result<LogicalPlan, DataFusionError> {
         let analyzed = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-        self.pipeline_optimizer.optimize(analyzed, state, |_, _| {})
+        // Types have been settled, and nothing has been folded yet.
+        let marked = mark_now(analyzed)?;
+        if !marked.transformed {
+            return self.pipeline_optimizer.optimize(marked.data, state, |_, _| {});
+        }
+        // What is computed only once would be a column that reads the time, where comparisons with it are wanted.
+        let is_kept =
+            |rule: &&Arc<dyn OptimizerRule + Send + Sync>| rule.name() != "common_sub_expression_eliminate";
+        let rules = self.pipeline_optimizer.rules.iter().filter(is_kept).cloned().collect();
+        Optimizer::with_rules(rules).optimize(marked.data, state, |_, _| {})
     }
 
     /// A session in which the relations that `query` names can be found.
@@ -325,13 +341,11 @@ fn refuse_unsteady_functions(plan: &LogicalPlan) -> Result<(), DeltaError> {
         datafusion::common::tree_node::TreeNode::apply(node, |node| {
             node.apply_expressions(|expr| {
                 datafusion::common::tree_node::TreeNode::apply(expr, |expr| {
-                    if let Expr::ScalarFunction(function) = expr {
-                        let name = function.name();
-                        let is_volatile = function.func.signature().volatility == Volatility::Volatile;
-                        if is_volatile || CLOCKS.contains(&name) {
-                            unsteady = Some((name.to_owned(), is_volatile));
-                            return Ok(TreeNodeRecursion::Stop);
-                        }
+                    if let Expr::ScalarFunction(function) = expr
+                        && function.func.signature().volatility == Volatility::Volatile
+                    {
+                        unsteady = Some(function.name().to_owned());
+                        return Ok(TreeNodeRecursion::Stop);
                     }
                     Ok(TreeNodeRecursion::Continue)
                 })
@@ -340,7 +354,7 @@ fn refuse_unsteady_functions(plan: &LogicalPlan) -> Result<(), DeltaError> {
     })?;
     match unsteady {
         None => Ok(()),
-        Some((name, true)) => Err(Refusal {
+        Some(name) => Err(Refusal {
             sqlstate: SqlState::INVALID_OBJECT_DEFINITION,
             message: format!(
                 "{name}() gives another value each time, so a pipeline over it has no one answer"
@@ -348,13 +362,6 @@ fn refuse_unsteady_functions(plan: &LogicalPlan) -> Result<(), DeltaError> {
             hint: Some(
                 "Compute it where the rows come from, or in the SELECT that reads the pipeline.".into(),
             ),
-            near: Some(name),
-        }
-        .into()),
-        Some((name, false)) => Err(Refusal {
-            sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
-            message: format!("a pipeline cannot use {name}(): its result would change while no row does"),
-            hint: Some("Compare with the time in the SELECT that reads the pipeline.".into()),
             near: Some(name),
         }
         .into()),

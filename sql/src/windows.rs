@@ -1,8 +1,10 @@
-//! `TUMBLE` and `HOP` in FROM, rewritten to subqueries that add `window_start` and `window_end`.
+//! `TUMBLE`, `HOP`, `CUMULATE` and `SESSION` in FROM, rewritten to subqueries that add `window_start` and `window_end`.
 //!
 //! ```sql
 //! FROM TUMBLE(bid, date_time, INTERVAL '10 seconds' [, offset]) AS b
 //! FROM HOP(bid, date_time, INTERVAL '2 seconds' /*slide*/, INTERVAL '10 seconds' /*size*/ [, offset]) AS b
+//! FROM CUMULATE(bid, date_time, INTERVAL '1 hour' /*step*/, INTERVAL '1 day' /*size*/ [, offset]) AS b
+//! FROM SESSION(bid, date_time, INTERVAL '5 minutes' /*gap*/ [, key, …]) AS b
 //! ```
 //!
 //! A window holds its start, not its end. Both are ordinary columns afterwards, so that a window can be
@@ -12,8 +14,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, TableAlias, TableFactor,
-    VisitMut, VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, Ident, JoinOperator, ObjectName, ObjectNamePart, Query, SetExpr,
+    TableAlias, TableFactor, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -34,6 +36,24 @@ struct WindowRewriter;
 impl VisitorMut for WindowRewriter {
     type Break = Refusal;
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Refusal> {
+        let SetExpr::Select(select) = query.body.as_ref() else { return ControlFlow::Continue(()) };
+        let mut joins = select.from.iter().flat_map(|from| &from.joins);
+        if !joins.any(|join| matches!(join.join_operator, JoinOperator::AsOf { .. })) {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(Refusal {
+            sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
+            message: "ASOF JOIN is not supported".into(),
+            hint: Some(
+                "Number the matches and take the first: SELECT * FROM (SELECT a.*, b.v, row_number() OVER (PARTITION BY a.id \
+                 ORDER BY b.ts DESC) AS n FROM a JOIN b ON a.k = b.k AND b.ts <= a.ts) AS r WHERE n <= 1."
+                    .into(),
+            ),
+            near: Some("asof".into()),
+        })
+    }
+
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Refusal> {
         match rewritten(factor) {
             Ok(Some(subquery)) => *factor = subquery,
@@ -51,6 +71,8 @@ fn rewritten(factor: &TableFactor) -> Result<Option<TableFactor>, Refusal> {
     let usage = match function.as_str() {
         "tumble" => "TUMBLE(relation, time_column, size [, offset])",
         "hop" => "HOP(relation, time_column, slide, size [, offset])",
+        "cumulate" => "CUMULATE(relation, time_column, step, size [, offset])",
+        "session" => "SESSION(relation, time_column, gap [, key_column, …])",
         _ => return Ok(None),
     };
     let wrong = |what: String| Refusal {
@@ -65,8 +87,11 @@ fn rewritten(factor: &TableFactor) -> Result<Option<TableFactor>, Refusal> {
     let (relation, time, slide, size, offset) = match (&function[..], &args[..]) {
         ("tumble", [relation, time, size]) => (relation, time, size, size, None),
         ("tumble", [relation, time, size, offset]) => (relation, time, size, size, Some(offset)),
-        ("hop", [relation, time, slide, size]) => (relation, time, slide, size, None),
-        ("hop", [relation, time, slide, size, offset]) => (relation, time, slide, size, Some(offset)),
+        ("session", [relation, time, gap, ..]) => (relation, time, gap, gap, None),
+        ("hop" | "cumulate", [relation, time, slide, size]) => (relation, time, slide, size, None),
+        ("hop" | "cumulate", [relation, time, slide, size, offset]) => {
+            (relation, time, slide, size, Some(offset))
+        }
         _ => {
             return Err(wrong(format!("{} does not take {} arguments", function.to_uppercase(), args.len())));
         }
@@ -87,8 +112,12 @@ fn rewritten(factor: &TableFactor) -> Result<Option<TableFactor>, Refusal> {
     {
         return Err(Refusal {
             sqlstate: SqlState::INVALID_PARAMETER,
-            message: format!("the window size {size} is not a multiple of the slide {slide}"),
-            hint: Some("Choose a size that the slide divides.".into()),
+            message: match function.as_str() {
+                "hop" => format!("the window size {size} is not a multiple of the slide {slide}"),
+                "cumulate" => format!("the window size {size} is not a multiple of the step {slide}"),
+                _ => format!("the window size {size} is not positive"),
+            },
+            hint: Some("Choose a size that the slide or step divides.".into()),
             near: Some(function.clone()),
         });
     }
@@ -96,7 +125,20 @@ fn rewritten(factor: &TableFactor) -> Result<Option<TableFactor>, Refusal> {
         Some(offset) => (format!("({time} - {offset})"), format!(" + {offset}")),
         None => (time.to_string(), String::new()),
     };
-    let sql = if function == "tumble" {
+    let sql = if function == "session" {
+        let keys = args[3..].iter().map(|key| key.to_string()).collect::<Vec<_>>().join(", ");
+        let partition = if keys.is_empty() { String::new() } else { format!("PARTITION BY {keys} ") };
+        format!(
+            "SELECT *, session_start({time}, {size}) OVER ({partition}ORDER BY {time}) AS window_start, \
+             session_end({time}, {size}) OVER ({partition}ORDER BY {time}) AS window_end \
+             FROM {relation} WHERE {time} IS NOT NULL"
+        )
+    } else if function == "cumulate" {
+        format!(
+            "SELECT *, date_bin({size}, {before}){after} AS window_start, \
+             unnest(cumulate_ends({slide}, {size}, {before})){after} AS window_end FROM {relation}"
+        )
+    } else if function == "tumble" {
         format!(
             "SELECT *, date_bin({size}, {before}){after} AS window_start, \
              date_bin({size}, {before}){after} + {size} AS window_end FROM {relation}"

@@ -1,5 +1,6 @@
 //! `CREATE`, `ALTER … RENAME`, `COMMENT ON`: statements that change definitions.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use datafusion::sql::sqlparser::ast::Query;
@@ -60,7 +61,9 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
             None => tidemill_connectors::Encode::Native,
         };
         let map = |options: &[(String, String)]| options.iter().cloned().collect();
-        let schema = tidemill_connectors::source_columns(&map(&options), encode, &map(&encode_options))?;
+        let mut of_connector: BTreeMap<String, String> = map(&options);
+        tidemill_connectors::take_duration(&mut of_connector, "idle_timeout")?;
+        let schema = tidemill_connectors::source_columns(&of_connector, encode, &map(&encode_options))?;
         let Some(schema) = schema else {
             return Err(SqlError::new(
                 SqlState::INVALID_TABLE_DEFINITION,

@@ -7,8 +7,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::dataframe::DataFrame;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Query;
@@ -147,8 +147,11 @@ async fn execute(
         let values = ParamValues::from(params);
         plan = plan.with_param_values(values).map_err(error)?;
     }
-    let context = SessionContext::new_with_state(planned.state);
-    let frame = context.execute_logical_plan(plan).await.map_err(error)?;
+    let mut state = planned.state;
+    // The engine's time, so that a SELECT never lives before an epoch that it sees.
+    state.execution_props_mut().query_execution_start_time =
+        chrono::DateTime::from_timestamp_micros(database.engine.now());
+    let frame = DataFrame::new(state, plan);
     let stream = frame.execute_stream().await.map_err(error)?;
     // Types are settled only now, where parameters had a say.
     let found = stream.schema();

@@ -39,6 +39,8 @@ pub(crate) struct Lanes {
     /// By which columns of each input rows are dealt out to lanes.
     pub distribution: Vec<Vec<usize>>,
     pub lanes: Vec<Mutex<Box<dyn Operator>>>,
+    /// Whether the output may change because time passes.
+    pub is_timed: bool,
     pub context: Arc<RwLock<StepContext>>,
     /// Rows that came too late in the current step.
     pub late: Mutex<Vec<LateRows>>,

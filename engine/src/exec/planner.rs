@@ -99,6 +99,7 @@ impl ExtensionPlanner for IncrementalPlanner {
             id,
             distribution,
             lanes,
+            is_timed: matches!(node.operator, plan::Operator::Temporal(_)),
             context: self.context.clone(),
             late: Mutex::default(),
             metrics: Default::default(),

@@ -29,6 +29,7 @@ use tidemill_core::Delta;
 use tidemill_plan as plan;
 use tidemill_storage::Snapshot;
 
+use super::trim::Trim;
 use super::{
     BATCH_ROWS, Build, Grouping, Operator, Output, StateTable, StepContext, ascending, consolidate, others,
     output_batch,
@@ -53,6 +54,8 @@ struct Side {
     n_pair: usize,
     /// What this side's rows do without, or depending on, a partner.
     role: Role,
+    /// When rows go by themselves.
+    trim: Option<Trim>,
 }
 
 /// What becomes of a row of one side beside its pairs.
@@ -110,7 +113,11 @@ impl Join {
             columns.extend(others(schema, keys));
             let state =
                 StateTable::new(name, ascending(schema, &columns), keys.len(), (0..keys.len()).collect())?;
-            Ok(Side { state, columns, n_keys: keys.len(), n_pair, role })
+            let trim = join.trim.as_ref().map(|trim| {
+                let side = if idx == 0 { &trim.left } else { &trim.right };
+                Trim::new(side.clone(), &columns)
+            });
+            Ok(Side { state, columns, n_keys: keys.len(), n_pair, role, trim })
         };
         let filter = build.filter.as_ref().map(|expr| Filter {
             expr: expr.clone(),
@@ -132,9 +139,13 @@ impl Join {
 }
 
 impl Operator for Join {
-    fn step(&mut self, _: &StepContext, inputs: &[Delta]) -> Result<Output, Error> {
+    fn step(&mut self, context: &StepContext, inputs: &[Delta]) -> Result<Output, Error> {
         let [left, right] = inputs else { unreachable!("a join has two inputs") };
         let mut output = Output::default();
+        let (left, right) = (
+            &self.left.on_time(context, left, &mut output)?,
+            &self.right.on_time(context, right, &mut output)?,
+        );
         if left.is_empty() && right.is_empty() {
             return Ok(output);
         }
@@ -165,6 +176,12 @@ impl Operator for Join {
         };
         self.alone(&left, &right, left_states, false, &mut output)?;
         self.alone(&right, &left, right_states, true, &mut output)?;
+        let n_rows = left.weights.len() + right.weights.len();
+        for side in [&mut self.left, &mut self.right] {
+            if let Some(trim) = &mut side.trim {
+                trim.sweep(context, &mut side.state, n_rows)?;
+            }
+        }
         Ok(output)
     }
 
@@ -183,6 +200,14 @@ struct States<'a> {
 }
 
 impl Side {
+    /// A step's rows without those that come too late.
+    fn on_time(&self, context: &StepContext, input: &Delta, output: &mut Output) -> Result<Delta, Error> {
+        let Some(trim) = &self.trim else { return Ok(input.clone()) };
+        let (on_time, late) = trim.split_late(context, input)?;
+        output.late.extend(late);
+        Ok(on_time)
+    }
+
     fn change(&self, input: &Delta, null_equals_null: bool) -> Result<Change, Error> {
         let columns: Vec<ArrayRef> =
             self.columns.iter().map(|column| input.batch().column(*column).clone()).collect();
@@ -559,6 +584,7 @@ mod tests {
             filter,
             pair_schema: Arc::new(pair),
             is_append_only: false,
+            trim: None,
         });
         let output = match join_type {
             JoinType::LeftSemi | JoinType::LeftAnti => "k:t a:i",
@@ -631,5 +657,32 @@ mod tests {
             "- x 5",
             "+ x 1; + x 4",
         );
+    }
+
+    #[test]
+    fn interval_join_gives_its_pairs_and_hands_out_late_rows() {
+        let (left, right) = (plan::RelationId(1), plan::RelationId(2));
+        let pair = DFSchema::try_from(schema("k:t a:ts r:t b:ts").as_ref().clone()).unwrap();
+        let close = |relation| vec![plan::CloseSource { relation, delay: 1 }];
+        let side = |own, other| plan::TrimSide { time: 1, reach: 10, own: close(own), other: close(other) };
+        let operator = plan::Operator::Join(plan::Join {
+            join_type: JoinType::Inner,
+            left_keys: vec![0],
+            right_keys: vec![0],
+            null_equals_null: false,
+            n_left: 2,
+            n_right: 2,
+            filter: None,
+            pair_schema: Arc::new(pair),
+            is_append_only: true,
+            trim: Some(Box::new(plan::Trim { left: side(left, right), right: side(right, left) })),
+        });
+        Bench::new(operator, &["k:t a:ts", "r:t b:ts"], &["k:t a:ts r:t b:ts"])
+            .check2("+ x 5; + x 20", "+ x 7", "+ x 5 x 7; + x 20 x 7")
+            .watermark(right, 16)
+            // The row of 5 can meet times up to 15, and they are complete.
+            .check2("", "+ x 17", "+ x 5 x 17; + x 20 x 17")
+            .check2("", "+ x 18; + x 15", "+ x 20 x 18")
+            .late(1);
     }
 }

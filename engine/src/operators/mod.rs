@@ -5,11 +5,16 @@
 //! step puts back.
 
 mod aggregate;
+mod closing;
 mod distinct;
 mod grouping;
+mod hold;
 mod join;
 mod linear;
+mod session;
+mod temporal;
 mod top_n;
+mod trim;
 mod upsert;
 
 #[cfg(test)]
@@ -39,6 +44,10 @@ pub struct StepContext {
     pub watermarks_before: BTreeMap<RelationId, i64>,
     /// Each source's watermark with this step's rows.
     pub watermarks: BTreeMap<RelationId, i64>,
+    /// The time of the step before, in microseconds. Nothing that was due then is left.
+    pub now_before: i64,
+    /// What `now()` is in this step.
+    pub now: i64,
 }
 
 /// Rows that came after their window had been emitted.
@@ -71,6 +80,11 @@ pub trait Operator: Send {
 
     /// All of the operator's state, always in the same order.
     fn state(&mut self) -> Vec<&mut StateTable>;
+
+    /// When the output changes next, after `now`, although no input does.
+    fn next_time(&self, _now: i64) -> Result<Option<i64>, Error> {
+        Ok(None)
+    }
 }
 
 /// A named arrangement of an operator's lane.
@@ -132,6 +146,9 @@ pub fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
         plan::Operator::Distinct => Ok(Box::new(distinct::Distinct::new(build)?)),
         plan::Operator::Aggregate(aggregate) => Ok(Box::new(aggregate::Aggregate::new(aggregate, build)?)),
         plan::Operator::Join(join) => Ok(Box::new(join::Join::new(join, build)?)),
+        plan::Operator::Session(session) => Ok(Box::new(session::Session::new(session, build)?)),
+        plan::Operator::Hold(hold) => Ok(Box::new(hold::Hold::new(hold, build)?)),
+        plan::Operator::Temporal(temporal) => Ok(Box::new(temporal::Temporal::new(temporal, build)?)),
         plan::Operator::TopN(top_n) => Ok(Box::new(top_n::TopN::new(top_n, build)?)),
     }
 }
@@ -144,6 +161,9 @@ pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<
         plan::Operator::Distinct => vec![(0..inputs[0].fields().len()).collect()],
         plan::Operator::Aggregate(aggregate) => vec![(0..aggregate.n_groups).collect()],
         plan::Operator::Join(join) => vec![join.left_keys.clone(), join.right_keys.clone()],
+        plan::Operator::Session(session) => vec![session.partition.clone()],
+        plan::Operator::Hold(_) => vec![(0..inputs[0].fields().len()).collect()],
+        plan::Operator::Temporal(temporal) => vec![(0..temporal.n_columns).collect()],
         plan::Operator::TopN(top_n) => vec![top_n.partition.clone()],
     }
 }

@@ -135,6 +135,16 @@ impl Bench {
         self
     }
 
+    pub fn now(mut self, micros: i64) -> Bench {
+        self.context.now = micros;
+        self
+    }
+
+    pub fn next_time(self, expected: Option<i64>) -> Bench {
+        assert_eq!(self.operator.next_time(self.context.now).unwrap(), expected, "the next time");
+        self
+    }
+
     pub fn check(self, input: &str, expected: &str) -> Bench {
         self.check_inputs(&[input], expected)
     }
@@ -148,6 +158,7 @@ impl Bench {
             inputs.iter().zip(&self.inputs).map(|(text, schema)| parse(schema, text)).collect();
         let output = self.operator.step(&self.context, &deltas);
         self.context.watermarks_before = self.context.watermarks.clone();
+        self.context.now_before = self.context.now;
         output
     }
 

@@ -9,11 +9,20 @@ use tidemill_plan::{IncrementalNode, Join, Operator, Properties};
 
 use super::columns::{Columns, with_weight};
 use super::properties::join_properties;
-use super::{Node, Result, Rewriter, refuse_subqueries};
+use super::{Node, Result, Rewriter, interval_join, refuse_subqueries, temporal};
 use crate::refusal::Refusal;
 
 impl Rewriter {
     pub(super) fn join(&mut self, join: &JoinPlan) -> Result<Node> {
+        if let (JoinType::Inner, Some(filter)) = (join.join_type, &join.filter) {
+            // Of an inner join, the condition may as well be asked of its result.
+            let mut split = temporal::split(filter, &join.schema)?;
+            if !split.is_timeless() {
+                let plain = JoinPlan { filter: split.plain.take(), ..join.clone() };
+                let node = self.join(&plain)?;
+                return self.timed_filter(node, split, &join.schema);
+            }
+        }
         let left = self.rewrite(&join.left, None)?;
         let right = self.rewrite(&join.right, None)?;
         if join.null_aware {
@@ -49,7 +58,7 @@ impl Rewriter {
             && left.properties.is_append_only
             && right.properties.is_append_only;
         let pair_schema = build_join_schema(join.left.schema(), join.right.schema(), &JoinType::Inner)?;
-        let properties = join_properties(
+        let mut properties = join_properties(
             join,
             &left.properties,
             &right.properties,
@@ -57,6 +66,21 @@ impl Rewriter {
             &right_keys,
             is_append_only,
         );
+        let on: Vec<(usize, usize)> = left_keys.iter().copied().zip(right_keys.iter().copied()).collect();
+        let trim = interval_join::trim(
+            join.join_type,
+            join.filter.as_ref(),
+            &pair_schema,
+            &on,
+            &left.properties,
+            &right.properties,
+        );
+        if let Some(trim) = &trim {
+            properties.closes = interval_join::closes(trim, &left.properties, &right.properties);
+        } else if is_append_only {
+            // Of two streams, a row of either may still meet rows of any time.
+            properties.closes.iter_mut().for_each(Vec::clear);
+        }
         let operator = Operator::Join(Join {
             join_type: join.join_type,
             left_keys,
@@ -67,6 +91,7 @@ impl Rewriter {
             filter: join.filter.clone(),
             pair_schema: Arc::new(pair_schema),
             is_append_only,
+            trim: trim.map(Box::new),
         });
         let node = IncrementalNode {
             operator,

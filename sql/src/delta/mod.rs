@@ -11,9 +11,13 @@
 
 mod aggregate;
 mod columns;
+mod hold;
+mod interval_join;
 mod join;
 mod properties;
 mod scan;
+mod session;
+mod temporal;
 mod top_n;
 mod window;
 
@@ -30,6 +34,7 @@ use tidemill_plan::{CloseSource, Properties, RelationId};
 
 use self::columns::{column_of, weight_of, with_weight};
 use self::properties::{closes_of, project_columns};
+pub(crate) use self::temporal::mark_now;
 use self::top_n::{RankBound, rank_bound};
 use crate::refusal::Refusal;
 
@@ -55,15 +60,18 @@ pub struct Rewritten {
 /// Rewrites an optimised plan.
 pub fn rewrite(plan: &LogicalPlan, emit_on_window_close: bool) -> Result<Rewritten> {
     let mut rewriter = Rewriter { emit_on_window_close, n_closed: 0, inputs: BTreeSet::new() };
-    let node = rewriter.rewrite(plan, None)?;
+    let mut node = rewriter.rewrite(plan, None)?;
+    if emit_on_window_close && rewriter.n_closed == 0 {
+        node = rewriter.hold(node, plan.schema())?;
+    }
     if emit_on_window_close && rewriter.n_closed == 0 {
         return Err(Refusal {
             sqlstate: SqlState::WINDOWING,
-            message: "EMIT ON WINDOW CLOSE needs a GROUP BY on a window or time column that a watermark completes"
+            message: "EMIT ON WINDOW CLOSE needs a GROUP BY on, or a column of, a window or time that a watermark completes"
                 .into(),
             hint: Some(
                 "Declare WATERMARK FOR ts AS ts - INTERVAL '5 seconds' on the source, and group by window_start \
-                 or window_end of TUMBLE or HOP over that column."
+                 or window_end of TUMBLE, HOP, CUMULATE or SESSION over that column, or have one of them in the result."
                     .into(),
             ),
             near: Some("emit".into()),
@@ -89,6 +97,7 @@ struct Rewriter {
 
 impl Rewriter {
     fn rewrite(&mut self, plan: &LogicalPlan, bound: Option<RankBound>) -> Result<Node> {
+        temporal::refuse_time(plan)?;
         match plan {
             LogicalPlan::TableScan(scan) => self.table_scan(scan),
             LogicalPlan::Projection(projection) => self.projection(projection, bound),
@@ -141,8 +150,12 @@ impl Rewriter {
 
     fn filter(&mut self, filter: &Filter) -> Result<Node> {
         refuse_subqueries(&filter.predicate)?;
+        let split = temporal::split(&filter.predicate, filter.input.schema())?;
         let bound = rank_bound(&filter.predicate, filter.input.schema());
         let input = self.rewrite(&filter.input, bound)?;
+        if !split.is_timeless() {
+            return self.timed_filter(input, split, filter.input.schema());
+        }
         let plan = LogicalPlan::Filter(Filter::try_new(filter.predicate.clone(), Arc::new(input.plan))?);
         Ok(Node { plan, properties: input.properties })
     }

@@ -111,6 +111,8 @@ pub(super) fn closes_of(expr: &Expr, schema: &DFSchema, properties: &Properties)
                 None => Vec::new(),
             },
             // Of a list, what holds for its elements.
+            // A window that ends at v holds times below v.
+            ("cumulate_ends", [_, _, time]) => delayed(closes_of(time, schema, properties), -1),
             ("hop_starts", [_, size, time]) => match literal_micros(size) {
                 Some(size) => delayed(closes_of(time, schema, properties), size - 1),
                 None => Vec::new(),
@@ -121,7 +123,7 @@ pub(super) fn closes_of(expr: &Expr, schema: &DFSchema, properties: &Properties)
     }
 }
 
-fn literal_micros(expr: &Expr) -> Option<i64> {
+pub(super) fn literal_micros(expr: &Expr) -> Option<i64> {
     match expr {
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.months == 0 => {
             Some(i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1000)
@@ -130,6 +132,9 @@ fn literal_micros(expr: &Expr) -> Option<i64> {
             Some(i64::from(interval.days) * 86_400_000_000 + i64::from(interval.milliseconds) * 1000)
         }
         Expr::Literal(ScalarValue::DurationMicrosecond(Some(micros)), _) => Some(*micros),
+        Expr::Literal(ScalarValue::DurationNanosecond(Some(nanos)), _) if nanos % 1000 == 0 => {
+            Some(nanos / 1000)
+        }
         _ => None,
     }
 }

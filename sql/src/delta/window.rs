@@ -5,6 +5,7 @@ use datafusion::logical_expr::{Expr, Window, WindowFunctionDefinition};
 use tidemill_plan::{Operator, TopN};
 
 use super::columns::{Columns, incremental, with_weight};
+use super::session::session_bounds;
 use super::top_n::RankBound;
 use super::{DeltaError, Node, Result, Rewriter, internal};
 use crate::refusal::Refusal;
@@ -12,6 +13,9 @@ use crate::refusal::Refusal;
 impl Rewriter {
     /// `row_number() OVER (PARTITION BY … ORDER BY …)` under a bound on it.
     pub(super) fn window(&mut self, window: &Window, bound: Option<RankBound>) -> Result<Node> {
+        if let Some((bounds, function)) = session_bounds(window) {
+            return self.session(window, bounds, function);
+        }
         let [expr] = &window.window_expr[..] else {
             return Err(Refusal::not_incremental("several window functions in one SELECT")
                 .near("over")

@@ -205,9 +205,9 @@ pub struct Cursor<'a> {
     parser: Parser<'a>,
     dialect: &'a TidemillDialect,
     text: &'a Text<'a>,
-    /// Behind the statement: `EMIT ON WINDOW CLOSE` is taken off before a query can read `EMIT` as
-    /// an alias. `None` when there is none, or when it has been asked for.
-    emit: Option<Span>,
+    /// Behind the statement: `EMIT ON WINDOW CLOSE` or `EMIT CHANGES`, which is taken off before a query can
+    /// read `EMIT` as an alias. `None` when there is none, or when it has been asked for.
+    emit: Option<Emit>,
 }
 
 impl<'a> Cursor<'a> {
@@ -221,9 +221,9 @@ impl<'a> Cursor<'a> {
         Cursor { parser: parser_of(dialect, tokens), dialect, text, emit }
     }
 
-    /// Whether the statement ends with `EMIT ON WINDOW CLOSE`.
+    /// Whether the statement ends with `EMIT ON WINDOW CLOSE`. `EMIT CHANGES` says what holds without either.
     pub fn emit_on_window_close(&mut self) -> bool {
-        self.emit.take().is_some()
+        self.emit.take().is_some_and(|emit| emit.is_on_close)
     }
 
     /// The unquoted word here, in upper case.
@@ -333,8 +333,8 @@ impl<'a> Cursor<'a> {
             return Err(self.unexpected("the end of the statement"));
         }
         match self.emit.take() {
-            Some(span) => Err(self
-                .unexpected_at(span.start, "the end of the statement")
+            Some(emit) => Err(self
+                .unexpected_at(emit.span.start, "the end of the statement")
                 .with_hint("EMIT ON WINDOW CLOSE belongs to CREATE PIPELINE … AS and CREATE SINK … AS.")),
             None => Ok(()),
         }
@@ -703,9 +703,24 @@ fn split_location(message: &str) -> (&str, Option<Location>) {
     }
 }
 
-/// Takes the words `EMIT ON WINDOW CLOSE` off the end.
-fn take_emit(tokens: &mut Vec<TokenWithSpan>) -> Option<Span> {
-    let mut words = ["CLOSE", "WINDOW", "ON", "EMIT"].into_iter();
+/// When results leave.
+struct Emit {
+    span: Span,
+    is_on_close: bool,
+}
+
+/// Takes the words `EMIT ON WINDOW CLOSE` or `EMIT CHANGES` off the end.
+fn take_emit(tokens: &mut Vec<TokenWithSpan>) -> Option<Emit> {
+    let on_close = take_words(tokens, &["CLOSE", "WINDOW", "ON", "EMIT"]);
+    if let Some(span) = on_close {
+        return Some(Emit { span, is_on_close: true });
+    }
+    take_words(tokens, &["CHANGES", "EMIT"]).map(|span| Emit { span, is_on_close: false })
+}
+
+/// Takes words, the last one first, off the end.
+fn take_words(tokens: &mut Vec<TokenWithSpan>, words: &[&str]) -> Option<Span> {
+    let mut words = words.iter();
     let mut wanted = words.next()?;
     for idx in (0..tokens.len()).rev() {
         match &tokens[idx].token {
