@@ -78,14 +78,14 @@ fn ordinality(arrays: &[SqlExpr]) -> Result<SqlExpr, Refusal> {
         [length] => length.clone(),
         lengths => format!("greatest({})", lengths.join(", ")),
     };
-    crate::parser::parse_expr(&format!("generate_series(CAST(1 AS BIGINT), {longest})")).map_err(|error| {
-        Refusal {
+    crate::parser::parse_expr(&format!("range(CAST(1 AS BIGINT), {longest} + CAST(1 AS BIGINT))")).map_err(
+        |error| Refusal {
             sqlstate: SqlState::INTERNAL_ERROR,
             message: error.to_string(),
             hint: None,
             near: Some("ordinality".into()),
-        }
-    })
+        },
+    )
 }
 
 /// Grafts subqueries that only unnest onto what they are joined with.

@@ -110,7 +110,7 @@ SELECT count(*) AS count, id FROM a GROUP BY id ORDER BY id;
 SELECT id FROM a GROUP BY id, x HAVING x > 10 ORDER BY id;
 -- differs: EXISTS stands in WHERE only.
 -- postgres: exists bool, ?column? bool | t, t
--- tidemill: ERROR 0A000
+-- tidemill: exists bool, exists bool | t, t
 SELECT exists(SELECT 1 FROM a), NOT exists(SELECT 1 FROM a WHERE false);
 SELECT id FROM a TABLESAMPLE SYSTEM (100) ORDER BY id;
 SELECT id FROM a WHERE id = 1 FOR UPDATE;

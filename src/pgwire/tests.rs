@@ -223,9 +223,10 @@ impl SessionApi for Puppet {
                 let batches = (0..3).map(|n| Ok(numbered(n..n + 1)));
                 Ok(Response::CopyOut { rows: self.rows(stream::iter(batches)), options: copy(rest) })
             }
-            "copy_in" => Ok(Response::CopyIn {
+            // psql sends its input only when it has sent a COPY itself.
+            "copy_in" | "COPY" => Ok(Response::CopyIn {
                 schema: two_columns(),
-                options: copy(rest),
+                options: copy(rest.strip_prefix("t FROM STDIN WITH ").unwrap_or(rest)),
                 sink: Box::new(Collector { world: Arc::clone(&self.world), rows: Vec::new() }),
             }),
             _ => command("DONE"),
@@ -718,7 +719,7 @@ async fn copy_in_in_all_formats() {
     assert_eq!(writer.finish().await.unwrap(), 1);
     assert_eq!(stage.world.copied.lock().unwrap().pop().unwrap(), numbered(0..1));
 
-    let output = stage.psql(&["-c", "copy_in text"], "0\trow 0\n\\.\n").await;
+    let output = stage.psql(&["-c", "COPY t FROM STDIN WITH text"], "0\trow 0\n\\.\n").await;
     assert_eq!(String::from_utf8_lossy(&output.stdout), "COPY 1\n", "{output:?}");
     assert_eq!(stage.world.copied.lock().unwrap().pop().unwrap(), numbered(0..1));
 }
@@ -735,7 +736,7 @@ async fn copy_in_that_fails_leaves_nothing() {
     // Dropped, the client says CopyFail.
     drop(client.copy_in::<_, Bytes>("copy_in text").await.unwrap());
     assert_eq!(client.query("rows 1", &[]).await.unwrap().len(), 1);
-    let output = stage.psql(&["-c", "copy_in text"], "x\ty\n\\.\n").await;
+    let output = stage.psql(&["-c", "COPY t FROM STDIN WITH text"], "x\ty\n\\.\n").await;
     assert!(String::from_utf8_lossy(&output.stderr).contains("invalid input syntax"), "{output:?}");
     assert!(stage.world.copied.lock().unwrap().is_empty());
     assert_eq!(CopyOptions::csv().format, CopyFormat::Csv);

@@ -329,7 +329,7 @@ const WRONG: &[Wrong] = &[
         sql: "SELECT id FROM orders AS a JOIN orders AS b ON a.id = b.id",
         sqlstate: "42702",
         message: "column reference \"id\" is ambiguous",
-        hint: "relation",
+        hint: "It could be a.id or b.id",
         at: "id FROM",
     },
     Wrong {
@@ -354,11 +354,11 @@ const WRONG: &[Wrong] = &[
         at: "random",
     },
     Wrong {
-        sql: "CREATE PIPELINE p AS SELECT a.id FROM orders AS a JOIN orders AS b ON a.id < b.id",
+        sql: "CREATE PIPELINE p AS SELECT id FROM orders ORDER BY id",
         sqlstate: "0A000",
-        message: "at least one equality",
-        hint: "a.key = b.key",
-        at: "JOIN",
+        message: "ORDER BY without LIMIT",
+        hint: "Add a LIMIT",
+        at: "ORDER",
     },
     Wrong {
         sql: "CREATE PIPELINE p AS SELECT count(*) AS n FROM orders EMIT ON WINDOW CLOSE",

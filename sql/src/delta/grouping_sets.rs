@@ -137,11 +137,15 @@ fn expanded(
 
 /// An empty set.
 fn total(aggregate: &AggregatePlan, n_groups: usize, id: &ScalarValue) -> Result<LogicalPlan> {
-    let total = LogicalPlan::Aggregate(AggregatePlan::try_new(
-        aggregate.input.clone(),
-        Vec::new(),
-        aggregate.aggr_expr.clone(),
-    )?);
+    let total = match aggregate.aggr_expr.is_empty() {
+        // One row of nothing, whatever there is.
+        true => LogicalPlanBuilder::empty(true).build()?,
+        false => LogicalPlan::Aggregate(AggregatePlan::try_new(
+            aggregate.input.clone(),
+            Vec::new(),
+            aggregate.aggr_expr.clone(),
+        )?),
+    };
     let mut columns: Vec<Expr> = Vec::new();
     for idx in 0..n_groups {
         columns.push(lit(ScalarValue::try_from(aggregate.schema.field(idx).data_type())?));

@@ -70,6 +70,15 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let expr = Expr::AggregateFunction(function);
             Ok(if widened { Transformed::yes(expr) } else { Transformed::no(expr) })
         }
+        // It reads its position out of a literal of 64 bits.
+        Expr::AggregateFunction(mut function) if function.func.name() == "nth_value" => {
+            for arg in function.params.args.iter_mut().skip(1) {
+                if let Expr::Literal(value @ ScalarValue::Int32(_), _) = arg {
+                    *arg = Expr::Literal(value.cast_to(&DataType::Int64)?, None);
+                }
+            }
+            Ok(Transformed::yes(Expr::AggregateFunction(function)))
+        }
         Expr::WindowFunction(mut function) if function.fun.name() == "sum" => {
             let widened = widen(&mut function.params.args, schema);
             let expr = Expr::WindowFunction(function);

@@ -198,14 +198,6 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
             }
             row_in_subquery(left, subquery)?
         }
-        Expr::AnyOp { left, compare_op, right, .. } => match right.as_ref() {
-            Expr::Subquery(subquery) => any_of(left, compare_op, subquery)?,
-            _ => return Ok(None),
-        },
-        Expr::AllOp { left, compare_op, right } => match right.as_ref() {
-            Expr::Subquery(subquery) => all_of(left, compare_op, subquery)?,
-            _ => return Ok(None),
-        },
         Expr::SimilarTo { negated, expr, pattern, escape_char } => {
             let escape = escape_of(escape_char.as_ref());
             let (Some(pattern), Some(escape)) = (literal_text(pattern), escape) else {
@@ -446,61 +438,10 @@ fn similar_to_regex(pattern: &str, escape: Option<char>) -> String {
     regex
 }
 
-/// `x op ANY (SELECT …)`; as good as `EXISTS` where only true counts.
-fn any_of(left: &Expr, op: &BinaryOperator, subquery: &Query) -> Result<Expr, Refusal> {
-    if *op == BinaryOperator::Eq {
-        return Ok(Expr::InSubquery {
-            expr: Box::new(left.clone()),
-            subquery: Box::new(subquery.clone()),
-            negated: false,
-        });
-    }
-    // The name is one that `left` cannot have meant.
-    quantified(&format!(
-        "EXISTS (SELECT 1 FROM ({subquery}) AS any_of (quantified) WHERE ({left}) {op} any_of.quantified)"
-    ))
-}
-
-/// `x op ALL (SELECT …)`; as good as `NOT EXISTS` where only true counts.
-fn all_of(left: &Expr, op: &BinaryOperator, subquery: &Query) -> Result<Expr, Refusal> {
-    if *op == BinaryOperator::NotEq {
-        return Ok(Expr::InSubquery {
-            expr: Box::new(left.clone()),
-            subquery: Box::new(subquery.clone()),
-            negated: true,
-        });
-    }
-    quantified(&format!(
-        "NOT EXISTS (SELECT 1 FROM ({subquery}) AS all_of (quantified) WHERE (({left}) {op} all_of.quantified) IS NOT TRUE)"
-    ))
-}
-
-fn quantified(predicate: &str) -> Result<Expr, Refusal> {
-    let unsupported = || Refusal {
-        sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
-        message: "this comparison with a subquery is not supported".into(),
-        hint: Some("Write it with EXISTS.".into()),
-        near: None,
-    };
-    let query = parsed(&format!("SELECT {predicate}")).ok_or_else(unsupported)?;
-    let SetExpr::Select(select) = *query.body else { return Err(unsupported()) };
-    match select.projection.into_iter().next() {
-        Some(SelectItem::UnnamedExpr(predicate)) => Ok(predicate),
-        _ => Err(unsupported()),
-    }
-}
-
 fn has_row_subquery(expr: &Expr) -> bool {
     match expr {
         Expr::Nested(inner) => has_row_subquery(inner),
         Expr::InSubquery { expr, .. } => matches!(expr.as_ref(), Expr::Tuple(_)),
-        // Where NULL would count as false, NOT would make it true.
-        Expr::AnyOp { compare_op, right, .. } => {
-            *compare_op != BinaryOperator::Eq && matches!(right.as_ref(), Expr::Subquery(_))
-        }
-        Expr::AllOp { compare_op, right, .. } => {
-            *compare_op != BinaryOperator::NotEq && matches!(right.as_ref(), Expr::Subquery(_))
-        }
         Expr::BinaryOp { left, right, .. } => has_row_subquery(left) || has_row_subquery(right),
         _ => false,
     }
@@ -509,7 +450,7 @@ fn has_row_subquery(expr: &Expr) -> bool {
 fn not_in_rows() -> Refusal {
     Refusal {
         sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
-        message: "NOT over a comparison of rows or of ANY and ALL with a subquery is not supported".into(),
+        message: "NOT over a comparison of rows with a subquery is not supported".into(),
         hint: Some(
             "Write NOT EXISTS (SELECT 1 FROM … WHERE a = … AND b = …), which treats NULLs as unequal.".into(),
         ),
