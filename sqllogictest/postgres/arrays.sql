@@ -24,9 +24,6 @@ SELECT unnest(ARRAY[1, 2, 3]);
 SELECT unnest(ARRAY['a', NULL, 'b']) AS x;
 SELECT * FROM unnest(ARRAY[1, 2, 3]) AS t (x);
 SELECT * FROM unnest(ARRAY[1, 2], ARRAY['a', 'b', 'c']) AS t (x, y);
--- differs: WITH ORDINALITY is missing; use row_number() over the rows.
--- postgres: x text, n int8 | a, 1 | b, 2
--- tidemill: ERROR 0A000
 SELECT * FROM unnest(ARRAY['a', 'b']) WITH ORDINALITY AS t (x, n);
 SELECT unnest(ARRAY[1, 2]) AS a, unnest(ARRAY['x', 'y', 'z']) AS b;
 SELECT array_agg(x ORDER BY x), array_agg(x ORDER BY x DESC) FROM (VALUES (2), (1), (3)) AS t (x);
@@ -58,13 +55,7 @@ SELECT generate_subscripts(ARRAY['a', 'b'], 1);
 SELECT x FROM (VALUES (ARRAY[1, 2]), (ARRAY[1]), (NULL)) AS t (x) ORDER BY x;
 SELECT x, count(*) FROM (VALUES (ARRAY[1, 2]), (ARRAY[1, 2])) AS t (x) GROUP BY x;
 SELECT 2 = ANY (x) FROM (VALUES (ARRAY[1, 2]), (ARRAY[3])) AS t (x) ORDER BY 1;
--- differs: unnest of an outer column in FROM is missing; write it in the SELECT list.
--- postgres: id int4, x int4 | 1, 10 | 1, 20 | 2, 30
--- tidemill: ERROR 0A000
 SELECT t.id, u.x FROM (VALUES (1, ARRAY[10, 20]), (2, ARRAY[30])) AS t (id, xs), unnest(t.xs) AS u (x) ORDER BY 1, 2;
--- differs: unnest of an outer column in FROM is missing; write it in the SELECT list.
--- postgres: id int4, x int4 | 1, 10 | 1, 20 | 2, 30
--- tidemill: ERROR 0A000
 SELECT t.id, u.x FROM (VALUES (1, ARRAY[10, 20]), (2, ARRAY[30])) AS t (id, xs) CROSS JOIN LATERAL unnest(t.xs) AS u (x) ORDER BY 1, 2;
 -- differs: what DataFusion has beyond PostgreSQL 15 can be used.
 -- postgres: ERROR 42883

@@ -19,7 +19,7 @@ async fn big(client: &Client) {
     execute(
         client,
         &format!(
-            "CREATE TABLE big AS SELECT value AS id, value % 1000 AS k FROM generate_series(1, {N_ROWS});
+            "CREATE TABLE big AS SELECT value AS id, value % 1000 AS k FROM generate_series(1, {N_ROWS}) AS g (value);
              CREATE PIPELINE copy AS SELECT id, k FROM big;
              CREATE SOURCE numbers (n BIGINT, k BIGINT AS n % 1000)
                  WITH (connector = 'generator', data = 'sequence', events = '{N_ROWS}');

@@ -73,9 +73,17 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         // It reads its position out of a literal of 64 bits.
         Expr::AggregateFunction(mut function) if function.func.name() == "nth_value" => {
             for arg in function.params.args.iter_mut().skip(1) {
-                if let Expr::Literal(value @ ScalarValue::Int32(_), _) = arg {
-                    *arg = Expr::Literal(value.cast_to(&DataType::Int64)?, None);
-                }
+                let literal = match &*arg {
+                    Expr::Cast(cast) => cast.expr.as_ref(),
+                    other => other,
+                };
+                let position = match literal {
+                    Expr::Literal(value, _) if value.data_type().is_integer() => {
+                        value.cast_to(&DataType::Int64)?
+                    }
+                    _ => continue,
+                };
+                *arg = Expr::Literal(position, None);
             }
             Ok(Transformed::yes(Expr::AggregateFunction(function)))
         }
