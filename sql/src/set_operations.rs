@@ -96,7 +96,7 @@ fn mark(body: &mut SetExpr) -> Result<(), Refusal> {
                 unreachable!("the template has two subqueries");
             };
             let placeholder = SetExpr::Query(subquery.clone());
-            subquery.body = Box::new(std::mem::replace(side, placeholder));
+            *subquery.body = std::mem::replace(side, placeholder);
         }
     }
     *body = *marked;

@@ -86,7 +86,7 @@ mod tests {
         );
         let error = guarded(async { if true { panic!("no {}", 1) } else { Ok(()) } }).await.unwrap_err();
         assert_eq!(error.message, "internal error: no 1");
-        let other = guarded_sync(|| panic!("no")).map(|()| ()).unwrap_err();
+        let other = guarded_sync::<()>(|| panic!("no")).unwrap_err();
         assert_ne!(other.detail, error.detail);
     }
 

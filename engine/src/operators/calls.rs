@@ -37,7 +37,7 @@ enum Method {
     Linear(Kind),
     Distinct(Kind, StateTable),
     First(First),
-    Replay(Replay),
+    Replay(Box<Replay>),
 }
 
 /// What the tables of values need to know.
@@ -110,7 +110,7 @@ impl Call {
             }
             (_, Some(kind)) => Method::Linear(kind),
             (AggregateFunction::Other(other), None) => {
-                Method::Replay(Replay::new(call_idx, call, other, values)?)
+                Method::Replay(Box::new(Replay::new(call_idx, call, other, values)?))
             }
             (_, None) => {
                 let of = arg.map_or_else(String::new, |arg| format!(" over {}", arg.data_type()));
