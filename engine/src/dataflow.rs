@@ -274,10 +274,15 @@ impl Dataflow {
             is_something |= member.next_time(self.now)?.is_some_and(|next| next <= context.now);
         }
         let mut changes = sealed.changes;
+        let mut touched: BTreeSet<RelationId> = changes.keys().copied().collect();
+        let passes_time = !sealed.watermarks.is_empty();
         is_something |= !changes.is_empty() || !sealed.offsets.is_empty() || !sealed.watermarks.is_empty();
         for member in &mut self.members {
             if let Some(outbox) = &member.outbox {
                 outbox.space().await;
+            }
+            if passes_time || member.reads_time() || !member.inputs.is_disjoint(&touched) {
+                touched.insert(member.id);
             }
             let result = member.step(&context, &changes).await.map_err(|error| named(member, error))?;
             member.send(from, sealed.epoch, &result.changes)?;
@@ -293,7 +298,7 @@ impl Dataflow {
         self.note_position();
         for member in &self.members {
             let output = changes.get(&member.id).map(Vec::as_slice).unwrap_or_default();
-            member.publish(sealed.epoch, output, sealed.arrived)?;
+            member.publish(sealed.epoch, output, touched.contains(&member.id), sealed.arrived)?;
         }
         self.tell_deadline()
     }

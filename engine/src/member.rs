@@ -307,21 +307,26 @@ impl Member {
         self.compiled.operators.iter().for_each(|lanes| lanes.measure());
     }
 
-    /// Lets readers see the member at `epoch`.
+    /// Lets readers see the member at `epoch`. `is_touched` says whether the step was about it at all.
     pub fn publish(
         &self,
         epoch: Epoch,
         changes: &[RecordBatch],
+        is_touched: bool,
         arrived: Option<Instant>,
     ) -> Result<(), Error> {
         let handle = &self.handle;
         // Held all along: a subscriber's first snapshot and its first change fit together.
         let mut subscribers = handle.subscribers.lock().expect("nobody panics while holding it");
-        if let Some(view) = &self.view
-            && !changes.is_empty()
-        {
+        if let Some(view) = &self.view {
             let mut history = handle.history.write().expect("nobody panics while holding it");
-            history.push(view.snapshot(epoch), handle.frontier());
+            let frontier = handle.frontier();
+            if !changes.is_empty() {
+                history.push(view.snapshot(epoch), frontier);
+            } else if is_touched && epoch.0 > frontier.0 + 1 {
+                // What came and went within the step was there at an epoch in between.
+                history.resume(frontier, epoch);
+            }
         }
         handle.frontier.send_replace(epoch);
         if changes.is_empty() {

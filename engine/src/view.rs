@@ -165,34 +165,86 @@ impl ViewSnapshot {
 const N_SNAPSHOTS: usize = 64;
 
 /// The last snapshots of a view.
+///
+/// There are gaps: a step over several epochs says what the view shows at its last one only.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    /// Each with the last epoch at which it was still what the view showed, except for the newest.
-    snapshots: VecDeque<(Arc<ViewSnapshot>, Epoch)>,
+    shown: VecDeque<Shown>,
+}
+
+/// What a view showed from one epoch to another.
+#[derive(Debug)]
+struct Shown {
+    snapshot: Arc<ViewSnapshot>,
+    from: Epoch,
+    /// Not for the newest, which is shown until now.
+    to: Epoch,
 }
 
 impl History {
     pub fn latest(&self) -> Option<Arc<ViewSnapshot>> {
-        self.snapshots.back().map(|(snapshot, _)| snapshot.clone())
+        self.shown.back().map(|shown| shown.snapshot.clone())
     }
 
     /// Adds a snapshot; until `frontier` the one before was valid.
     pub fn push(&mut self, snapshot: Arc<ViewSnapshot>, frontier: Epoch) {
-        if let Some((_, valid_to)) = self.snapshots.back_mut() {
-            *valid_to = frontier;
+        let from = snapshot.epoch;
+        self.add(snapshot, frontier, from);
+    }
+
+    /// The view shows at `epoch` what it showed until `frontier`, and nobody knows what it would have in between.
+    pub fn resume(&mut self, frontier: Epoch, epoch: Epoch) {
+        if let Some(snapshot) = self.latest() {
+            self.add(snapshot, frontier, epoch);
         }
-        self.snapshots.push_back((snapshot, Epoch::ZERO));
-        if self.snapshots.len() > N_SNAPSHOTS {
-            self.snapshots.pop_front();
+    }
+
+    fn add(&mut self, snapshot: Arc<ViewSnapshot>, frontier: Epoch, from: Epoch) {
+        if let Some(before) = self.shown.back_mut() {
+            before.to = frontier;
+        }
+        self.shown.push_back(Shown { snapshot, from, to: Epoch::ZERO });
+        if self.shown.len() > N_SNAPSHOTS {
+            self.shown.pop_front();
         }
     }
 
     /// What the view showed at `epoch`; `frontier` is how far the newest snapshot is valid.
     pub fn at(&self, epoch: Epoch, frontier: Epoch) -> Option<Arc<ViewSnapshot>> {
-        let n = self.snapshots.len();
-        self.snapshots.iter().enumerate().rev().find_map(|(idx, (snapshot, valid_to))| {
-            let valid_to = if idx + 1 == n { frontier } else { *valid_to };
-            (snapshot.epoch <= epoch && epoch <= valid_to).then(|| snapshot.clone())
+        let n = self.shown.len();
+        self.shown.iter().enumerate().rev().find_map(|(idx, shown)| {
+            let to = if idx + 1 == n { frontier } else { shown.to };
+            (shown.from <= epoch && epoch <= to).then(|| shown.snapshot.clone())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn what_came_and_went_within_a_step_is_a_gap() {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        let view = View::new(schema, &[], 1).unwrap();
+        let mut history = History::default();
+        history.push(view.snapshot(Epoch(2)), Epoch(2));
+        let is_known = |history: &History, epoch: u64, frontier: u64| {
+            history.at(Epoch(epoch), Epoch(frontier)).is_some()
+        };
+        assert!(is_known(&history, 4, 4));
+        // A step from 4 to 7 whose changes cancel out.
+        history.resume(Epoch(4), Epoch(7));
+        assert_eq!(
+            [2, 4, 5, 6, 7, 8].map(|epoch| is_known(&history, epoch, 8)),
+            [true, true, false, false, true, true]
+        );
+        history.push(view.snapshot(Epoch(9)), Epoch(8));
+        assert_eq!(
+            [1, 3, 6, 8, 9, 10].map(|epoch| is_known(&history, epoch, 9)),
+            [false, true, false, true, true, false]
+        );
     }
 }
