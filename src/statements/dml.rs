@@ -346,12 +346,14 @@ async fn default_value(session: &mut Session, text: &str) -> Result<ArrayRef, Sq
 
 /// A column of values as values of a table's column.
 fn assign(values: &ArrayRef, field: &arrow::datatypes::Field, table: &str) -> Result<ArrayRef, SqlError> {
-    if values.data_type() == field.data_type() {
+    let declared = tidemill_sql::types::declared_type(field);
+    if values.data_type() == field.data_type() && declared.is_none() {
         return Ok(values.clone());
     }
-    if let arrow::datatypes::DataType::Utf8 = values.data_type()
-        && field.data_type().is_primitive()
-    {
+    if let arrow::datatypes::DataType::Utf8 = values.data_type() {
+        if let Some(declared) = declared {
+            check_length(values.as_string::<i32>(), declared)?;
+        }
         return PostgresText.read(values.as_string::<i32>(), field).map_err(|error| {
             let error = tidemill_sql::Error::from_datafusion(error, "", &Default::default());
             SqlError::from(error).with_detail(format!("In column \"{}\" of table \"{table}\".", field.name()))
@@ -370,6 +372,19 @@ fn assign(values: &ArrayRef, field: &arrow::datatypes::Field, table: &str) -> Re
     let detail = || format!("In column \"{}\" of table \"{table}\".", field.name());
     cast_with_options(values, field.data_type(), &options)
         .map_err(|error| arrow_error(error).with_detail(detail()))
+}
+
+/// An explicit cast cuts a text off; what is assigned has to fit, but for blanks at its end.
+fn check_length(texts: &arrow::array::StringArray, declared: &str) -> Result<(), SqlError> {
+    let Some((_, length)) = declared.split_once('(').filter(|_| declared.starts_with("character")) else {
+        return Ok(());
+    };
+    let length: usize = length.trim_end_matches(')').parse().unwrap_or(usize::MAX);
+    let is_too_long = |text: &str| text.chars().skip(length).any(|c| c != ' ');
+    match texts.iter().flatten().any(is_too_long) {
+        true => Err(SqlError::new(SqlState("22001"), format!("value too long for type {declared}"))),
+        false => Ok(()),
+    }
 }
 
 /// One batch of a table's schema.
