@@ -25,7 +25,7 @@ use arrow::util::display::array_value_to_string;
 use bytes::{BufMut, BytesMut};
 use tidemill_core::SqlState;
 
-use crate::pgwire::types::{array_of, column_type, element_of, pg_type};
+use crate::pgwire::types::{ColumnType, array_of, column_type, element_of, pg_type};
 use crate::session::api::{PgType, SqlError};
 
 /// Microseconds and days from the Unix epoch to Postgres' own, 2000-01-01.
@@ -139,11 +139,28 @@ pub(crate) struct Column {
 
 impl Column {
     fn new(array: &ArrayRef, field: &Field, format: Format) -> Result<Self, SqlError> {
-        let pg_type = column_type(field).pg_type;
-        match format {
-            Format::Text => text(array, &pg_type),
-            Format::Binary => binary(array, &pg_type),
-        }
+        let ColumnType { pg_type, typmod } = column_type(field);
+        let column = match format {
+            Format::Text => text(array, &pg_type)?,
+            Format::Binary => binary(array, &pg_type)?,
+        };
+        // A char(n) is kept without the blanks at its end, which say nothing, and shown with them.
+        Ok(match usize::try_from(typmod - 4) {
+            Ok(length) if pg_type == PgType::BPCHAR => column.padded(length),
+            _ => column,
+        })
+    }
+
+    fn padded(self, length: usize) -> Self {
+        let write = self.write;
+        let padded = move |row_idx, out: &mut BytesMut| {
+            let start = out.len();
+            write(row_idx, out)?;
+            let n_chars = String::from_utf8_lossy(&out[start..]).chars().count();
+            out.put_bytes(b' ', length.saturating_sub(n_chars));
+            Ok(())
+        };
+        Column { write: Box::new(padded), ..self }
     }
 
     pub(crate) fn is_null(&self, row_idx: usize) -> bool {

@@ -74,8 +74,9 @@ fn declared_text(text: &str, declared: &str) -> Result<String, SqlError> {
             None => text.to_owned(),
         }),
         declared if declared.starts_with("character") => {
-            let length = length(declared).unwrap_or(1);
-            Ok(text.chars().take(length).collect())
+            let length = length(declared).unwrap_or(usize::MAX);
+            let kept: String = text.chars().take(length).collect();
+            Ok(kept.trim_end_matches(' ').to_owned())
         }
         _ => Ok(text.to_owned()),
     }
