@@ -71,7 +71,7 @@ fn unnest_function(factor: &TableFactor) -> Option<TableFactor> {
 }
 
 /// 1 to the length of the longest array.
-fn ordinality(arrays: &[SqlExpr]) -> Result<SqlExpr, Refusal> {
+pub(crate) fn ordinality(arrays: &[SqlExpr]) -> Result<SqlExpr, Refusal> {
     let lengths: Vec<String> =
         arrays.iter().map(|array| format!("CAST(cardinality({array}) AS BIGINT)")).collect();
     let longest = match &lengths[..] {

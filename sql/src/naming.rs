@@ -5,7 +5,7 @@
 //! function's, a cast by its operand's or else the type's, CASE "case", anything else "?column?".
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, CastKind, Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, Value,
+    AccessExpr, CastKind, Expr, Ident, ObjectNamePart, Query, Select, SelectItem, SetExpr, TrimWhereField,
 };
 
 /// Aliases the unnamed columns of `query`, so that no two have the same name.
@@ -74,7 +74,6 @@ pub fn column_name(expr: &Expr) -> String {
     strong_name(expr).unwrap_or_else(|| match expr {
         Expr::Cast { data_type, .. } => type_name(&data_type.to_string()),
         Expr::TypedString(typed) => type_name(&typed.data_type.to_string()),
-        Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => "bool".into(),
         Expr::Interval(_) => "interval".into(),
         Expr::Case { .. } => "case".into(),
         _ => "?column?".into(),
@@ -103,7 +102,17 @@ fn strong_name(expr: &Expr) -> Option<String> {
             field.or_else(|| strong_name(root))
         }
         Expr::Position { .. } => Some("position".into()),
-        Expr::Trim { .. } => Some("btrim".into()),
+        Expr::Trim { trim_where, .. } => Some(
+            match trim_where {
+                Some(TrimWhereField::Leading) => "ltrim",
+                Some(TrimWhereField::Trailing) => "rtrim",
+                _ => "btrim",
+            }
+            .into(),
+        ),
+        Expr::BinaryOp { op, .. } if op.to_string().eq_ignore_ascii_case("overlaps") => {
+            Some("overlaps".into())
+        }
         Expr::Ceil { .. } => Some("ceil".into()),
         Expr::Floor { .. } => Some("floor".into()),
         Expr::Overlay { .. } => Some("overlay".into()),
@@ -139,6 +148,8 @@ fn type_name(written: &str) -> String {
         "character" | "char" => "bpchar",
         "timestamp with time zone" => "timestamptz",
         "timestamp without time zone" => "timestamp",
+        "time with time zone" => "timetz",
+        "time without time zone" => "time",
         other => other,
     }
     .into()

@@ -14,7 +14,7 @@ use datafusion::common::{DFSchema, DataFusionError, TableReference};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::{ExecutionProps, SessionState};
 use datafusion::logical_expr::planner::ExprPlanner;
-use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF, Volatility};
+use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, ScalarUDF, Volatility};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
@@ -24,7 +24,7 @@ use tidemill_plan::PipelinePlan;
 
 use crate::delta::{DeltaError, mark_now, rewrite};
 use crate::first_rows::{rewrite_fetch, rewrite_first_rows};
-use crate::functions::{scalar_functions, window_functions};
+use crate::functions::{aggregate_functions, scalar_functions, window_functions};
 use crate::lateral::{lower_lateral_unnest, rewrite_unnest};
 use crate::named_windows::rewrite_named_windows;
 use crate::naming::name_columns;
@@ -100,6 +100,13 @@ impl Planner {
         let mut scalars: Vec<Arc<ScalarUDF>> =
             scalars.into_iter().filter(|function| !is_replaced(function)).collect();
         scalars.extend(own.iter().cloned());
+        let own = aggregate_functions();
+        let is_replaced =
+            |function: &Arc<AggregateUDF>| own.iter().any(|known| known.name() == function.name());
+        let mut aggregates: Vec<Arc<AggregateUDF>> =
+            defaults.aggregate_functions().take().unwrap_or_default();
+        aggregates.retain(|function| !is_replaced(function));
+        aggregates.extend(own.iter().cloned());
         let mut windows = defaults.window_functions().take().unwrap_or_default();
         windows.extend(window_functions());
         let builder = SessionStateBuilder::new()
@@ -108,6 +115,7 @@ impl Planner {
             .with_physical_optimizer_rules(physical_rules())
             .with_expr_planners(expr_planners)
             .with_scalar_functions(scalars)
+            .with_aggregate_functions(aggregates)
             .with_window_functions(windows);
         let state = postgres::configure(builder, text.clone()).build();
         let rules = Optimizer::new()

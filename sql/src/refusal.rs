@@ -26,6 +26,16 @@ impl Refusal {
         }
     }
 
+    /// A construct that no query can have.
+    pub fn unsupported(construct: impl std::fmt::Display) -> Refusal {
+        Refusal {
+            sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
+            message: format!("{construct} is not supported"),
+            hint: None,
+            near: None,
+        }
+    }
+
     pub fn with_hint(mut self, hint: impl Into<String>) -> Refusal {
         self.hint = Some(hint.into());
         self

@@ -126,6 +126,11 @@ pub fn parse_type(text: &str) -> Result<ColumnType, Error> {
     crate::parser::read(text, |cursor| cursor.column_type())
 }
 
+/// Every name of a type, for who lists them.
+pub fn names() -> &'static [&'static str] {
+    &NAMES
+}
+
 /// Every name that [`Cursor::column_type`] knows, for hints.
 const NAMES: [&str; 40] = [
     "smallint",

@@ -563,7 +563,7 @@ fn call(choices: &mut Choices, columns: &[Column]) -> (String, Type) {
         true => format!(" FILTER (WHERE {})", condition(choices, columns, 1)),
         false => String::new(),
     };
-    let (call, data_type) = match (choices.below(6), column.data_type) {
+    let (call, data_type) = match (choices.below(7), column.data_type) {
         (0, _) => ("count(*)".to_owned(), Type::Int),
         (1, _) => (format!("count(DISTINCT {name})"), Type::Int),
         (2, Type::Bool) => (format!("bool_or({name})"), Type::Bool),
@@ -575,6 +575,12 @@ fn call(choices: &mut Choices, columns: &[Column]) -> (String, Type) {
         (4, Type::Text) => (format!("string_agg({name}, '/' ORDER BY {name})"), Type::Text),
         (5, Type::Int) => (format!("CAST(avg({name}) AS DOUBLE PRECISION)"), Type::Float),
         (5, data_type) => (format!("first_value({name} ORDER BY {name})"), data_type),
+        (6, data_type @ (Type::Int | Type::Text)) => {
+            (format!("mode() WITHIN GROUP (ORDER BY {name} DESC)"), data_type)
+        }
+        (6, data_type @ Type::Float) => {
+            (format!("percentile_disc(0.3) WITHIN GROUP (ORDER BY {name})"), data_type)
+        }
         _ => (format!("count({name})"), Type::Int),
     };
     match call.strip_prefix("CAST(").and_then(|call| call.split_once(" AS DOUBLE")) {

@@ -132,6 +132,8 @@ async fn plan_catalog_query(
     let system = system::tables(&references.system, &status(session, references).await)?;
     let pg_catalog = session.pg_catalog();
     let mut query = query.clone();
+    // What the columns are called is settled by the query as it was written.
+    let display_names = tidemill_sql::name_columns(&mut query.clone());
     pg_catalog::rewrite(&mut query, &pg_catalog)?;
     let search_path = session.settings.search_path();
     let names = CatalogNames {
@@ -146,7 +148,8 @@ async fn plan_catalog_query(
     };
     let planner = database.planner.with_functions(pg_catalog.functions());
     let planned = planner.plan_query(&query, &names).await;
-    Ok(planned_query(planned.map_err(|error| database.delta_error(error, sql))?))
+    let planned = planned.map_err(|error| database.delta_error(error, sql))?;
+    Ok(planned_query(QueryPlan { display_names, ..planned }))
 }
 
 async fn execute(

@@ -11,7 +11,7 @@ use datafusion::logical_expr::ScalarUDF;
 use tidemill_core::SqlState;
 
 use crate::error::Error;
-use crate::functions::rows::{Kind, Overload, Value, function, overloaded};
+use crate::functions::rows::{Kind, Overload, Value, function, overloaded, rescaled};
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 const OVERFLOW: SqlState = SqlState("22008");
@@ -20,7 +20,8 @@ type Result<T> = std::result::Result<T, Error>;
 
 pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
     use Kind::{
-        Big, Bool, Date, Float, Int, Interval, Numeric, Text, Time, Timestamp, Timestamps, Timestamptz,
+        Big, Bool, Date, Float, Int, Interval, Numeric, Numerics, Text, Time, Timestamp, Timestamps,
+        Timestamptz, Timestamptzs,
     };
     let overload = |args, result, eval| Overload { args, variadic: false, result, eval };
     vec![
@@ -76,14 +77,34 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
             vec![overload(&[Timestamp, Timestamp], Interval, |args| age(args[0].int(), args[1].int()))],
         ),
         function("make_date", &[Big, Big, Big], Date, |args| {
-            let date = date_of(args[0].int(), args[1].int(), args[2].int())?;
+            // There is no year zero: the year before 1 is -1.
+            let year = args[0].int();
+            let date = date_of(if year < 0 { year + 1 } else { year }, args[1].int(), args[2].int())?;
             Ok(Value::Int(days_of(date)))
         }),
         function("make_time", &[Big, Big, Float], Time, |args| {
             Ok(Value::Int(time_of(args[0].int(), args[1].int(), args[2].float())?))
         }),
         function("make_timestamp", &[Big, Big, Big, Big, Big, Float], Timestamp, make_timestamp),
-        function("make_timestamptz", &[Big, Big, Big, Big, Big, Float], Timestamptz, make_timestamp),
+        overloaded(
+            "make_timestamptz",
+            vec![
+                overload(&[Big, Big, Big, Big, Big, Float], Timestamptz, make_timestamp),
+                overload(&[Big, Big, Big, Big, Big, Float, Text], Timestamptz, |args| {
+                    to_zone(zone(args[6].text())?, make_timestamp(args)?.int())
+                }),
+            ],
+        ),
+        // date_trunc to a number of years.
+        overloaded(
+            "date_trunc_years",
+            vec![
+                overload(&[Big, Timestamptz], Timestamptz, |args| {
+                    truncated_years(args[0].int(), args[1].int())
+                }),
+                overload(&[Big, Timestamp], Timestamp, |args| truncated_years(args[0].int(), args[1].int())),
+            ],
+        ),
         function("make_interval", &[Big, Big, Big, Big, Big, Big, Float], Interval, make_interval),
         overloaded(
             "to_char",
@@ -99,6 +120,10 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
                         datetime(args[0].int())?,
                         args[1].text(),
                     )))
+                }),
+                overload(&[Time, Text], Text, |args| {
+                    let time = IntervalMonthDayNano::new(0, 0, args[0].int() * 1000);
+                    Ok(Value::Text(crate::functions::to_char::interval(time, args[1].text())))
                 }),
                 overload(&[Interval, Text], Text, |args| {
                     let interval = args[0].interval();
@@ -165,9 +190,121 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
                 overload(&[Timestamp, Timestamp, Interval], Timestamps, |args| {
                     times(args[0].int(), args[1].int(), args[2].interval())
                 }),
+                overload(&[Date, Date, Interval], Timestamptzs, |args| {
+                    let midnight = |days: i64| days * MICROS_PER_DAY;
+                    times(midnight(args[0].int()), midnight(args[1].int()), args[2].interval())
+                }),
+                overload(&[Timestamptz, Timestamptz, Interval], Timestamptzs, |args| {
+                    times(args[0].int(), args[1].int(), args[2].interval())
+                }),
+                overload(&[Numeric(0), Numeric(0)], Numerics, |args| {
+                    numbers(args[0].numeric(), args[1].numeric(), (1, 0))
+                }),
+                overload(&[Numeric(0), Numeric(0), Numeric(0)], Numerics, |args| {
+                    numbers(args[0].numeric(), args[1].numeric(), args[2].numeric())
+                }),
             ],
         ),
     ]
+}
+
+/// Signatures of functions that DataFusion has with others.
+pub(crate) fn extensions() -> Vec<(&'static str, Vec<Overload>)> {
+    use Kind::{Interval, Text, Timestamptz};
+    let overload = |args, result, eval| Overload { args, variadic: false, result, eval };
+    vec![(
+        "date_trunc",
+        vec![
+            overload(&[Text, Interval], Interval, |args| truncated(args[0].text(), args[1].interval())),
+            overload(&[Text, Timestamptz, Text], Timestamptz, |args| {
+                let zone = zone(args[2].text())?;
+                let local = datetime(in_zone(zone, args[1].int())?.int())?;
+                let truncated = truncated_time(args[0].text(), local)?;
+                to_zone(zone, truncated.and_utc().timestamp_micros())
+            }),
+        ],
+    )]
+}
+
+/// `date_trunc` of an interval: its fields below the unit are gone.
+fn truncated(unit: &str, interval: IntervalMonthDayNano) -> Result<Value> {
+    let IntervalMonthDayNano { months, days, nanoseconds } = interval;
+    let to_months = |n: i32| Ok(Value::Interval(IntervalMonthDayNano::new(months / n * n, 0, 0)));
+    let to_nanos = |n: i64| Ok(Value::Interval(IntervalMonthDayNano::new(months, days, nanoseconds / n * n)));
+    match unit.to_lowercase().trim_end_matches('s') {
+        "millennium" => to_months(12_000),
+        "century" => to_months(1200),
+        "decade" => to_months(120),
+        "year" => to_months(12),
+        "quarter" => to_months(3),
+        "month" => to_months(1),
+        "day" => Ok(Value::Interval(IntervalMonthDayNano::new(months, days, 0))),
+        "hour" => to_nanos(3_600_000_000_000),
+        "minute" => to_nanos(60_000_000_000),
+        "second" => to_nanos(1_000_000_000),
+        "millisecond" => to_nanos(1_000_000),
+        "microsecond" => to_nanos(1000),
+        "week" => {
+            Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, "unit \"week\" not supported for type interval")
+                .with_detail("Months usually have fractional weeks."))
+        }
+        unit => Err(unit_error(unit, "interval")),
+    }
+}
+
+fn truncated_time(unit: &str, time: NaiveDateTime) -> Result<NaiveDateTime> {
+    let date = time.date();
+    let midnight = |date: Option<NaiveDate>| {
+        let time = date.map(|date| date.and_time(NaiveTime::MIN));
+        time.ok_or_else(|| Error::new(OVERFLOW, "timestamp out of range"))
+    };
+    let micros_of_day =
+        i64::from(time.num_seconds_from_midnight()) * 1_000_000 + i64::from(time.nanosecond() / 1000);
+    let of_day = |n: i64| {
+        let rest = chrono::TimeDelta::microseconds(micros_of_day / n * n);
+        midnight(Some(date)).map(|midnight| midnight + rest)
+    };
+    match unit.to_lowercase().trim_end_matches('s') {
+        "year" => midnight(date.with_ordinal(1)),
+        "quarter" => midnight(NaiveDate::from_ymd_opt(date.year(), date.month0() / 3 * 3 + 1, 1)),
+        "month" => midnight(date.with_day(1)),
+        "week" => midnight(date.checked_sub_days(Days::new(date.weekday().num_days_from_monday().into()))),
+        "day" => midnight(Some(date)),
+        "hour" => of_day(3_600_000_000),
+        "minute" => of_day(60_000_000),
+        "second" => of_day(1_000_000),
+        "millisecond" => of_day(1000),
+        "microsecond" => of_day(1),
+        unit => Err(unit_error(unit, "timestamp with time zone")),
+    }
+}
+
+/// Decades begin with a year that ends in 0, centuries and millennia with one that ends in 1.
+fn truncated_years(n_years: i64, micros: i64) -> Result<Value> {
+    let year = i64::from(datetime(micros)?.year());
+    let first = if n_years == 10 { 0 } else { 1 };
+    let year = (year - first).div_euclid(n_years) * n_years + first;
+    Ok(Value::Int(days_of(date_of(year, 1, 1)?) * MICROS_PER_DAY))
+}
+
+/// A series of exact numbers, at the largest of their scales.
+fn numbers(start: (i128, i8), stop: (i128, i8), step: (i128, i8)) -> Result<Value> {
+    let scale = start.1.max(stop.1).max(step.1);
+    let overflow = || Error::new(SqlState::NUMERIC_OUT_OF_RANGE, "value overflows numeric format");
+    let at = |(digits, from): (i128, i8)| rescaled(digits, from, scale).ok_or_else(overflow);
+    let (mut value, stop, step) = (at(start)?, at(stop)?, at(step)?);
+    if step == 0 {
+        return Err(Error::new(SqlState::INVALID_PARAMETER, "step size cannot equal zero"));
+    }
+    let mut values = Vec::new();
+    while if step > 0 { value <= stop } else { value >= stop } {
+        if values.len() >= SERIES_MAX {
+            return Err(too_long());
+        }
+        values.push(Value::Numeric(value, scale));
+        value = value.checked_add(step).ok_or_else(overflow)?;
+    }
+    Ok(Value::List(values))
 }
 
 fn unit_error(unit: &str, of: &str) -> Error {

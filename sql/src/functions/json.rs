@@ -3,6 +3,7 @@
 //! `datafusion-functions-json` gives its own union type for `->`, which is no key of a group and has no form in PostgreSQL's
 //! protocol; here a part of a `json` is a `json`.
 
+use std::cmp::Ordering;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::arrow::util::display::array_value_to_string;
-use datafusion::common::{Result as DfResult, ScalarValue, exec_err};
+use datafusion::common::{DataFusionError, Result as DfResult, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility,
@@ -24,6 +25,8 @@ use crate::json::jsonb_text;
 use crate::types::PG_TYPE;
 
 type Result<T> = std::result::Result<T, Error>;
+
+const ARRAY_SUBSCRIPT: SqlState = SqlState("2202E");
 
 pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
     use Kind::{Big, Bool, Int, Text, Texts};
@@ -195,6 +198,18 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
                 }
                 Ok(whole_b(&value))
             }),
+            overload(&[Kind::Jsonb, Texts], Kind::Jsonb, |args| {
+                let mut value = parsed(&args[0])?;
+                let is_named = |name: &str| {
+                    args[1].list().iter().any(|key| matches!(key, Value::Text(key) if key == name))
+                };
+                match &mut value {
+                    Json::Object(fields) => fields.retain(|key, _| !is_named(key)),
+                    Json::Array(items) => items.retain(|item| !item.as_str().is_some_and(is_named)),
+                    _ => return Err(Error::new(SqlState::INVALID_PARAMETER, "cannot delete from scalar")),
+                }
+                Ok(whole_b(&value))
+            }),
             overload(&[Kind::Jsonb, Big], Kind::Jsonb, |args| {
                 let mut value = parsed(&args[0])?;
                 let Json::Array(items) = &mut value else {
@@ -214,7 +229,7 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         "jsonb_delete_path",
         vec![overload(&[Kind::Jsonb, Texts], Kind::Jsonb, |args| {
             let mut value = parsed(&args[0])?;
-            change(&mut value, args[1].list(), &Change::Delete);
+            change(&mut value, args[1].list(), &Change::Delete)?;
             Ok(whole_b(&value))
         })],
     ));
@@ -223,7 +238,7 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         vec![
             overload(&[Kind::Jsonb, Texts, Kind::Jsonb], Kind::Jsonb, |args| {
                 let mut value = parsed(&args[0])?;
-                change(&mut value, args[1].list(), &Change::Set(parsed(&args[2])?, true));
+                change(&mut value, args[1].list(), &Change::Set(parsed(&args[2])?, true))?;
                 Ok(whole_b(&value))
             }),
             overload(&[Kind::Jsonb, Texts, Kind::Jsonb, Bool], Kind::Jsonb, |args| {
@@ -232,19 +247,49 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
                     &mut value,
                     args[1].list(),
                     &Change::Set(parsed(&args[2])?, args[3] == Value::Bool(true)),
-                );
+                )?;
                 Ok(whole_b(&value))
             }),
         ],
     ));
     functions.push(overloaded(
         "jsonb_insert",
-        vec![overload(&[Kind::Jsonb, Texts, Kind::Jsonb], Kind::Jsonb, |args| {
-            let mut value = parsed(&args[0])?;
-            change(&mut value, args[1].list(), &Change::Insert(parsed(&args[2])?));
-            Ok(whole_b(&value))
-        })],
+        vec![
+            overload(&[Kind::Jsonb, Texts, Kind::Jsonb], Kind::Jsonb, |args| inserted(args, false)),
+            overload(&[Kind::Jsonb, Texts, Kind::Jsonb, Bool], Kind::Jsonb, |args| {
+                inserted(args, args[3] == Value::Bool(true))
+            }),
+        ],
     ));
+    functions.push(overloaded(
+        "json_object",
+        vec![
+            overload(&[Texts], Kind::Json, |args| object_of(pairs(args[0].list())?)),
+            overload(&[Texts, Texts], Kind::Json, |args| object_of(zipped(args[0].list(), args[1].list())?)),
+        ],
+    ));
+    functions.push(overloaded(
+        "jsonb_object",
+        vec![
+            overload(&[Texts], Kind::Jsonb, |args| binary(object_of(pairs(args[0].list())?)?)),
+            overload(&[Texts, Texts], Kind::Jsonb, |args| {
+                binary(object_of(zipped(args[0].list(), args[1].list())?)?)
+            }),
+        ],
+    ));
+    // Behind json_each and its kin, which give rows of a key and a value.
+    both!(
+        "json_object_values_array",
+        "jsonb_object_values_array",
+        [(&[Kind::Json], Kind::Jsons, |args| Ok(Value::List(
+            fields(&args[0])?.values().map(whole).collect()
+        ))),]
+    );
+    both!(
+        "json_object_values_text_array",
+        "jsonb_object_values_text_array",
+        [(&[Kind::Json], Texts, |args| Ok(Value::List(fields(&args[0])?.values().map(as_text).collect()))),]
+    );
     functions.push(overloaded(
         "jsonb_pretty",
         vec![overload(&[Kind::Jsonb], Text, |args| {
@@ -253,10 +298,17 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
             Ok(Value::Text(text))
         })],
     ));
+    functions.extend([
+        comparison("jsonb_lt", |args| Ok(Value::Bool(ordering(args)?.is_lt()))),
+        comparison("jsonb_le", |args| Ok(Value::Bool(ordering(args)?.is_le()))),
+        comparison("jsonb_gt", |args| Ok(Value::Bool(ordering(args)?.is_gt()))),
+        comparison("jsonb_ge", |args| Ok(Value::Bool(ordering(args)?.is_ge()))),
+    ]);
     for (name, action, is_binary) in [
         ("to_json", Action::One, false),
         ("to_jsonb", Action::One, true),
         ("array_to_json", Action::One, false),
+        ("row_to_json", Action::One, false),
         ("json_build_array", Action::Array, false),
         ("jsonb_build_array", Action::Array, true),
         ("json_build_object", Action::Object, false),
@@ -265,6 +317,61 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
         functions.push(Arc::new(ScalarUDF::from(Build::new(name, action, is_binary))));
     }
     functions
+}
+
+fn comparison(name: &'static str, eval: fn(&[Value]) -> Result<Value>) -> Arc<ScalarUDF> {
+    let args = &[Kind::Jsonb, Kind::Jsonb];
+    overloaded(name, vec![Overload { args, variadic: false, result: Kind::Bool, eval }])
+}
+
+/// As PostgreSQL orders a `jsonb`: null, strings, numbers, booleans, arrays, objects; what has fewer parts first.
+fn ordering(args: &[Value]) -> Result<Ordering> {
+    Ok(compared(&parsed(&args[0])?, &parsed(&args[1])?))
+}
+
+fn compared(left: &Json, right: &Json) -> Ordering {
+    let rank = |value: &Json| match value {
+        Json::Null => 0,
+        Json::String(_) => 1,
+        Json::Number(_) => 2,
+        Json::Bool(_) => 3,
+        Json::Array(_) => 4,
+        Json::Object(_) => 5,
+    };
+    match (left, right) {
+        (Json::String(left), Json::String(right)) => left.cmp(right),
+        (Json::Bool(left), Json::Bool(right)) => left.cmp(right),
+        (Json::Number(left), Json::Number(right)) => match (left.as_i128(), right.as_i128()) {
+            (Some(left), Some(right)) => left.cmp(&right),
+            _ => left.as_f64().unwrap_or_default().total_cmp(&right.as_f64().unwrap_or_default()),
+        },
+        (Json::Array(left), Json::Array(right)) => {
+            let parts = || left.iter().zip(right).map(|(left, right)| compared(left, right));
+            left.len()
+                .cmp(&right.len())
+                .then_with(|| parts().find(|part| part.is_ne()).unwrap_or(Ordering::Equal))
+        }
+        (Json::Object(left), Json::Object(right)) => {
+            let sorted = |fields: &serde_json::Map<String, Json>| {
+                let mut fields: Vec<(String, Json)> =
+                    fields.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+                fields.sort_by(|(a, _), (b, _)| (a.len(), a).cmp(&(b.len(), b)));
+                fields
+            };
+            let (left, right) = (sorted(left), sorted(right));
+            let parts = || {
+                left.iter().zip(&right).map(|((left_key, left), (right_key, right))| {
+                    (left_key.len(), left_key)
+                        .cmp(&(right_key.len(), right_key))
+                        .then_with(|| compared(left, right))
+                })
+            };
+            left.len()
+                .cmp(&right.len())
+                .then_with(|| parts().find(|part| part.is_ne()).unwrap_or(Ordering::Equal))
+        }
+        (left, right) => rank(left).cmp(&rank(right)),
+    }
 }
 
 /// A result that is JSON is of the kind that the function has in its name.
@@ -276,7 +383,7 @@ fn of(result: Kind, own: Kind) -> Kind {
     }
 }
 
-fn parsed(value: &Value) -> Result<Json> {
+pub(crate) fn parsed(value: &Value) -> Result<Json> {
     serde_json::from_str(value.text()).map_err(|error| {
         Error::new(SqlState::INVALID_TEXT, "invalid input syntax for type json")
             .with_detail(error.to_string())
@@ -288,7 +395,7 @@ fn wrong_kind(message: &str) -> Error {
 }
 
 /// A part of a JSON text, without spaces; where it is `jsonb` the result's type orders it.
-fn whole(value: &Json) -> Value {
+pub(crate) fn whole(value: &Json) -> Value {
     Value::Text(jsonb_text(value))
 }
 
@@ -337,7 +444,7 @@ fn at_path(value: Json, path: &[Value]) -> Option<Json> {
     Some(value)
 }
 
-fn type_of(value: &Json) -> &'static str {
+pub(crate) fn type_of(value: &Json) -> &'static str {
     match value {
         Json::Null => "null",
         Json::Bool(_) => "boolean",
@@ -378,6 +485,49 @@ fn without_nulls(value: Json) -> Json {
     }
 }
 
+fn fields(value: &Value) -> Result<serde_json::Map<String, Json>> {
+    match parsed(value)? {
+        Json::Object(fields) => Ok(fields),
+        Json::Array(_) => Err(wrong_kind("cannot deconstruct an array as an object")),
+        _ => Err(wrong_kind("cannot deconstruct a scalar")),
+    }
+}
+
+/// `[key, value, key, value]` in pairs.
+fn pairs(texts: &[Value]) -> Result<Vec<(&Value, &Value)>> {
+    if texts.len() % 2 == 1 {
+        return Err(Error::new(ARRAY_SUBSCRIPT, "array must have even number of elements"));
+    }
+    Ok(texts.chunks(2).map(|pair| (&pair[0], &pair[1])).collect())
+}
+
+fn zipped<'a>(keys: &'a [Value], values: &'a [Value]) -> Result<Vec<(&'a Value, &'a Value)>> {
+    if keys.len() != values.len() {
+        return Err(Error::new(ARRAY_SUBSCRIPT, "mismatched array dimensions"));
+    }
+    Ok(keys.iter().zip(values).collect())
+}
+
+fn object_of(pairs: Vec<(&Value, &Value)>) -> Result<Value> {
+    let mut text = String::from("{");
+    for (idx, (key, value)) in pairs.into_iter().enumerate() {
+        let Value::Text(key) = key else {
+            return Err(Error::new(SqlState("22004"), "null value not allowed for object key"));
+        };
+        let value = match value {
+            Value::Text(value) => Json::String(value.clone()),
+            _ => Json::Null,
+        };
+        let _ = write!(text, "{}{} : {value}", if idx > 0 { ", " } else { "" }, Json::String(key.clone()));
+    }
+    text.push('}');
+    Ok(Value::Text(text))
+}
+
+fn binary(json: Value) -> Result<Value> {
+    Ok(whole(&parsed(&json)?))
+}
+
 /// `@>`: an object by its fields, an array by its elements, a scalar by itself.
 fn contains(value: &Json, part: &Json) -> bool {
     match (value, part) {
@@ -402,15 +552,24 @@ fn exists(value: &Json, key: &str) -> bool {
     }
 }
 
+fn inserted(args: &[Value], behind: bool) -> Result<Value> {
+    let mut value = parsed(&args[0])?;
+    change(&mut value, args[1].list(), &Change::Insert { new: parsed(&args[2])?, behind })?;
+    Ok(whole_b(&value))
+}
+
 enum Change {
     Delete,
     /// With whether what is missing is made.
     Set(Json, bool),
-    Insert(Json),
+    Insert {
+        new: Json,
+        behind: bool,
+    },
 }
 
-fn change(value: &mut Json, path: &[Value], what: &Change) {
-    let Some((Value::Text(step), rest)) = path.split_first() else { return };
+fn change(value: &mut Json, path: &[Value], what: &Change) -> Result<()> {
+    let Some((Value::Text(step), rest)) = path.split_first() else { return Ok(()) };
     match value {
         Json::Object(fields) if rest.is_empty() => match what {
             Change::Delete => {
@@ -419,27 +578,38 @@ fn change(value: &mut Json, path: &[Value], what: &Change) {
             Change::Set(new, creates) if *creates || fields.contains_key(step) => {
                 fields.insert(step.clone(), new.clone());
             }
-            Change::Insert(new) if !fields.contains_key(step) => {
+            Change::Insert { .. } if fields.contains_key(step) => {
+                return Err(Error::new(SqlState::INVALID_PARAMETER, "cannot replace existing key")
+                    .with_hint("Try using the function jsonb_set to replace key value."));
+            }
+            Change::Insert { new, .. } => {
                 fields.insert(step.clone(), new.clone());
             }
             _ => (),
         },
         Json::Object(fields) => {
             if let Some(inner) = fields.get_mut(step) {
-                change(inner, rest, what);
+                return change(inner, rest, what);
             }
         }
         Json::Array(items) => {
-            let Ok(at) = step.parse::<i64>() else { return };
+            let Ok(at) = step.parse::<i64>() else {
+                return Err(Error::new(
+                    SqlState::INVALID_TEXT,
+                    format!("path element is not an integer: \"{step}\""),
+                ));
+            };
             let idx = index_of(at, items.len());
             match (idx, rest.is_empty(), what) {
-                (Some(idx), false, what) => change(&mut items[idx], rest, what),
+                (Some(idx), false, what) => return change(&mut items[idx], rest, what),
                 (Some(idx), true, Change::Delete) => {
                     items.remove(idx);
                 }
                 (Some(idx), true, Change::Set(new, _)) => items[idx] = new.clone(),
-                (Some(idx), true, Change::Insert(new)) => items.insert(idx, new.clone()),
-                (None, true, Change::Set(new, true) | Change::Insert(new)) => {
+                (Some(idx), true, Change::Insert { new, behind }) => {
+                    items.insert(idx + usize::from(*behind), new.clone());
+                }
+                (None, true, Change::Set(new, true) | Change::Insert { new, .. }) => {
                     let at = if at < 0 { 0 } else { items.len() };
                     items.insert(at, new.clone());
                 }
@@ -448,6 +618,7 @@ fn change(value: &mut Json, path: &[Value], what: &Change) {
         }
         _ => (),
     }
+    Ok(())
 }
 
 fn pretty(value: &Json, depth: usize, text: &mut String) {
@@ -503,13 +674,10 @@ struct Build {
 
 impl Build {
     fn new(name: &'static str, action: Action, is_binary: bool) -> Build {
-        let signature = match action {
-            Action::One => Signature::any(1, Volatility::Immutable),
-            _ => Signature::one_of(
-                vec![TypeSignature::VariadicAny, TypeSignature::Nullary],
-                Volatility::Immutable,
-            ),
-        };
+        let signature = Signature::one_of(
+            vec![TypeSignature::UserDefined, TypeSignature::Nullary],
+            Volatility::Immutable,
+        );
         Build { name, action, is_binary, signature }
     }
 }
@@ -521,6 +689,13 @@ impl ScalarUDFImpl for Build {
 
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn coerce_types(&self, arg_types: &[DataType]) -> DfResult<Vec<DataType>> {
+        if self.action == Action::One && arg_types.len() != 1 {
+            return plan_err!("{} takes one argument", self.name);
+        }
+        Ok(arg_types.iter().map(coerced).collect())
     }
 
     fn return_type(&self, _: &[DataType]) -> DfResult<DataType> {
@@ -559,22 +734,21 @@ impl ScalarUDFImpl for Build {
                 }
                 Action::Object => {
                     if arrays.len() % 2 == 1 {
-                        return exec_err!("argument list must have even number of elements");
+                        let message = "argument list must have even number of elements";
+                        return Err(DataFusionError::External(Box::new(wrong_kind(message))));
                     }
                     text.push('{');
                     for (idx, pair) in arrays.chunks(2).enumerate() {
                         text.push_str(if idx > 0 { ", " } else { "" });
-                        let key = array_value_to_string(&pair[0], row_idx)?;
-                        let _ = write!(text, "{} : ", Json::String(key));
+                        write_key(&pair[0], row_idx, &mut text)?;
+                        text.push_str(" : ");
                         write_value(&pair[1], &args.arg_fields[idx * 2 + 1], row_idx, &mut text)?;
                     }
                     text.push('}');
                 }
             }
             if self.is_binary {
-                let value: Json = serde_json::from_str(&text)
-                    .map_err(|error| datafusion::common::DataFusionError::External(Box::new(error)))?;
-                text = jsonb_text(&value);
+                text = as_jsonb(&text)?;
             }
             texts.append_value(text);
         }
@@ -586,8 +760,41 @@ impl ScalarUDFImpl for Build {
     }
 }
 
+/// The type that a value is written as JSON from. What PostgreSQL has its own text for is cast to that text.
+pub(crate) fn coerced(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Interval(_) | DataType::Binary | DataType::Time64(_) | DataType::Duration(_) => {
+            DataType::Utf8
+        }
+        other => other.clone(),
+    }
+}
+
+/// The text of a `json` as that of a `jsonb`.
+pub(crate) fn as_jsonb(text: &str) -> DfResult<String> {
+    match serde_json::from_str(text) {
+        Ok(value) => Ok(jsonb_text(&value)),
+        Err(error) => exec_err!("what was written as JSON is none: {error}"),
+    }
+}
+
+/// A value as the name of a field.
+pub(crate) fn write_key(array: &ArrayRef, row_idx: usize, text: &mut String) -> DfResult<()> {
+    if array.is_null(row_idx) || array.data_type().is_null() {
+        let error = Error::new(SqlState::INVALID_PARAMETER, "field name must not be null");
+        return Err(DataFusionError::External(Box::new(error)));
+    }
+    let _ = write!(text, "{}", Json::String(array_value_to_string(array, row_idx)?));
+    Ok(())
+}
+
 /// A value as JSON: numbers and booleans as they are, JSON as it is, anything else as a string.
-fn write_value(array: &ArrayRef, field: &Field, row_idx: usize, text: &mut String) -> DfResult<()> {
+pub(crate) fn write_value(
+    array: &ArrayRef,
+    field: &Field,
+    row_idx: usize,
+    text: &mut String,
+) -> DfResult<()> {
     if array.is_null(row_idx) || array.data_type().is_null() {
         text.push_str("null");
         return Ok(());
@@ -605,9 +812,12 @@ fn write_value(array: &ArrayRef, field: &Field, row_idx: usize, text: &mut Strin
         }
         DataType::Struct(fields) => {
             text.push('{');
+            // The fields of a ROW() have no names of their own.
+            let is_row = fields.iter().enumerate().all(|(idx, field)| *field.name() == format!("c{idx}"));
             for (idx, (field, column)) in fields.iter().zip(array.as_struct().columns()).enumerate() {
                 text.push_str(if idx > 0 { "," } else { "" });
-                let _ = write!(text, "{}:", Json::String(field.name().clone()));
+                let name = if is_row { format!("f{}", idx + 1) } else { field.name().clone() };
+                let _ = write!(text, "{}:", Json::String(name));
                 write_value(column, field, row_idx, text)?;
             }
             text.push('}');

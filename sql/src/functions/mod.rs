@@ -1,10 +1,17 @@
 //! Functions that DataFusion does not have, or that mean something else in PostgreSQL.
 
+mod arrays;
+mod bytes;
+mod collected;
 mod convert_from;
 mod datetime;
+mod declared;
 mod epoch_bound;
+mod extended;
 mod hop_starts;
 mod json;
+mod jsonpath;
+mod patterns;
 mod round_even;
 mod rows;
 mod session_bounds;
@@ -16,11 +23,13 @@ use std::sync::Arc;
 
 use datafusion::logical_expr::{ScalarUDF, WindowUDF};
 
+pub use collected::aggregate_functions;
 use convert_from::ConvertFrom;
 pub(crate) use epoch_bound::EpochBound;
 use hop_starts::WindowBounds;
 pub use round_even::RoundEven;
 use session_bounds::SessionFunction;
+pub(crate) use strings::regex_of;
 pub(crate) use with_ties::WITH_TIES;
 use with_ties::WithTies;
 
@@ -32,7 +41,19 @@ pub fn scalar_functions() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(ConvertFrom::new())),
         Arc::new(ScalarUDF::from(WithTies::new())),
     ];
-    [own, datetime::functions(), strings::functions(), json::functions()].concat()
+    [
+        own,
+        arrays::functions(),
+        bytes::functions(),
+        datetime::functions(),
+        declared::functions(),
+        json::functions(),
+        jsonpath::functions(),
+        patterns::functions(),
+        strings::functions(),
+        extended::functions([bytes::extensions(), datetime::extensions(), strings::extensions()].concat()),
+    ]
+    .concat()
 }
 
 /// Window functions, to be registered in a session.

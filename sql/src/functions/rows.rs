@@ -50,6 +50,8 @@ pub(crate) enum Kind {
     Ints,
     Bigs,
     Timestamps,
+    Timestamptzs,
+    Numerics,
     Jsons,
     Jsonbs,
     TextLists,
@@ -196,8 +198,18 @@ pub(crate) fn nullable(
     make(name, vec![Overload { args, variadic, result, eval }], false)
 }
 
+/// A function with several signatures that is called for NULLs too.
+pub(crate) fn lenient(name: &'static str, overloads: Vec<Overload>) -> Arc<ScalarUDF> {
+    make(name, overloads, false)
+}
+
 fn make(name: &'static str, overloads: Vec<Overload>, strict: bool) -> Arc<ScalarUDF> {
-    let signature = match overloads.iter().any(|overload| overload.variadic || overload.args.is_empty()) {
+    Arc::new(ScalarUDF::from(RowFunction::new(name, overloads, strict)))
+}
+
+fn signature_of(overloads: &[Overload]) -> Signature {
+    let is_open = overloads.iter().any(|overload| overload.variadic || overload.args.is_empty());
+    match is_open {
         true => Signature::one_of(
             vec![
                 datafusion::logical_expr::TypeSignature::UserDefined,
@@ -206,10 +218,8 @@ fn make(name: &'static str, overloads: Vec<Overload>, strict: bool) -> Arc<Scala
             Volatility::Immutable,
         ),
         false => Signature::user_defined(Volatility::Immutable),
-    };
-    Arc::new(ScalarUDF::from(RowFunction { name, overloads, strict, signature }))
+    }
 }
-
 impl Kind {
     fn data_type(self) -> DataType {
         let list = |item: Kind| DataType::List(Arc::new(item.field("item")));
@@ -230,6 +240,9 @@ impl Kind {
             Kind::Ints => list(Kind::Int),
             Kind::Bigs => list(Kind::Big),
             Kind::Timestamps => list(Kind::Timestamp),
+            Kind::Timestamptzs => list(Kind::Timestamptz),
+            // As many digits behind the point as numeric has without a precision.
+            Kind::Numerics => list(Kind::Numeric(10)),
             Kind::Jsons => list(Kind::Json),
             Kind::Jsonbs => list(Kind::Jsonb),
             Kind::TextLists => list(Kind::Texts),
@@ -299,8 +312,23 @@ impl Kind {
 }
 
 impl RowFunction {
+    pub fn new(name: &'static str, overloads: Vec<Overload>, strict: bool) -> RowFunction {
+        RowFunction { name, signature: signature_of(&overloads), overloads, strict }
+    }
+
+    /// The types of the arguments, if there is a signature for just them, integers of any size and NULLs.
+    pub fn exactly(&self, arg_types: &[DataType]) -> Option<Vec<DataType>> {
+        let first = arg_types.first().filter(|data_type| !data_type.is_null())?;
+        let (_, types, distance) = self.fitting(arg_types)?;
+        (types[0] == *first && distance < arg_types.len() as u32 + 1).then_some(types)
+    }
+
     /// The signature that fits best, and the types that its arguments are cast to.
     fn choose(&self, arg_types: &[DataType]) -> Option<(&Overload, Vec<DataType>)> {
+        self.fitting(arg_types).map(|(overload, types, _)| (overload, types))
+    }
+
+    fn fitting(&self, arg_types: &[DataType]) -> Option<(&Overload, Vec<DataType>, u32)> {
         let fit = |overload: &Overload| -> Option<(Vec<DataType>, u32)> {
             let n_args = overload.args.len();
             let fits = match overload.variadic {
@@ -323,7 +351,6 @@ impl RowFunction {
             .iter()
             .filter_map(|overload| fit(overload).map(|(types, cost)| (overload, types, cost)))
             .min_by_key(|(_, _, cost)| *cost)
-            .map(|(overload, types, _)| (overload, types))
     }
 }
 
@@ -497,11 +524,20 @@ fn array_of(values: &[Value], kind: Kind) -> Result<ArrayRef> {
             }
             Arc::new(builder.finish())
         }
-        Kind::Texts | Kind::Ints | Kind::Bigs | Kind::Timestamps | Kind::Jsons | Kind::Jsonbs => {
+        Kind::Texts
+        | Kind::Ints
+        | Kind::Bigs
+        | Kind::Timestamps
+        | Kind::Timestamptzs
+        | Kind::Numerics
+        | Kind::Jsons
+        | Kind::Jsonbs => {
             let item = match kind {
                 Kind::Ints => Kind::Int,
                 Kind::Bigs => Kind::Big,
                 Kind::Timestamps => Kind::Timestamp,
+                Kind::Timestamptzs => Kind::Timestamptz,
+                Kind::Numerics => Kind::Numeric(10),
                 Kind::Jsons => Kind::Json,
                 Kind::Jsonbs => Kind::Jsonb,
                 _ => Kind::Text,

@@ -1,5 +1,6 @@
 //! Functions of text, bytes and regular expressions, and a few of numbers.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use datafusion::logical_expr::ScalarUDF;
@@ -7,22 +8,20 @@ use regex::{Regex, RegexBuilder};
 use tidemill_core::SqlState;
 
 use crate::error::Error;
-use crate::functions::rows::{Kind, Overload, Value, function, nullable, overloaded};
+use crate::functions::rows::{Kind, Overload, Value, function, lenient, nullable, overloaded};
 
 type Result<T> = std::result::Result<T, Error>;
 
 pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
-    use Kind::{Any, Big, Bytes, Float, Int, Numeric, Text, TextLists, Texts};
+    use Kind::{Any, Big, Float, Int, Numeric, Text, TextLists, Texts};
     let overload = |args, result, eval| Overload { args, variadic: false, result, eval };
     vec![
         nullable("format", &[Text, Any], true, Text, format),
-        overloaded(
+        lenient(
             "string_to_array",
             vec![
-                overload(&[Text, Text], Texts, |args| Ok(split(args[0].text(), args[1].text(), None))),
-                overload(&[Text, Text, Text], Texts, |args| {
-                    Ok(split(args[0].text(), args[1].text(), Some(args[2].text())))
-                }),
+                overload(&[Text, Text], Texts, |args| Ok(split(args))),
+                overload(&[Text, Text, Text], Texts, |args| Ok(split(args))),
             ],
         ),
         overloaded(
@@ -61,6 +60,11 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
                 overload(&[Text, Text, Text, Text], Text, |args| {
                     replace(args[0].text(), args[1].text(), args[2].text(), args[3].text())
                 }),
+                overload(&[Text, Text, Text, Big], Text, |args| replace_nth(args, 1, "")),
+                overload(&[Text, Text, Text, Big, Big], Text, |args| replace_nth(args, args[4].int(), "")),
+                overload(&[Text, Text, Text, Big, Big, Text], Text, |args| {
+                    replace_nth(args, args[4].int(), args[5].text())
+                }),
             ],
         ),
         overloaded(
@@ -78,14 +82,6 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
                 }),
             ],
         ),
-        function("regexp_substring", &[Text, Text], Text, |args| {
-            let regex = compiled(args[1].text(), "")?;
-            Ok(match regex.captures(args[0].text()) {
-                None => Value::Null,
-                // The first group, where there is one.
-                Some(found) => text_of(found.get(if found.len() > 1 { 1 } else { 0 })),
-            })
-        }),
         function("quote_ident", &[Text], Text, |args| Ok(Value::Text(quote_ident(args[0].text())))),
         function("quote_literal", &[Any], Text, |args| Ok(Value::Text(quote_literal(args[0].text())))),
         nullable("quote_nullable", &[Any], false, Text, |args| {
@@ -94,34 +90,6 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
                 value => quote_literal(value.text()),
             }))
         }),
-        function("get_byte", &[Bytes, Big], Int, |args| {
-            let bytes = args[0].bytes();
-            Ok(Value::Int(bytes[byte_at(bytes, args[1].int())?].into()))
-        }),
-        function("set_byte", &[Bytes, Big, Big], Bytes, |args| {
-            let mut bytes = args[0].bytes().to_vec();
-            let at = byte_at(&bytes, args[1].int())?;
-            bytes[at] = args[2].int() as u8;
-            Ok(Value::Bytes(bytes))
-        }),
-        function("get_bit", &[Bytes, Big], Int, |args| {
-            let bytes = args[0].bytes();
-            let at = byte_at(bytes, args[1].int().div_euclid(8))?;
-            Ok(Value::Int((bytes[at] >> args[1].int().rem_euclid(8) & 1).into()))
-        }),
-        function("bit_count", &[Bytes], Big, |args| {
-            Ok(Value::Int(args[0].bytes().iter().map(|byte| i64::from(byte.count_ones())).sum()))
-        }),
-        overloaded(
-            "convert_to",
-            vec![overload(&[Text, Text], Bytes, |args| match args[1].text().to_lowercase().as_str() {
-                "utf8" | "utf-8" | "unicode" => Ok(Value::Bytes(args[0].text().as_bytes().to_vec())),
-                other => Err(Error::new(
-                    SqlState::INVALID_PARAMETER,
-                    format!("invalid destination encoding name \"{other}\""),
-                )),
-            })],
-        ),
         overloaded(
             "width_bucket",
             vec![overload(&[Float, Float, Float, Big], Int, |args| {
@@ -159,16 +127,49 @@ pub(crate) fn functions() -> Vec<Arc<ScalarUDF>> {
             "scale",
             vec![overload(&[Numeric(0)], Int, |args| Ok(Value::Int(args[0].numeric().1.into())))],
         ),
+        overloaded(
+            "min_scale",
+            vec![overload(&[Numeric(0)], Int, |args| Ok(Value::Int(scale_needed(args[0].numeric()).into())))],
+        ),
         nullable("num_nulls", &[Any], true, Int, |args| {
             Ok(Value::Int(args.iter().filter(|arg| **arg == Value::Null).count() as i64))
         }),
         nullable("num_nonnulls", &[Any], true, Int, |args| {
             Ok(Value::Int(args.iter().filter(|arg| **arg != Value::Null).count() as i64))
         }),
-        function("generate_subscripts_array", &[Texts, Big], Kind::Ints, |args| {
-            Ok(Value::List((1..=args[0].list().len() as i64).map(Value::Int).collect()))
-        }),
     ]
+}
+
+/// Signatures of functions that DataFusion has with others.
+pub(crate) fn extensions() -> Vec<(&'static str, Vec<Overload>)> {
+    use Kind::{Big, Bytes, Int, Text};
+    let overload = |args, result, eval| Overload { args, variadic: false, result, eval };
+    vec![
+        (
+            "substr",
+            vec![
+                overload(&[Bytes, Big], Bytes, crate::functions::bytes::substring),
+                overload(&[Bytes, Big, Big], Bytes, crate::functions::bytes::substring),
+                overload(&[Text, Text], Text, |args| substring(args[0].text(), args[1].text())),
+            ],
+        ),
+        // A string beside times is one of them.
+        ("coalesce", Vec::new()),
+        (
+            "to_hex",
+            // DataFusion's has 64 bits, which shows in negative numbers.
+            vec![overload(&[Int], Text, |args| Ok(Value::Text(format!("{:x}", args[0].int() as i32))))],
+        ),
+    ]
+}
+
+/// What a regular expression matches: the first group, where there is one.
+fn substring(text: &str, pattern: &str) -> Result<Value> {
+    let regex = compiled(pattern, "")?;
+    Ok(match regex.captures(text) {
+        None => Value::Null,
+        Some(found) => text_of(found.get(if found.len() > 1 { 1 } else { 0 })),
+    })
 }
 
 /// Angles whose sine is a number of few digits have that sine.
@@ -176,6 +177,14 @@ fn exact_degrees(degrees: f64, function: fn(f64) -> f64) -> f64 {
     let value = function(degrees.to_radians());
     let rounded = (value * 2.0).round() / 2.0;
     if (value - rounded).abs() < 1e-15 { rounded } else { value }
+}
+
+/// The digits behind the point up to the last that is not zero.
+fn scale_needed((mut digits, mut scale): (i128, i8)) -> i8 {
+    while scale > 0 && digits % 10 == 0 {
+        (digits, scale) = (digits / 10, scale - 1);
+    }
+    scale.max(0)
 }
 
 fn width_bucket(value: f64, low: f64, high: f64, count: i64) -> Result<Value> {
@@ -194,12 +203,6 @@ fn width_bucket(value: f64, low: f64, high: f64, count: i64) -> Result<Value> {
     } else {
         (position * count as f64).floor() as i64 + 1
     }))
-}
-
-fn byte_at(bytes: &[u8], at: i64) -> Result<usize> {
-    usize::try_from(at).ok().filter(|at| *at < bytes.len()).ok_or_else(|| {
-        Error::new(SqlState("2202E"), format!("index {at} out of valid range, 0..{}", bytes.len() as i64 - 1))
-    })
 }
 
 pub(crate) fn quote_ident(name: &str) -> String {
@@ -277,18 +280,52 @@ fn format(args: &[Value]) -> Result<Value> {
     Ok(Value::Text(text))
 }
 
-fn split(text: &str, delimiter: &str, null: Option<&str>) -> Value {
-    let parts: Vec<&str> = match (text, delimiter) {
+/// `string_to_array(text, delimiter [, null])`: without a delimiter, the characters.
+fn split(args: &[Value]) -> Value {
+    let Value::Text(text) = &args[0] else { return Value::Null };
+    let parts: Vec<String> = match (text.as_str(), &args[1]) {
         ("", _) => Vec::new(),
-        (text, "") => vec![text],
-        (text, delimiter) => text.split(delimiter).collect(),
+        (text, Value::Text(delimiter)) if delimiter.is_empty() => vec![text.to_owned()],
+        (text, Value::Text(delimiter)) => text.split(delimiter.as_str()).map(str::to_owned).collect(),
+        (text, _) => text.chars().map(String::from).collect(),
     };
-    let value = |part: &str| if Some(part) == null { Value::Null } else { Value::Text(part.to_owned()) };
+    let null = args.get(2);
+    let value = |part: String| {
+        let part = Value::Text(part);
+        if null == Some(&part) { Value::Null } else { part }
+    };
     Value::List(parts.into_iter().map(value).collect())
 }
 
+/// PostgreSQL's escapes of places in a regular expression, as ours: the beginning and the end of a word and of a text.
+pub(crate) fn regex_of(pattern: &str) -> Cow<'_, str> {
+    if !pattern.contains('\\') {
+        return Cow::Borrowed(pattern);
+    }
+    let mut regex = String::with_capacity(pattern.len());
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            regex.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('m') => regex.push_str("\\b{start}"),
+            Some('M') => regex.push_str("\\b{end}"),
+            Some('y') => regex.push_str("\\b"),
+            Some('Y') => regex.push_str("\\B"),
+            Some('Z') => regex.push_str("\\z"),
+            escaped => {
+                regex.push(c);
+                regex.extend(escaped);
+            }
+        }
+    }
+    Cow::Owned(regex)
+}
+
 /// A regular expression with PostgreSQL's flags.
-fn compiled(pattern: &str, flags: &str) -> Result<Regex> {
+pub(crate) fn compiled(pattern: &str, flags: &str) -> Result<Regex> {
     // Patterns are constants nearly always, and compiling costs far more than matching.
     const KNOWN_MAX: usize = 64;
     thread_local! {
@@ -300,7 +337,7 @@ fn compiled(pattern: &str, flags: &str) -> Result<Regex> {
     if let Some(regex) = known {
         return Ok(regex);
     }
-    let mut builder = RegexBuilder::new(pattern);
+    let mut builder = RegexBuilder::new(&regex_of(pattern));
     builder.dot_matches_new_line(true);
     for flag in flags.chars() {
         match flag {
@@ -371,31 +408,66 @@ fn regexp_split(text: &str, pattern: &str, flags: &str) -> Result<Value> {
 /// `\1` is a group, `\&` the match, `\\` a backslash.
 fn replace(text: &str, pattern: &str, replacement: &str, flags: &str) -> Result<Value> {
     let regex = compiled(pattern, flags)?;
-    let expand = |found: &regex::Captures<'_>| {
-        let mut expanded = String::new();
-        let mut chars = replacement.chars();
-        while let Some(c) = chars.next() {
-            if c != '\\' {
-                expanded.push(c);
-                continue;
+    let n_max = if flags.contains('g') { 0 } else { 1 };
+    let expand = |found: &regex::Captures<'_>| expanded(found, replacement);
+    Ok(Value::Text(regex.replacen(text, n_max, expand).into_owned()))
+}
+
+/// `regexp_replace(text, pattern, replacement, start, n)`: the n-th match from a position, or all for zero.
+fn replace_nth(args: &[Value], n: i64, flags: &str) -> Result<Value> {
+    let (text, start) = (args[0].text(), args[3].int());
+    let invalid = |what: &str, value: i64| {
+        Error::new(SqlState::INVALID_PARAMETER, format!("invalid value for parameter \"{what}\": {value}"))
+    };
+    if start < 1 {
+        return Err(invalid("start", start));
+    }
+    if n < 0 {
+        return Err(invalid("n", n));
+    }
+    let regex = compiled(args[1].text(), flags)?;
+    let begin = text.char_indices().nth(start as usize - 1).map_or(text.len(), |(at, _)| at);
+    let mut replaced = text[..begin].to_owned();
+    let mut end = begin;
+    for (idx, found) in regex.captures_iter(&text[begin..]).enumerate() {
+        if n > 0 && idx as i64 + 1 != n {
+            continue;
+        }
+        let whole = found.get(0).map_or(0..0, |whole| whole.range());
+        replaced.push_str(&text[end..begin + whole.start]);
+        replaced.push_str(&expanded(&found, args[2].text()));
+        end = begin + whole.end;
+        if n > 0 {
+            break;
+        }
+    }
+    replaced.push_str(&text[end..]);
+    Ok(Value::Text(replaced))
+}
+
+/// A replacement with the groups that it names.
+fn expanded(found: &regex::Captures<'_>, replacement: &str) -> String {
+    let mut expanded = String::new();
+    let mut chars = replacement.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            expanded.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('&') => expanded.push_str(&found[0]),
+            Some(digit @ '1'..='9') => {
+                let group = found.get(digit as usize - '0' as usize);
+                expanded.push_str(group.map_or("", |group| group.as_str()));
             }
-            match chars.next() {
-                Some('&') => expanded.push_str(&found[0]),
-                Some(digit @ '1'..='9') => {
-                    let group = found.get(digit as usize - '0' as usize);
-                    expanded.push_str(group.map_or("", |group| group.as_str()));
-                }
-                Some('\\') | None => expanded.push('\\'),
-                Some(other) => {
-                    expanded.push('\\');
-                    expanded.push(other);
-                }
+            Some('\\') | None => expanded.push('\\'),
+            Some(other) => {
+                expanded.push('\\');
+                expanded.push(other);
             }
         }
-        expanded
-    };
-    let n_max = if flags.contains('g') { 0 } else { 1 };
-    Ok(Value::Text(regex.replacen(text, n_max, expand).into_owned()))
+    }
+    expanded
 }
 
 fn nth_match(text: &str, pattern: &str, start: i64, n: i64, flags: &str) -> Result<Value> {

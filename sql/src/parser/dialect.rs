@@ -7,7 +7,7 @@
 use std::any::TypeId;
 use std::cell::Cell;
 
-use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, TrimWhereField, Value};
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -101,7 +101,7 @@ impl Dialect for TidemillDialect {
 
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
         match self.take_step() {
-            Ok(()) => POSTGRES.parse_prefix(parser),
+            Ok(()) => parse_bare_trim(parser).or_else(|| POSTGRES.parse_prefix(parser)),
             Err(error) => Some(Err(error)),
         }
     }
@@ -116,6 +116,9 @@ impl Dialect for TidemillDialect {
             && is_keyword(&parser.peek_nth_token_ref(1).token, Keyword::NULL);
         match not_null {
             true => Some(Ok(self.prec_unknown())),
+            false if is_word(&parser.peek_token_ref().token, "isnull") => {
+                Some(Ok(self.prec_value(Precedence::Is)))
+            }
             false => POSTGRES.get_next_precedence(parser),
         }
     }
@@ -126,6 +129,10 @@ impl Dialect for TidemillDialect {
         expr: &Expr,
         precedence: u8,
     ) -> Option<Result<Expr, ParserError>> {
+        if is_word(&parser.peek_token_ref().token, "isnull") {
+            parser.advance_token();
+            return Some(Ok(Expr::IsNull(Box::new(expr.clone()))));
+        }
         // sqlparser reads all that follows `IS DISTINCT FROM` as its operand: `a IS DISTINCT FROM 2 OR b` would
         // compare with `2 OR b`.
         let negated = match () {
@@ -133,7 +140,11 @@ impl Dialect for TidemillDialect {
             () if parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]) => {
                 true
             }
-            () => return POSTGRES.parse_infix(parser, expr, precedence),
+            () => {
+                return parse_quantified_like(parser, expr, self.prec_value(Precedence::Like))
+                    .or_else(|| parse_symmetric_between(parser, expr, self.prec_value(Precedence::Between)))
+                    .or_else(|| POSTGRES.parse_infix(parser, expr, precedence));
+            }
         };
         let operand = parser.parse_subexpr(self.prec_value(Precedence::Is));
         let left = Box::new(expr.clone());
@@ -187,6 +198,126 @@ impl Dialect for TidemillDialect {
         supports_select_wildcard_replace,
         supports_window_clause_named_window_reference,
     }
+}
+
+/// Whether these keywords are next.
+fn is_next(parser: &Parser, keywords: &[Keyword]) -> bool {
+    keywords.iter().enumerate().all(|(n, keyword)| is_keyword(&parser.peek_nth_token_ref(n).token, *keyword))
+}
+
+fn skip(parser: &mut Parser, n_tokens: usize) {
+    (0..n_tokens).for_each(|_| parser.advance_token());
+}
+
+/// `x [NOT] {LIKE | ILIKE} {ANY | SOME | ALL} (array)`, as `x ~~ ANY (array)`, which it means.
+fn parse_quantified_like(
+    parser: &mut Parser,
+    expr: &Expr,
+    precedence: u8,
+) -> Option<Result<Expr, ParserError>> {
+    let negated = is_next(parser, &[Keyword::NOT]);
+    let keyword = |n: usize| match &parser.peek_nth_token_ref(n + usize::from(negated)).token {
+        Token::Word(word) if word.quote_style.is_none() => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    let compare_op = match (keyword(0), negated) {
+        (Keyword::LIKE, false) => BinaryOperator::PGLikeMatch,
+        (Keyword::LIKE, true) => BinaryOperator::PGNotLikeMatch,
+        (Keyword::ILIKE, false) => BinaryOperator::PGILikeMatch,
+        (Keyword::ILIKE, true) => BinaryOperator::PGNotILikeMatch,
+        _ => return None,
+    };
+    let quantifier = keyword(1);
+    if !matches!(quantifier, Keyword::ANY | Keyword::SOME | Keyword::ALL) {
+        return None;
+    }
+    skip(parser, 2 + usize::from(negated));
+    Some(parser.parse_subexpr(precedence).map(|right| {
+        let left = Box::new(expr.clone());
+        let right = match right {
+            Expr::Nested(array) => array,
+            other => Box::new(other),
+        };
+        match quantifier {
+            Keyword::ALL => Expr::AllOp { left, compare_op, right },
+            _ => Expr::AnyOp { left, compare_op, right, is_some: quantifier == Keyword::SOME },
+        }
+    }))
+}
+
+/// `x [NOT] BETWEEN {SYMMETRIC | ASYMMETRIC} a AND b`, which sqlparser does not read.
+fn parse_symmetric_between(
+    parser: &mut Parser,
+    expr: &Expr,
+    precedence: u8,
+) -> Option<Result<Expr, ParserError>> {
+    let negated = is_next(parser, &[Keyword::NOT]);
+    let n = usize::from(negated);
+    let is_between = is_keyword(&parser.peek_nth_token_ref(n).token, Keyword::BETWEEN);
+    let quantifier = &parser.peek_nth_token_ref(n + 1).token;
+    let is_symmetric = is_word(quantifier, "symmetric");
+    if !is_between || !(is_symmetric || is_word(quantifier, "asymmetric")) {
+        return None;
+    }
+    skip(parser, n + 2);
+    let bounds = parser.parse_subexpr(precedence).and_then(|low| {
+        parser.expect_keyword_is(Keyword::AND)?;
+        Ok((low, parser.parse_subexpr(precedence)?))
+    });
+    let between = |negated, low: &Expr, high: &Expr| Expr::Between {
+        expr: Box::new(expr.clone()),
+        negated,
+        low: Box::new(low.clone()),
+        high: Box::new(high.clone()),
+    };
+    Some(bounds.map(|(low, high)| {
+        if !is_symmetric {
+            return between(negated, &low, &high);
+        }
+        let either = Expr::BinaryOp {
+            left: Box::new(between(negated, &low, &high)),
+            op: if negated { BinaryOperator::And } else { BinaryOperator::Or },
+            right: Box::new(between(negated, &high, &low)),
+        };
+        Expr::Nested(Box::new(either))
+    }))
+}
+
+/// `trim([BOTH | LEADING | TRAILING] FROM x)`: without characters, blanks are meant.
+fn parse_bare_trim(parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+    let is_trim = is_next(parser, &[Keyword::TRIM]) && parser.peek_nth_token_ref(1).token == Token::LParen;
+    if !is_trim {
+        return None;
+    }
+    let trim_where = match &parser.peek_nth_token_ref(2).token {
+        Token::Word(word) => match word.keyword {
+            Keyword::BOTH => Some(TrimWhereField::Both),
+            Keyword::LEADING => Some(TrimWhereField::Leading),
+            Keyword::TRAILING => Some(TrimWhereField::Trailing),
+            _ => None,
+        },
+        _ => None,
+    };
+    let n = 2 + usize::from(trim_where.is_some());
+    if !is_keyword(&parser.peek_nth_token_ref(n).token, Keyword::FROM) {
+        return None;
+    }
+    skip(parser, n + 1);
+    let text = parser.parse_expr().and_then(|text| {
+        parser.expect_token(&Token::RParen)?;
+        Ok(text)
+    });
+    let blank = Expr::Value(Value::SingleQuotedString(" ".into()).into());
+    Some(text.map(|text| Expr::Trim {
+        expr: Box::new(text),
+        trim_where,
+        trim_what: Some(Box::new(blank)),
+        trim_characters: None,
+    }))
+}
+
+fn is_word(token: &Token, lower: &str) -> bool {
+    matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(lower))
 }
 
 fn is_keyword(token: &Token, keyword: Keyword) -> bool {

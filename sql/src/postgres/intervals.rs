@@ -282,6 +282,30 @@ fn scaled(interval: IntervalMonthDayNano, times: impl Fn(f64) -> f64) -> Option<
         .then(|| IntervalMonthDayNano::new(months as i32, days as i32, nanos as i64))
 }
 
+/// The interval that is `share` of the way from one to another.
+pub(crate) fn between(
+    low: IntervalMonthDayNano,
+    high: IntervalMonthDayNano,
+    share: f64,
+) -> Result<IntervalMonthDayNano> {
+    let difference = || {
+        Some(IntervalMonthDayNano::new(
+            high.months.checked_sub(low.months)?,
+            high.days.checked_sub(low.days)?,
+            high.nanoseconds.checked_sub(low.nanoseconds)?,
+        ))
+    };
+    let step = difference().and_then(|difference| scaled(difference, |field| field * share));
+    let sum = step.and_then(|step| {
+        Some(IntervalMonthDayNano::new(
+            low.months.checked_add(step.months)?,
+            low.days.checked_add(step.days)?,
+            low.nanoseconds.checked_add(step.nanoseconds)?,
+        ))
+    });
+    Ok(sum.ok_or_else(|| out_of_range("interval"))?)
+}
+
 fn out_of_range(what: &str) -> ArrowError {
     let error = Error::new(DATETIME_OVERFLOW, format!("{what} out of range"));
     ArrowError::ExternalError(Box::new(DataFusionError::External(Box::new(error))))

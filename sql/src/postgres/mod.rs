@@ -15,6 +15,7 @@ mod intervals;
 mod numeric;
 mod operators;
 mod semantics;
+mod set_functions;
 mod syntax;
 mod text;
 mod types;
@@ -34,6 +35,7 @@ pub use syntax::{rewrite_expr, rewrite_query};
 pub use text::{ArrowText, TextFormat};
 
 pub(crate) use semantics::checked;
+pub(crate) use syntax::{similar_to_regex, with_backslashes};
 
 use semantics::{AfterCoercion, BeforeCoercion};
 
@@ -73,7 +75,12 @@ pub(crate) fn exact_type(data_type: &DataType) -> Option<DataType> {
     numeric::exact(data_type).map(|(precision, scale)| DataType::Decimal128(precision, scale))
 }
 
-pub(crate) use intervals::length as interval_length;
+pub(crate) use intervals::{INTERVAL, between, length as interval_length};
+
+/// The names of the functions that give rows.
+pub fn set_functions() -> impl Iterator<Item = &'static str> {
+    set_functions::names()
+}
 
 /// The one type of both, where NULL has any.
 fn common(left: &DataType, right: &DataType) -> Result<DataType> {

@@ -3,8 +3,10 @@
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion::logical_expr::{Cast, Expr, ExprSchemable, Operator};
+use datafusion::logical_expr::planner::{
+    ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawFieldAccessExpr,
+};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, GetFieldAccess, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::postgres::intervals::{INTERVAL, Op, TIME, TIMESTAMP};
@@ -25,6 +27,10 @@ impl ExprPlanner for PostgresOperators {
         if let Some(function) = json_operator(&op, &left, &left_type, &right_type, schema) {
             return Ok(PlannerResult::Planned(call(function, left, right)?));
         }
+        let is_bytes = |data_type: &DataType| *data_type == DataType::Binary;
+        if op == BinaryOperator::StringConcat && is_bytes(&left_type) && is_bytes(&right_type) {
+            return Ok(PlannerResult::Planned(call("byteacat", left, right)?));
+        }
         match planned(&op, left, right, &left_type, &right_type) {
             Ok(planned) => Ok(PlannerResult::Planned(planned)),
             Err(operands) => {
@@ -33,6 +39,41 @@ impl ExprPlanner for PostgresOperators {
             }
         }
     }
+
+    fn plan_field_access(
+        &self,
+        access: RawFieldAccessExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawFieldAccessExpr>> {
+        let is_jsonb = access.expr.to_field(schema).is_ok_and(|(_, field)| {
+            *field.data_type() == DataType::Utf8
+                && field.metadata().get(PG_TYPE).is_some_and(|declared| declared == "jsonb")
+        });
+        let key = match (&access.field_access, is_jsonb) {
+            (GetFieldAccess::NamedStructField { name }, true) => Expr::Literal(name.clone(), None),
+            (GetFieldAccess::ListIndex { key }, true) => key.as_ref().clone(),
+            _ => return Ok(PlannerResult::Original(access)),
+        };
+        Ok(PlannerResult::Planned(call("jsonb_object_field", access.expr, key)?))
+    }
+
+    fn plan_aggregate(&self, mut expr: RawAggregateExpr) -> Result<PlannerResult<RawAggregateExpr>> {
+        expr.args = named_by_casts(expr.args);
+        Ok(PlannerResult::Original(expr))
+    }
+}
+
+/// `sum(x::bigint)` and `sum(x::real)` are two: DataFusion leaves a cast out of a call's name, and takes calls of the same
+/// name for the same column.
+fn named_by_casts(args: Vec<Expr>) -> Vec<Expr> {
+    let named = |arg: Expr| match arg {
+        Expr::Cast(cast) if !matches!(*cast.expr, Expr::Literal(..)) => {
+            let name = format!("{}::{}", cast.expr.schema_name(), cast.field.data_type());
+            Expr::Cast(cast).alias(name)
+        }
+        other => other,
+    };
+    args.into_iter().map(named).collect()
 }
 
 /// The function behind an operator of `json` or `jsonb`.
@@ -60,6 +101,12 @@ fn json_operator(
         BinaryOperator::HashLongArrow => choose("json_path_text", "jsonb_path_text"),
         BinaryOperator::AtArrow if *right_type == DataType::Utf8 => Some("jsonb_contains"),
         BinaryOperator::ArrowAt if *right_type == DataType::Utf8 => Some("jsonb_contained"),
+        BinaryOperator::Lt if is_binary => Some("jsonb_lt"),
+        BinaryOperator::LtEq if is_binary => Some("jsonb_le"),
+        BinaryOperator::Gt if is_binary => Some("jsonb_gt"),
+        BinaryOperator::GtEq if is_binary => Some("jsonb_ge"),
+        BinaryOperator::AtQuestion => Some("jsonb_path_exists_opr"),
+        BinaryOperator::AtAt => Some("jsonb_path_match_opr"),
         BinaryOperator::Question => Some("jsonb_exists"),
         BinaryOperator::QuestionPipe => Some("jsonb_exists_any"),
         BinaryOperator::QuestionAnd => Some("jsonb_exists_all"),

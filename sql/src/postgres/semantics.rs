@@ -11,12 +11,14 @@ use datafusion::functions_aggregate::first_last::first_value_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::expr::{AggregateFunction, InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Aggregate, AggregateUDF, Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator,
-    Projection, ScalarUDF, SortExpr,
+    Aggregate, AggregateUDF, Between, BinaryExpr, Case, Cast, Expr, ExprSchemable, LogicalPlan, Operator,
+    Projection, ScalarUDF, SortExpr, Union,
 };
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 
 use crate::postgres::arithmetic::Checked;
 use crate::postgres::intervals::{INTERVAL, Op};
@@ -46,11 +48,53 @@ impl AnalyzerRule for BeforeCoercion {
             let node = typed.data.recompute_schema()?;
             match node {
                 LogicalPlan::Aggregate(aggregate) => exact_averages(aggregate),
+                LogicalPlan::Union(union) => {
+                    Ok(Transformed::yes(TypeCoercionRewriter::coerce_union(adopted_types(union)?)?))
+                }
                 other => Ok(Transformed::yes(other)),
             }
         })?;
         Ok(plan.data)
     }
+}
+
+/// A string without a type has, in a column of a UNION, that of the other queries.
+fn adopted_types(mut union: Union) -> Result<Union> {
+    for column in 0..union.schema.fields().len() {
+        let others = union.inputs.iter().filter(|input| literal_of(input, column).is_none());
+        let other =
+            others.map(|input| input.schema().field(column)).find(|field| !field.data_type().is_null());
+        let Some(target) = other.filter(|field| !is_string(field.data_type())).cloned() else { continue };
+        for input in &mut union.inputs {
+            if literal_of(input, column).is_none() {
+                continue;
+            }
+            let LogicalPlan::Projection(projection) = input.as_ref() else { continue };
+            let mut exprs = projection.expr.clone();
+            let name = exprs[column].schema_name().to_string();
+            let literal = std::mem::take(&mut exprs[column]).unalias();
+            exprs[column] = Expr::Cast(Cast { expr: Box::new(literal), field: target.clone() }).alias(name);
+            *input = Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, projection.input.clone())?));
+        }
+    }
+    Ok(union)
+}
+
+/// A string in a column of a SELECT that nothing has given a type.
+fn literal_of(input: &LogicalPlan, column: usize) -> Option<&str> {
+    let LogicalPlan::Projection(projection) = input else { return None };
+    let mut expr = &projection.expr[column];
+    while let Expr::Alias(alias) = expr {
+        expr = &alias.expr;
+    }
+    match expr {
+        Expr::Literal(ScalarValue::Utf8(Some(text)), _) => Some(text),
+        _ => None,
+    }
+}
+
+fn is_string(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 /// What the expressions of a node are about.
@@ -92,6 +136,7 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let expr = Expr::WindowFunction(function);
             Ok(if widened { Transformed::yes(expr) } else { Transformed::no(expr) })
         }
+        Expr::Case(case) => common_results(case, schema),
         Expr::ScalarFunction(function) if function.name() == "round" => Ok(rounding(function, schema)),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let exact = match (left.get_type(schema), right.get_type(schema)) {
@@ -105,6 +150,34 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// The results of a CASE in their common type, which DataFusion finds only when it coerces types.
+fn common_results(mut case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let results = || case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
+    let types = results().map(|result| result.get_type(schema)).collect::<Result<Vec<_>>>()?;
+    let is_literal = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(_), _));
+    // A string without a type takes that of the others.
+    let typed =
+        results().zip(&types).filter(|(result, _)| !is_literal(result)).map(|(_, data_type)| data_type);
+    let common = typed
+        .filter(|data_type| !data_type.is_null())
+        .cloned()
+        .map(Some)
+        .reduce(|a, b| type_union_coercion(&a?, &b?))
+        .flatten();
+    let Some(common) = common.filter(|common| types.iter().any(|data_type| data_type != common)) else {
+        return Ok(Transformed::no(Expr::Case(case)));
+    };
+    let conform = |result: &mut Box<Expr>| {
+        if result.get_type(schema).is_ok_and(|data_type| data_type != common) {
+            let converted = Cast::new(Box::new(std::mem::take(result.as_mut())), common.clone());
+            **result = Expr::Cast(converted);
+        }
+    };
+    case.when_then_expr.iter_mut().for_each(|(_, then)| conform(then));
+    case.else_expr.iter_mut().for_each(conform);
+    Ok(Transformed::yes(Expr::Case(case)))
 }
 
 /// `round`: of floating-point numbers to even, of exact ones to the scale asked for, which the result then has.
@@ -339,11 +412,29 @@ fn conversion(cast: Cast, schema: &DFSchema, text: &Arc<dyn TextFormat>) -> Resu
     let source = cast.expr.get_type(schema)?;
     let target: FieldRef = cast.field.clone();
     let declared = target.metadata().get(PG_TYPE);
-    let is_text =
-        |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let is_text = is_string;
     let again =
         |expr: Expr| Transformed::yes(Expr::Cast(Cast { expr: Box::new(expr), field: target.clone() }));
+    let is_json = || {
+        let field = cast.expr.to_field(schema).ok();
+        field.is_some_and(|(_, field)| {
+            field.metadata().get(PG_TYPE).is_some_and(|declared| declared.starts_with("json"))
+        })
+    };
     match (&source, target.data_type()) {
+        // A number in a jsonb is a numeric, which is rounded.
+        (source, target_type) if is_text(source) && target_type.is_integer() && is_json() => {
+            let exact = |scale| Arc::new(Field::new("", DataType::Decimal128(38, scale), true));
+            let read = ScalarUDF::from(TextCast::read(text.clone(), exact(10))).call(vec![*cast.expr]);
+            Ok(again(Expr::Cast(Cast { expr: Box::new(read), field: exact(0) })))
+        }
+        (source, DataType::Utf8)
+            if !is_text(source) && declared.is_some_and(|declared| declared.starts_with("character")) =>
+        {
+            let plain = Arc::new(Field::new("", DataType::Utf8, true));
+            let written = ScalarUDF::from(TextCast::write(text.clone(), plain)).call(vec![*cast.expr]);
+            Ok(Transformed::yes(ScalarUDF::from(TextCast::read(text.clone(), target)).call(vec![written])))
+        }
         (source, DataType::Utf8) if is_text(source) && declared.is_some() => {
             Ok(Transformed::yes(ScalarUDF::from(TextCast::read(text.clone(), target)).call(vec![*cast.expr])))
         }

@@ -6,17 +6,19 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, DateTimeField, ExactNumberInfo, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause,
-    NamedWindowDefinition, NamedWindowExpr, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr,
-    TableAlias, TableAliasColumnDef, TableFactor, TimezoneInfo, UnaryOperator, Value, ValueWithSpan,
-    VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
+    AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, DuplicateTreatment, ExactNumberInfo, Expr,
+    Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
+    Ident, Interval, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName, ObjectNamePart,
+    OrderBy, OrderByExpr, OrderByKind, OrderByOptions, Query, Select, SelectItem, SetExpr, Subscript,
+    TableFactor, TimezoneInfo, TrimWhereField, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
+    WindowFrame, WindowFrameBound, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use tidemill_core::SqlState;
 
 use crate::naming::name_columns;
+use crate::postgres::set_functions;
 use crate::refusal::Refusal;
 
 /// Rewrites a query and all that it holds.
@@ -66,6 +68,7 @@ const POLYMORPHIC: &[&str] = &[
     "nullif",
     "pg_typeof",
     "sum",
+    "to_hex",
     "to_json",
     "to_jsonb",
     "json_build_array",
@@ -74,27 +77,13 @@ const POLYMORPHIC: &[&str] = &[
     "jsonb_build_object",
 ];
 
-/// Functions that give rows, and the function that gives those rows as one array.
-const SET_RETURNING: &[(&str, &str)] = &[
-    ("generate_series", "generate_series_array"),
-    ("generate_subscripts", "generate_subscripts_array"),
-    ("regexp_matches", "regexp_matches_array"),
-    ("regexp_split_to_table", "regexp_split_to_array"),
-    ("string_to_table", "string_to_array"),
-    ("json_array_elements", "json_array_elements_array"),
-    ("json_array_elements_text", "json_array_elements_text_array"),
-    ("jsonb_array_elements", "jsonb_array_elements_array"),
-    ("jsonb_array_elements_text", "jsonb_array_elements_text_array"),
-    ("json_object_keys", "json_object_keys_array"),
-    ("jsonb_object_keys", "jsonb_object_keys_array"),
-];
-
 struct Rewriter;
 
 impl VisitorMut for Rewriter {
     type Break = Refusal;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Refusal> {
+        resolve_function_aliases(query);
         // The columns of a subquery have PostgreSQL's names for the query around it, too.
         name_columns(query);
         match fetch_to_limit(query) {
@@ -134,8 +123,10 @@ impl VisitorMut for Rewriter {
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Refusal> {
-        if let Some(replacement) = rows_of_function(factor) {
-            *factor = replacement;
+        match set_functions::in_from(factor) {
+            Ok(Some(replacement)) => *factor = replacement,
+            Ok(None) => (),
+            Err(refusal) => return ControlFlow::Break(refusal),
         }
         ControlFlow::Continue(())
     }
@@ -180,6 +171,62 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
             call(function, vec![narrowed(take_expr(expr))])
         }
         Expr::BinaryOp { left, op, right } => return Ok(binary(left, op, right)),
+        // A row is NULL where all of its fields are, and not NULL where none is.
+        Expr::IsNull(operand) | Expr::IsNotNull(operand) if row_of(operand).is_some() => {
+            let fields = row_of(operand).unwrap_or_default();
+            let is_null = matches!(expr, Expr::IsNull(_));
+            let tests = fields.into_iter().map(|field| match is_null {
+                true => Expr::IsNull(Box::new(nested(field))),
+                false => Expr::IsNotNull(Box::new(nested(field))),
+            });
+            nested(
+                tests
+                    .reduce(|a, b| operation(a, BinaryOperator::And, b))
+                    .unwrap_or(Expr::Value(Value::Boolean(true).into())),
+            )
+        }
+        // Strings compare by their bytes, which is what this collation says.
+        Expr::Collate { expr, collation } => {
+            let name = collation.to_string();
+            let name = name.trim_matches('"').rsplit(['.', '"']).next().unwrap_or_default();
+            if !["C", "POSIX", "default", "ucs_basic"].contains(&name) {
+                return Err(Refusal::unsupported(format!("collation \"{name}\""))
+                    .with_hint("Strings compare by their bytes, as with COLLATE \"C\".")
+                    .near("collate"));
+            }
+            take_expr(expr)
+        }
+        Expr::CompoundFieldAccess { access_chain, .. } => {
+            for access in access_chain {
+                if let AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, .. }) = access {
+                    lower_bound.get_or_insert_with(|| number_literal(1));
+                    upper_bound.get_or_insert_with(|| number_literal(i32::MAX.into()));
+                }
+            }
+            return Ok(None);
+        }
+        // By name, so that they are our own functions.
+        Expr::Substring { expr, substring_from, substring_for, .. } => {
+            let from = substring_from.as_mut().map_or_else(|| number_literal(1), |from| take_expr(from));
+            let length = substring_for.as_mut().map(|length| take_expr(length));
+            call("substr", [take_expr(expr), from].into_iter().chain(length).collect())
+        }
+        Expr::Position { expr, r#in } => call("strpos", vec![take_expr(r#in), take_expr(expr)]),
+        Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
+            let length = overlay_for.as_mut().map(|length| take_expr(length));
+            let args = [take_expr(expr), take_expr(overlay_what), take_expr(overlay_from)];
+            call("overlay", args.into_iter().chain(length).collect())
+        }
+        Expr::Trim { expr, trim_where, trim_what, trim_characters } => {
+            let function = match trim_where {
+                Some(TrimWhereField::Leading) => "ltrim",
+                Some(TrimWhereField::Trailing) => "rtrim",
+                _ => "btrim",
+            };
+            let characters = trim_what.as_mut().map(|what| take_expr(what));
+            let args = std::iter::once(take_expr(expr)).chain(characters);
+            call(function, args.chain(trim_characters.take().into_iter().flatten()).collect())
+        }
         Expr::InList { expr, list, negated } => {
             let Expr::Tuple(left) = expr.as_ref() else { return Ok(None) };
             let mut rows = Vec::new();
@@ -199,22 +246,51 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
             row_in_subquery(left, subquery)?
         }
         Expr::SimilarTo { negated, expr, pattern, escape_char } => {
-            let escape = escape_of(escape_char.as_ref());
-            let (Some(pattern), Some(escape)) = (literal_text(pattern), escape) else {
-                return Err(unsupported_pattern("SIMILAR TO"));
-            };
+            let Some(escape) = escape_of(escape_char.as_ref()) else { return Err(not_one_character()) };
             let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
-            nested(operation(nested(take_expr(expr)), op, string(similar_to_regex(&pattern, escape))))
+            let regex = match literal_text(pattern) {
+                Some(pattern) => string(similar_to_regex(&pattern, escape)),
+                None => {
+                    let escape = string(escape.map_or_else(String::new, String::from));
+                    call("similar_to_escape", vec![take_expr(pattern), escape])
+                }
+            };
+            nested(operation(nested(take_expr(expr)), op, regex))
         }
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
             let Some(escape) = escape_char.take() else { return Ok(None) };
-            let (Some(text), Some(escape)) = (literal_text(pattern), escape_of(Some(&escape))) else {
-                return Err(unsupported_pattern("LIKE with ESCAPE"));
+            let Some(escape) = escape_of(Some(&escape)) else { return Err(not_one_character()) };
+            **pattern = match literal_text(pattern) {
+                Some(text) => string(with_backslashes(&text, escape)),
+                None => {
+                    let escape = string(escape.map_or_else(String::new, String::from));
+                    call("like_escape", vec![take_expr(pattern), escape])
+                }
             };
-            **pattern = string(with_backslashes(&text, escape));
             return Ok(None);
         }
-        Expr::Function(function) => return Ok(function_call(function)),
+        // The elements take the type of what they are compared with.
+        Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } if array_literal(right).is_some() => {
+            let list = array_literal(right).unwrap_or_default();
+            Expr::InList { expr: Box::new(take_expr(left)), list, negated: false }
+        }
+        Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } if array_literal(right).is_some() => {
+            let list = array_literal(right).unwrap_or_default();
+            Expr::InList { expr: Box::new(take_expr(left)), list, negated: true }
+        }
+        Expr::AnyOp { left, compare_op, right, .. } if is_pattern_operator(compare_op) => {
+            match right.as_ref() {
+                Expr::Subquery(_) => return Err(pattern_of_subquery()),
+                _ => {
+                    call("match_any", vec![take_expr(left), take_expr(right), string(compare_op.to_string())])
+                }
+            }
+        }
+        Expr::AllOp { left, compare_op, right } if is_pattern_operator(compare_op) => match right.as_ref() {
+            Expr::Subquery(_) => return Err(pattern_of_subquery()),
+            _ => call("match_all", vec![take_expr(left), take_expr(right), string(compare_op.to_string())]),
+        },
+        Expr::Function(function) => return function_call(function),
         Expr::Case { conditions, else_result, .. } => {
             for when in conditions {
                 when.result = narrowed(when.result.clone());
@@ -258,8 +334,9 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
 
 fn binary(left: &mut Expr, op: &BinaryOperator, right: &mut Expr) -> Option<Expr> {
     use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
-    match (&*left, &*right) {
-        (Expr::Tuple(a), Expr::Tuple(b)) if a.len() == b.len() && !a.is_empty() => {
+    match (row_of(left), row_of(right)) {
+        (Some(a), Some(b)) if a.len() == b.len() && !a.is_empty() => {
+            let (a, b) = (&a[..], &b[..]);
             let compared = match op {
                 Eq => rows_equal(a, b).ok()?,
                 NotEq => {
@@ -274,9 +351,32 @@ fn binary(left: &mut Expr, op: &BinaryOperator, right: &mut Expr) -> Option<Expr
         _ => (),
     }
     match op {
+        BinaryOperator::PGRegexMatch
+        | BinaryOperator::PGRegexIMatch
+        | BinaryOperator::PGRegexNotMatch
+        | BinaryOperator::PGRegexNotIMatch => {
+            let pattern = literal_text(right)?;
+            let translated = crate::functions::regex_of(&pattern);
+            (translated != pattern)
+                .then(|| operation(nested(left.clone()), op.clone(), string(translated.into_owned())))
+        }
         BinaryOperator::PGStartsWith => Some(call("starts_with", vec![left.clone(), right.clone()])),
         BinaryOperator::PGOverlap => Some(call("array_has_any", vec![left.clone(), right.clone()])),
         BinaryOperator::PGExp => Some(call("power", vec![left.clone(), right.clone()])),
+        _ => None,
+    }
+}
+
+/// The fields of `(a, b)` or `ROW(a, b)`.
+fn row_of(expr: &Expr) -> Option<Vec<Expr>> {
+    match expr {
+        Expr::Tuple(fields) => Some(fields.clone()),
+        Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("row") => {
+            match &function.args {
+                FunctionArguments::List(list) => positional(&list.args),
+                _ => None,
+            }
+        }
         _ => None,
     }
 }
@@ -356,6 +456,44 @@ fn row_in_subquery(left: &[Expr], subquery: &Query) -> Result<Expr, Refusal> {
     }
 }
 
+/// The elements of `ARRAY[1, 2]`, or of `'{1,2}'` if there are some and none is an array or in quotes.
+fn array_literal(expr: &Expr) -> Option<Vec<Expr>> {
+    if let Expr::Array(array) = expr {
+        return Some(array.elem.clone()).filter(|elements| !elements.is_empty());
+    }
+    let text = literal_text(expr)?;
+    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    if inner.trim().is_empty() || inner.contains(['{', '"', '\\']) {
+        return None;
+    }
+    let element = |text: &str| match text.trim() {
+        null if null.eq_ignore_ascii_case("null") => Expr::Value(Value::Null.into()),
+        text => string(text),
+    };
+    Some(inner.split(',').map(element).collect())
+}
+
+fn is_pattern_operator(op: &BinaryOperator) -> bool {
+    use BinaryOperator as Op;
+    matches!(
+        op,
+        Op::PGLikeMatch
+            | Op::PGILikeMatch
+            | Op::PGNotLikeMatch
+            | Op::PGNotILikeMatch
+            | Op::PGRegexMatch
+            | Op::PGRegexIMatch
+            | Op::PGRegexNotMatch
+            | Op::PGRegexNotIMatch
+    )
+}
+
+fn pattern_of_subquery() -> Refusal {
+    Refusal::unsupported("LIKE ANY over a subquery")
+        .with_hint("Write EXISTS (SELECT 1 FROM … AS p WHERE x LIKE p.pattern).")
+        .near("like")
+}
+
 fn literal_text(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Value(value) => value.value.clone().into_string(),
@@ -379,17 +517,17 @@ fn escape_of(escape: Option<&ValueWithSpan>) -> Option<Option<char>> {
     }
 }
 
-fn unsupported_pattern(what: &str) -> Refusal {
+fn not_one_character() -> Refusal {
     Refusal {
-        sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
-        message: format!("{what} is supported for a constant pattern and one character as ESCAPE"),
-        hint: Some("Use ~ with a regular expression.".into()),
-        near: None,
+        sqlstate: SqlState("22025"),
+        message: "invalid escape string".into(),
+        hint: Some("Escape string must be empty or one character.".into()),
+        near: Some("escape".into()),
     }
 }
 
 /// A pattern of LIKE with another escape character, escaped by backslashes.
-fn with_backslashes(pattern: &str, escape: Option<char>) -> String {
+pub(crate) fn with_backslashes(pattern: &str, escape: Option<char>) -> String {
     let mut text = String::new();
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
@@ -406,7 +544,7 @@ fn with_backslashes(pattern: &str, escape: Option<char>) -> String {
 }
 
 /// The regular expression of a pattern of SIMILAR TO, which matches a whole text.
-fn similar_to_regex(pattern: &str, escape: Option<char>) -> String {
+pub(crate) fn similar_to_regex(pattern: &str, escape: Option<char>) -> String {
     let mut regex = String::from("^(?:");
     let mut in_set = false;
     let mut chars = pattern.chars();
@@ -455,6 +593,120 @@ fn not_in_rows() -> Refusal {
             "Write NOT EXISTS (SELECT 1 FROM … WHERE a = … AND b = …), which treats NULLs as unequal.".into(),
         ),
         near: Some("not".into()),
+    }
+}
+
+/// `e` of `FROM jsonb_array_elements(j) AS e` as `e.value`.
+fn resolve_function_aliases(query: &mut Query) {
+    struct Aliases(Vec<(String, &'static str)>);
+    impl VisitorMut for Aliases {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Identifier(ident) = expr
+                && let Some((_, column)) =
+                    self.0.iter().find(|(alias, _)| *alias == ident.value.to_lowercase())
+            {
+                *expr = Expr::CompoundIdentifier(vec![ident.clone(), Ident::new(*column)]);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    let factors = select
+        .from
+        .iter()
+        .flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
+    let aliases: Vec<_> = factors.filter_map(set_functions::column_of_alias).collect();
+    if aliases.is_empty() {
+        return;
+    }
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(Expr::Identifier(name)) = item else { continue };
+        if aliases.iter().any(|(alias, _)| *alias == name.value.to_lowercase()) {
+            let alias = name.clone();
+            *item = SelectItem::ExprWithAlias { expr: Expr::Identifier(alias.clone()), alias };
+        }
+    }
+    let _ = VisitMut::visit(query, &mut Aliases(aliases));
+}
+
+/// `ARRAY(SELECT x … ORDER BY k)` as `(SELECT array_or_empty(array_agg(x ORDER BY k)) FROM (…))`.
+fn array_subquery(mut query: Query) -> Result<Expr, Refusal> {
+    let one_column = || Refusal {
+        sqlstate: SqlState::SYNTAX_ERROR,
+        message: "subquery must return only one column".into(),
+        hint: None,
+        near: Some("array".into()),
+    };
+    let mut order = Vec::new();
+    let sorts = match &query.order_by {
+        Some(OrderBy { kind: OrderByKind::Expressions(sorts), .. }) => sorts.clone(),
+        _ => Vec::new(),
+    };
+    for (idx, sort) in sorts.into_iter().enumerate() {
+        let key = format!("key_{idx}");
+        let is_output = match &sort.expr {
+            Expr::Value(_) => true,
+            Expr::Identifier(ident) => is_alias_of_output(&query.body, ident),
+            _ => false,
+        };
+        let sorted_by = match query.body.as_mut() {
+            SetExpr::Select(select) if select.distinct.is_none() && !is_output => {
+                select
+                    .projection
+                    .push(SelectItem::ExprWithAlias { expr: sort.expr.clone(), alias: Ident::new(&key) });
+                key
+            }
+            _ => "item".to_owned(),
+        };
+        order.push(OrderByExpr { expr: Expr::Identifier(Ident::new(sorted_by)), ..sort });
+    }
+    let n_keys = order.iter().filter(|sort| sort.expr.to_string() != "item").count();
+    if let SetExpr::Select(select) = query.body.as_ref()
+        && select.projection.len() != n_keys + 1
+    {
+        return Err(one_column());
+    }
+    let names: Vec<String> = std::iter::once("item".to_owned())
+        .chain(order.iter().map(|sort| sort.expr.to_string()).filter(|name| name != "item"))
+        .collect();
+    let order: Vec<String> = order.iter().map(ToString::to_string).collect();
+    let order = if order.is_empty() { String::new() } else { format!(" ORDER BY {}", order.join(", ")) };
+    let sql = format!(
+        "SELECT (SELECT array_or_empty(array_agg(item{order})) FROM ({query}) AS items ({}))",
+        names.join(", ")
+    );
+    let outer = parsed(&sql).ok_or_else(one_column)?;
+    match *outer.body {
+        SetExpr::Select(select) => match select.projection.into_iter().next() {
+            Some(SelectItem::UnnamedExpr(array)) => Ok(array),
+            _ => Err(one_column()),
+        },
+        _ => Err(one_column()),
+    }
+}
+
+fn is_alias_of_output(body: &SetExpr, name: &Ident) -> bool {
+    let SetExpr::Select(select) = body else { return true };
+    select
+        .projection
+        .iter()
+        .any(|item| matches!(item, SelectItem::ExprWithAlias { alias, .. } if alias == name))
+}
+
+/// Aggregates that keep each value: of DISTINCT values they are in the order of these.
+const ORDERED_IF_DISTINCT: &[&str] = &["array_agg", "string_agg", "json_agg", "jsonb_agg"];
+
+fn order_distinct(list: &mut FunctionArgumentList) {
+    let is_ordered = list.clauses.iter().any(|clause| matches!(clause, FunctionArgumentClause::OrderBy(_)));
+    if list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+        && !is_ordered
+        && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(value))) = list.args.first()
+    {
+        let options = OrderByOptions { asc: None, nulls_first: None };
+        let by_value = OrderByExpr { expr: value.clone(), options, with_fill: None };
+        list.clauses.push(FunctionArgumentClause::OrderBy(vec![by_value]));
     }
 }
 
@@ -518,11 +770,11 @@ fn spell_out_windows(select: &mut Select) {
     }
 }
 
-fn function_call(function: &mut Function) -> Option<Expr> {
+fn function_call(function: &mut Function) -> Result<Option<Expr>, Refusal> {
     if let Some(WindowType::WindowSpec(spec)) = &mut function.over {
         spec.window_frame.iter_mut().for_each(keep_bounds);
     }
-    let [ObjectNamePart::Identifier(ident)] = &function.name.0[..] else { return None };
+    let [ObjectNamePart::Identifier(ident)] = &function.name.0[..] else { return Ok(None) };
     let name = if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() };
     if POLYMORPHIC.contains(&name.as_str())
         && let FunctionArguments::List(list) = &mut function.args
@@ -533,18 +785,36 @@ fn function_call(function: &mut Function) -> Option<Expr> {
             }
         }
     }
-    if function.over.is_none()
-        && let Some((_, array)) = SET_RETURNING.iter().find(|(set, _)| *set == name)
+    if name == "array"
+        && let FunctionArguments::Subquery(query) = &function.args
     {
-        let mut array_call = function.clone();
-        array_call.name = ObjectName::from(vec![Ident::new(*array)]);
-        return Some(call("unnest", vec![Expr::Function(array_call)]));
+        return array_subquery(query.as_ref().clone()).map(Some);
+    }
+    if ORDERED_IF_DISTINCT.contains(&name.as_str())
+        && let FunctionArguments::List(list) = &mut function.args
+    {
+        order_distinct(list);
     }
     let arguments = || match &function.args {
         FunctionArguments::List(list) => positional(&list.args),
         _ => Some(Vec::new()),
     };
-    match name.as_str() {
+    if function.over.is_none()
+        && let Some(arguments) = arguments()
+        && let Some(rows) = set_functions::in_projection(&name, arguments)?
+    {
+        return Ok(Some(rows));
+    }
+    Ok(renamed_call(function, &name))
+}
+
+/// Functions that DataFusion has under other names, or with other arguments.
+fn renamed_call(function: &Function, name: &str) -> Option<Expr> {
+    let arguments = || match &function.args {
+        FunctionArguments::List(list) => positional(&list.args),
+        _ => Some(Vec::new()),
+    };
+    match name {
         // The clock of DataFusion has nanoseconds; ours and PostgreSQL's has microseconds.
         "now" | "current_timestamp" | "transaction_timestamp" | "statement_timestamp" | "clock_timestamp" => {
             Some(cast(call("now", Vec::new()), timestamp_type(true)))
@@ -559,7 +829,7 @@ fn function_call(function: &mut Function) -> Option<Expr> {
         // PostgreSQL's other name for the same.
         "ceiling" | "every" | "variance" | "gen_random_uuid" | "array_remove" | "array_replace"
         | "date_part" => {
-            let other = match name.as_str() {
+            let other = match name {
                 // DataFusion's own of these names do less: the first element only, and no fractions.
                 "array_remove" => "array_remove_all",
                 "array_replace" => "array_replace_all",
@@ -607,6 +877,36 @@ fn function_call(function: &mut Function) -> Option<Expr> {
             [Expr::Function(inner)] if inner.name == function.name => Some(Expr::Function(inner.clone())),
             _ => None,
         },
+        "age" => match &arguments()?[..] {
+            // Since midnight.
+            [time] => {
+                let today = cast(call("current_date", Vec::new()), timestamp_type(false));
+                Some(call("age", vec![today, time.clone()]))
+            }
+            _ => None,
+        },
+        "array_positions" => Some(cast(Expr::Function(function.clone()), parsed_type("int[]")?)),
+        // A type's name as a function is a cast.
+        "int2" | "int4" | "int8" | "float4" | "float8" | "numeric" | "bool" | "text" | "varchar" | "date"
+        | "timestamptz" => match &arguments()?[..] {
+            [value] => parsed_type(name).map(|data_type| cast(value.clone(), data_type)),
+            _ => None,
+        },
+        "date_trunc" => {
+            let arguments = arguments()?;
+            let [unit, time] = &arguments[..] else { return None };
+            let written = literal_text(unit)?.to_lowercase();
+            let n_years = match written.trim_end_matches('s') {
+                "decade" => 10,
+                "century" | "centurie" | "c" => 100,
+                "millennium" | "millennia" | "mil" => 1000,
+                other if other != written => {
+                    return Some(call("date_trunc", vec![string(other), time.clone()]));
+                }
+                _ => return None,
+            };
+            Some(call("date_trunc_years", vec![number_literal(n_years), time.clone()]))
+        }
         "timezone" => {
             let arguments = arguments()?;
             (arguments.len() == 1).then(|| call("timezone", vec![string("UTC"), arguments[0].clone()]))
@@ -622,76 +922,6 @@ fn positional(args: &[FunctionArg]) -> Option<Vec<Expr>> {
             _ => None,
         })
         .collect()
-}
-
-/// A function in FROM that gives rows, as UNNEST of the function that gives an array.
-fn rows_of_function(factor: &mut TableFactor) -> Option<TableFactor> {
-    let (name, args, alias, with_ordinality) = match factor {
-        TableFactor::Table { name, args: Some(args), alias, with_ordinality, .. } => {
-            (name, &args.args, alias, *with_ordinality)
-        }
-        TableFactor::Function { name, args, alias, with_ordinality, .. } => {
-            (name, &*args, alias, *with_ordinality)
-        }
-        TableFactor::UNNEST { alias, array_exprs, with_ordinality, .. } => {
-            for array in array_exprs.iter_mut() {
-                if let Expr::Array(array) = array {
-                    array.elem.iter_mut().for_each(|element| *element = narrowed(element.clone()));
-                }
-            }
-            // `unnest(x) AS t` has a column t.
-            if let Some(alias) = alias
-                && alias.columns.is_empty()
-                && array_exprs.len() == 1
-                && !*with_ordinality
-            {
-                alias.columns.push(column(alias.name.clone()));
-            }
-            return None;
-        }
-        _ => return None,
-    };
-    let [ObjectNamePart::Identifier(ident)] = &name.0[..] else { return None };
-    let function = ident.value.to_lowercase();
-    let args: Vec<Expr> = positional(args)?.into_iter().map(narrowed).collect();
-    if function == "unnest" {
-        let mut alias = alias.clone();
-        if let Some(alias) = &mut alias
-            && alias.columns.is_empty()
-            && args.len() == 1
-            && !with_ordinality
-        {
-            alias.columns.push(column(alias.name.clone()));
-        }
-        return Some(unnest(args, alias, with_ordinality));
-    }
-    let (_, array) = SET_RETURNING.iter().find(|(set, _)| *set == function)?;
-    // The rows of a function have the name of its alias, or else of itself.
-    let mut alias = alias.clone().unwrap_or_else(|| TableAlias {
-        explicit: true,
-        name: Ident::new(&function),
-        columns: Vec::new(),
-        at: None,
-    });
-    if alias.columns.is_empty() {
-        let own = match function.as_str() {
-            name if name.contains("array_elements") => Ident::new("value"),
-            _ => alias.name.clone(),
-        };
-        alias.columns.push(column(own));
-        if with_ordinality {
-            alias.columns.push(column(Ident::new("ordinality")));
-        }
-    }
-    Some(unnest(vec![call(array, args)], Some(alias), with_ordinality))
-}
-
-fn unnest(array_exprs: Vec<Expr>, alias: Option<TableAlias>, with_ordinality: bool) -> TableFactor {
-    TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_offset_alias: None, with_ordinality }
-}
-
-fn column(name: Ident) -> TableAliasColumnDef {
-    TableAliasColumnDef { name, data_type: None }
 }
 
 /// `FETCH FIRST n ROWS ONLY` as `LIMIT n`.
@@ -742,7 +972,7 @@ fn narrow_outputs(body: &mut SetExpr) {
     }
 }
 
-/// In a column of VALUES, strings without a type have that of a cast in the same column.
+/// In a column of VALUES, literals without a type have that of a cast in the same column.
 fn adopt_types(rows: &mut [&mut [Expr]]) {
     let n_columns = rows.first().map_or(0, |row| row.len());
     for column in 0..n_columns {
@@ -752,13 +982,20 @@ fn adopt_types(rows: &mut [&mut [Expr]]) {
             _ => None,
         });
         let Some(declared) = declared else { continue };
+        // A number beside floating-point ones is one.
+        let is_float = matches!(
+            declared,
+            DataType::DoublePrecision | DataType::Double(_) | DataType::Float8 | DataType::Float64
+        );
         for row in rows.iter_mut() {
-            if let Some(value) = row.get_mut(column)
-                && matches!(
-                    value,
-                    Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_) | Value::Null, .. })
-                )
-            {
+            let Some(value) = row.get_mut(column) else { continue };
+            let Expr::Value(ValueWithSpan { value: literal, .. }) = &*value else { continue };
+            let adopts = match literal {
+                Value::SingleQuotedString(_) | Value::Null => true,
+                Value::Number(..) => is_float,
+                _ => false,
+            };
+            if adopts {
                 *value = cast(value.clone(), declared.clone());
             }
         }
@@ -777,7 +1014,7 @@ fn narrow_projection(select: &mut Select) {
 }
 
 /// A literal number that fits, as `integer`.
-fn narrowed(expr: Expr) -> Expr {
+pub(super) fn narrowed(expr: Expr) -> Expr {
     let digits = match &expr {
         Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => digits.replace('_', ""),
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match expr.as_ref() {
@@ -844,6 +1081,10 @@ fn timestamp_type(zoned: bool) -> DataType {
 
 fn parsed(sql: &str) -> Option<Box<Query>> {
     Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).ok()?.parse_query().ok()
+}
+
+fn parsed_type(name: &str) -> Option<DataType> {
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(name).ok()?.parse_data_type().ok()
 }
 
 pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {

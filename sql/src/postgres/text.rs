@@ -12,6 +12,8 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
+use crate::types::PG_TYPE;
+
 /// How values are read from text and written as text. The wire protocol has this already; a planner is given its.
 pub trait TextFormat: fmt::Debug + Send + Sync {
     /// The values of `field`'s type that texts stand for.
@@ -99,6 +101,13 @@ impl ScalarUDFImpl for TextCast {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let convert = |values: &ArrayRef| -> Result<ArrayRef> {
+            let says_nothing = |declared: &String| declared == "text" || declared == "character varying";
+            if self.reads
+                && values.data_type() == self.target.data_type()
+                && self.target.metadata().get(PG_TYPE).is_some_and(says_nothing)
+            {
+                return Ok(values.clone());
+            }
             if self.reads {
                 let texts = cast(values, &DataType::Utf8)?;
                 return self.format.read(texts.as_string::<i32>(), &self.target);

@@ -271,6 +271,11 @@ const VERBS: [&str; 45] = [
     "WITH",
 ];
 
+/// What a statement can begin with, for who lists them.
+pub fn verbs() -> &'static [&'static str] {
+    &VERBS
+}
+
 /// Statements that other databases have.
 const FOREIGN_VERBS: [&str; 14] = [
     "GRANT",
