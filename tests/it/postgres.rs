@@ -184,7 +184,7 @@ fn corpora() -> Vec<Corpus> {
     paths.into_iter().map(Corpus::read).collect()
 }
 
-fn is_blessing() -> bool {
+pub(crate) fn is_blessing() -> bool {
     std::env::var("TIDEMILL_BLESS").is_ok_and(|value| value == "1")
 }
 
@@ -470,38 +470,6 @@ fn differences_are_documented() {
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
     assert!(written == page, "docs/reference/differences.md is stale: TIDEMILL_BLESS=1 writes it");
-}
-
-/// `docs/reference/functions.md`, from the registry.
-fn functions() -> String {
-    let planner = tidemill_sql::Planner::new(1);
-    let state = planner.state();
-    let names = |names: Vec<String>| {
-        let mut names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
-        names.sort();
-        names.dedup();
-        names.join(", ")
-    };
-    format!(
-        "# Functions\n\nAll functions that a query can call, generated from the registry. Those with a name that PostgreSQL has mean what\n\
-         they mean there; [differences.md](differences.md) lists the exceptions. Functions that give rows (`generate_series`,\n\
-         `unnest`, `regexp_matches`, `json_array_elements`, …) stand in FROM and in the SELECT list.\n\n\
-         ## Scalar functions\n\n{}\n\n## Aggregate functions\n\n{}\n\n## Window functions\n\n{}\n",
-        names(state.scalar_functions().keys().cloned().collect()),
-        names(state.aggregate_functions().keys().cloned().collect()),
-        names(state.window_functions().keys().cloned().collect()),
-    )
-}
-
-#[test]
-fn functions_are_documented() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/functions.md");
-    let page = functions();
-    if is_blessing() {
-        fs::write(&path, &page).expect("the page can be written");
-    }
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == page, "docs/reference/functions.md is stale: TIDEMILL_BLESS=1 writes it");
 }
 
 #[test]
