@@ -32,17 +32,11 @@ SELECT ARRAY[1, 2, 3]::text, ARRAY['a', 'b c', NULL]::text, '{1,2,3}'::int[], '{
 SELECT '{1,2}'::bigint[], ARRAY[1, 2]::bigint[], ARRAY['1', '2']::int[], ARRAY[1.5, 2.5]::int[];
 SELECT '{1,x}'::int[];
 SELECT 'abc'::varchar(2), 'abc'::char(2), 'a'::char(3) || 'x', 'a'::char(3) = 'a';
--- differs: varchar without a length is text, and char without a length has any.
--- postgres: varchar varchar | abc
--- tidemill: varchar text | abc
 SELECT 'abc'::varchar;
 -- differs: varchar without a length is text, and char without a length has any.
 -- postgres: bpchar bpchar | a
 -- tidemill: bpchar text | abc
 SELECT 'abc'::char;
--- differs: char(n) is not padded with blanks.
--- postgres: bpchar bpchar | a
--- tidemill: bpchar bpchar | a
 SELECT 'a'::bpchar(3);
 SELECT '\x0102'::bytea, 'abc'::bytea, '\x0102'::bytea::text;
 -- differs: bad bytes have the SQLSTATE of any other bad text.
