@@ -311,6 +311,7 @@ impl Dataflow {
             deadline = [deadline, next].into_iter().flatten().min();
         }
         self.feed.set_deadline(deadline);
+        self.feed.set_stepwise(self.members.iter().any(Member::is_stepwise));
         Ok(())
     }
 
@@ -438,10 +439,16 @@ impl Dataflow {
                 let (name, reason) = (self.id.to_string(), reason.clone());
                 return Err(Error::NotRunning { kind: "dataflow", name, reason });
             }
-            let sealed = self.feed.take();
-            if let Err(error) = self.step(sealed).await {
-                self.fail(&error);
-                return Err(error);
+            // All that is there, whether one step takes it or not; nothing more is sealed meanwhile.
+            loop {
+                let sealed = self.feed.take();
+                if let Err(error) = self.step(sealed).await {
+                    self.fail(&error);
+                    return Err(error);
+                }
+                if !self.feed.is_behind(self.frontier) {
+                    break;
+                }
             }
             for upstream in &self.members {
                 if member.inputs.contains(&upstream.id) {
@@ -482,6 +489,7 @@ impl Dataflow {
         self.watermarks.extend(other.watermarks);
         self.now = self.now.max(other.now);
         self.is_dirty = true;
+        self.feed.set_stepwise(self.members.iter().any(Member::is_stepwise));
         self.note_position();
     }
 

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Missed};
 use crate::dead_letters;
-use crate::feed::Feed;
+use crate::feed::{Feed, Sealed};
 use crate::ipc::decode_batch;
 use crate::member::{Member, MemberHandle};
 use crate::outbox::{DeliveryStatus, Outbox};
@@ -98,6 +98,8 @@ pub struct Engine {
     started: Instant,
     /// Of the table log, by relation, until recovery has used them.
     logged: StdMutex<BTreeMap<RelationId, Vec<(Epoch, RecordBatch)>>>,
+    /// The times of the epochs in the log.
+    logged_times: BTreeMap<Epoch, i64>,
 }
 
 #[derive(Default)]
@@ -125,13 +127,13 @@ impl Engine {
         let (log, records) = Log::open(&directory)?;
         let epoch = records.iter().map(|record| record.epoch).max().unwrap_or(Epoch::ZERO);
         let mut logged: BTreeMap<RelationId, Vec<(Epoch, RecordBatch)>> = BTreeMap::new();
-        let mut now = i64::MIN;
+        let mut logged_times = BTreeMap::new();
         for LogRecord { epoch, relation, payload } in records {
             if relation == LOGGED_TIME {
                 let bytes = payload
                     .try_into()
                     .map_err(|_| Error::Unsupported("an epoch's time in the log".into()))?;
-                now = now.max(i64::from_le_bytes(bytes));
+                logged_times.insert(epoch, i64::from_le_bytes(bytes));
                 continue;
             }
             logged.entry(RelationId(relation)).or_default().push((epoch, decode_batch(&payload)?));
@@ -139,7 +141,7 @@ impl Engine {
         let arrived = Arc::new(Notify::new());
         let clock = Clock {
             epoch,
-            now: now.max(config.time.now()),
+            now: logged_times.values().copied().fold(config.time.now(), i64::max),
             sealed_at: Instant::now(),
             feeds: HashMap::new(),
             sources: BTreeMap::new(),
@@ -160,6 +162,7 @@ impl Engine {
             late,
             started: Instant::now(),
             logged: StdMutex::new(logged),
+            logged_times,
         });
         engine.add_table(dead_letters::table()).await?;
         sealer.clock.lock().await.dead_letters = Some(dead_letters::DEAD_LETTERS);
@@ -294,7 +297,14 @@ impl Engine {
             }
             return;
         }
+        let now = checkpoint.meta["now"].as_i64().unwrap_or(clock.now);
+        // What goes epoch by epoch takes those of the log as they were sealed; else they are one step.
+        let is_stepwise = members.iter().any(Member::is_stepwise);
+        let (frontier, frontier_now) = if is_stepwise { (epoch, now) } else { (clock.epoch, clock.now) };
+        let feed =
+            Arc::new(Feed::new(relations.clone(), frontier, frontier_now, self.sealer.arrived.clone()));
         let mut missed = Missed::default();
+        let mut epochs: BTreeMap<Epoch, Sealed> = BTreeMap::new();
         for relation in &relations {
             if let Some(source) = clock.sources.get(relation) {
                 let to =
@@ -305,21 +315,33 @@ impl Engine {
                 missed.sources.push(CatchUp { source, from, to, watermark, n_rows: None });
             } else if clock.tables.contains_key(relation) {
                 let logged = self.logged.lock().expect("nobody panics while holding it");
-                let changes = logged.get(relation).into_iter().flatten();
-                let changes: Vec<RecordBatch> =
-                    changes.filter(|(at, _)| *at > epoch).map(|(_, batch)| batch.clone()).collect();
+                let changes = logged.get(relation).into_iter().flatten().filter(|(at, _)| *at > epoch);
+                if is_stepwise {
+                    for (at, batch) in changes {
+                        let changes = &mut epochs.entry(*at).or_default().changes;
+                        changes.entry(*relation).or_default().push(batch.clone());
+                    }
+                    continue;
+                }
+                let changes: Vec<RecordBatch> = changes.map(|(_, batch)| batch.clone()).collect();
                 if !changes.is_empty() {
                     missed.changes.insert(*relation, changes);
                 }
             }
         }
-        let feed = Arc::new(Feed::new(relations, clock.epoch, clock.now, self.sealer.arrived.clone()));
+        for (at, changes) in epochs {
+            let now = self.logged_times.get(&at).copied().unwrap_or(now);
+            feed.push(&Sealed { epoch: at, now, ..changes });
+        }
+        if is_stepwise {
+            feed.push(&Sealed { epoch: clock.epoch, now: clock.now, ..Sealed::default() });
+        }
         clock.feeds.insert(id, feed.clone());
         let dataflow = Dataflow {
             members,
-            frontier: clock.epoch,
-            now: checkpoint.meta["now"].as_i64().unwrap_or(clock.now),
-            filled_now: clock.now,
+            frontier,
+            now,
+            filled_now: frontier_now,
             offsets: offsets.into_iter().map(|(id, offsets)| (id, Arc::new(offsets))).collect(),
             watermarks: watermarks_of(&checkpoint.meta),
             store: Some(store),

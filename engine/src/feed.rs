@@ -70,6 +70,8 @@ struct State {
     barriers: BTreeMap<Epoch, i64>,
     /// When the dataflow's output changes next although no input does.
     deadline: Option<i64>,
+    /// A step takes one epoch.
+    is_stepwise: bool,
 }
 
 impl Feed {
@@ -83,6 +85,7 @@ impl Feed {
             now,
             barriers: BTreeMap::new(),
             deadline: None,
+            is_stepwise: false,
         };
         Feed { state: Mutex::new(state), sealed: Notify::new(), space }
     }
@@ -115,13 +118,19 @@ impl Feed {
         self.sealed.notify_one();
     }
 
-    /// Takes all that has been sealed, as one step, up to the first barrier; its epoch is the last of them.
+    /// Takes all that has been sealed, as one step, up to the first barrier; its epoch is the last of them. Of a
+    /// dataflow that goes epoch by epoch, no more than one that has something in it.
     pub fn take(&self) -> Sealed {
         let mut state = self.state();
-        let (end, now) = match state.barriers.pop_first() {
-            Some((barrier, now)) if barrier < state.sealed_to => (barrier, now),
-            _ => (state.sealed_to, state.now),
-        };
+        let mut end = (state.sealed_to, state.now);
+        if let Some((barrier, now)) = state.barriers.first_key_value() {
+            end = end.min((*barrier, *now));
+        }
+        if let Some(first) = state.queue.front().filter(|_| state.is_stepwise) {
+            end = end.min((first.epoch, first.now));
+        }
+        let (end, now) = end;
+        state.barriers.remove(&end);
         let mut all = Sealed::default();
         while state.queue.front().is_some_and(|sealed| sealed.epoch <= end) {
             let sealed = state.queue.pop_front().expect("looked at above");
@@ -161,6 +170,16 @@ impl Feed {
             drop(state);
             self.space.notify_one();
         }
+    }
+
+    /// Says whether a step may take several epochs at once.
+    pub fn set_stepwise(&self, is_stepwise: bool) {
+        self.state().is_stepwise = is_stepwise;
+    }
+
+    /// Whether there is something sealed that has not been taken.
+    pub fn is_behind(&self, frontier: Epoch) -> bool {
+        frontier < self.state().sealed_to
     }
 
     pub fn deadline(&self) -> Option<i64> {

@@ -157,6 +157,11 @@ impl Member {
         })
     }
 
+    /// Whether a step of it has to be one epoch.
+    pub fn is_stepwise(&self) -> bool {
+        self.compiled.operators.iter().any(|lanes| lanes.is_stepwise)
+    }
+
     /// Whether `now()` has a say in its result.
     pub fn reads_time(&self) -> bool {
         self.compiled.operators.iter().any(|lanes| lanes.is_timed)

@@ -1,13 +1,17 @@
 //! The extension node by which incremental operators stand in a DataFusion plan.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::common::{DFSchemaRef, Result};
-use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
+use datafusion::arrow::datatypes::FieldRef;
+use datafusion::common::{DFSchema, DFSchemaRef, JoinType, Result, TableReference, internal_err};
+use datafusion::logical_expr::{
+    Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore, build_join_schema,
+};
 
-use crate::operator::{InputKind, Operator, OrderColumn, SetOperation};
+use crate::operator::{Asof, InputKind, Join, Operator, OrderColumn, SetOperation};
 use crate::window::{Reach, Scope};
 
 /// An [`Operator`] with its inputs and its output columns, the weight last.
@@ -37,6 +41,14 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Where the columns of a plan stand in another that has some of them.
+fn places(old: &DFSchema, new: &DFSchema) -> Vec<Option<usize>> {
+    let place = |(qualifier, field): (Option<&TableReference>, &FieldRef)| {
+        new.index_of_column_by_name(qualifier, field.name())
+    };
+    old.iter().map(place).collect()
 }
 
 impl PartialOrd for IncrementalNode {
@@ -100,7 +112,7 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 Ok(())
             }
             Operator::Join(join) => {
-                write!(f, "Join: {} ", join.join_type)?;
+                write!(f, "{}: {} ", self.operator.name(), join.join_type)?;
                 let pairs: Vec<_> = join
                     .left_keys
                     .iter()
@@ -133,6 +145,27 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 Ok(())
             }
             Operator::Hold(hold) => write!(f, "Hold: close={}", input_column(0, hold.close.column)),
+            Operator::Asof(asof) => {
+                let pairs: Vec<_> = asof
+                    .left_keys
+                    .iter()
+                    .zip(&asof.right_keys)
+                    .map(|(left, right)| format!("{} = {}", input_column(0, *left), input_column(1, *right)))
+                    .collect();
+                write!(
+                    f,
+                    "AsofJoin: {} on=[{}] nearest=[{} {} {}]",
+                    if asof.is_outer { "Left" } else { "Inner" },
+                    pairs.join(", "),
+                    input_column(0, asof.left_time),
+                    asof.nearest.comparison(),
+                    input_column(1, asof.right_time)
+                )?;
+                match &asof.trim {
+                    Some(_) => write!(f, " state=[what is behind both watermarks goes]"),
+                    None => Ok(()),
+                }
+            }
             Operator::Temporal(temporal) => write!(
                 f,
                 "TemporalFilter: from=[{}] until=[{}]",
@@ -183,7 +216,75 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
         }
     }
 
+    /// What of the inputs is needed for some of the output's columns. Asked before the rewrite only, of the nodes
+    /// that stand in a plan by then.
+    fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {
+        let (n_left, n_right, left, right) = match &self.operator {
+            Operator::Asof(asof) => {
+                let left = [&asof.left_keys[..], &[asof.left_time]].concat();
+                // Which of several right rows of one time is the first depends on all of their columns.
+                let right = (0..asof.n_right).chain(asof.right_keys.iter().copied()).chain([asof.right_time]);
+                (asof.n_left, asof.n_right, left, right.collect())
+            }
+            Operator::Join(join) if join.filter.is_none() => {
+                (join.n_left, join.n_right, join.left_keys.clone(), join.right_keys.clone())
+            }
+            _ => return None,
+        };
+        let needed = |own: Vec<usize>, start: usize, n: usize| -> Vec<usize> {
+            let of_output = output_columns.iter().filter(|idx| (start..start + n).contains(idx));
+            own.into_iter().chain(of_output.map(|idx| idx - start)).collect::<BTreeSet<_>>().into_iter().collect()
+        };
+        Some(vec![needed(left, 0, n_left), needed(right, n_left, n_right)])
+    }
+
     fn with_exprs_and_inputs(&self, _: Vec<Expr>, inputs: Vec<LogicalPlan>) -> Result<IncrementalNode> {
-        Ok(IncrementalNode { inputs, ..self.clone() })
+        let narrowed: Vec<Vec<Option<usize>>> =
+            self.inputs.iter().zip(&inputs).map(|(old, new)| places(old.schema(), new.schema())).collect();
+        let is_same = |places: &Vec<Option<usize>>| places.iter().enumerate().all(|(idx, new)| *new == Some(idx));
+        if narrowed.iter().all(is_same) {
+            return Ok(IncrementalNode { inputs, ..self.clone() });
+        }
+        let [left, right] = &narrowed[..] else { return internal_err!("{} was given other columns", self.name()) };
+        let place = |places: &[Option<usize>], column: usize| match places[column] {
+            Some(column) => Ok(column),
+            None => internal_err!("{} was not given a column that it needs", self.name()),
+        };
+        let all = |places: &[Option<usize>], columns: &[usize]| {
+            columns.iter().map(|column| place(places, *column)).collect::<Result<Vec<usize>>>()
+        };
+        let n_kept = |places: &[Option<usize>], n: usize| places[..n].iter().flatten().count();
+        let (operator, n_left, n_right) = match &self.operator {
+            Operator::Asof(asof) => {
+                let narrow = Asof {
+                    left_keys: all(left, &asof.left_keys)?,
+                    right_keys: all(right, &asof.right_keys)?,
+                    left_time: place(left, asof.left_time)?,
+                    right_time: place(right, asof.right_time)?,
+                    n_left: n_kept(left, asof.n_left),
+                    n_right: n_kept(right, asof.n_right),
+                    ..asof.clone()
+                };
+                (Operator::Asof(narrow), asof.n_left, asof.n_right)
+            }
+            Operator::Join(join) => {
+                let pair_schema = build_join_schema(inputs[0].schema(), inputs[1].schema(), &JoinType::Inner)?;
+                let narrow = Join {
+                    left_keys: all(left, &join.left_keys)?,
+                    right_keys: all(right, &join.right_keys)?,
+                    n_left: n_kept(left, join.n_left),
+                    n_right: n_kept(right, join.n_right),
+                    pair_schema: Arc::new(pair_schema),
+                    ..join.clone()
+                };
+                (Operator::Join(narrow), join.n_left, join.n_right)
+            }
+            _ => return internal_err!("{} was given other columns", self.name()),
+        };
+        let kept = left[..n_left].iter().chain(&right[..n_right]);
+        let fields = self.schema.iter().zip(kept).filter(|(_, new)| new.is_some());
+        let fields = fields.map(|((qualifier, field), _)| (qualifier.cloned(), field.clone())).collect();
+        let schema = DFSchema::new_with_metadata(fields, self.schema.metadata().clone())?;
+        Ok(IncrementalNode { operator, inputs, schema: Arc::new(schema) })
     }
 }

@@ -33,6 +33,7 @@ pub enum Operator {
     Temporal(Temporal),
     Session(Session),
     Hold(Hold),
+    Asof(Asof),
     Window(Window),
 }
 
@@ -131,6 +132,9 @@ pub struct Join {
     pub filter: Option<Expr>,
     pub pair_schema: DFSchemaRef,
     pub is_append_only: bool,
+    /// Each left row meets the right rows that are there when it comes, and none that come or go later; the left
+    /// only ever inserts.
+    pub is_lookup: bool,
     /// When rows can be forgotten because what could meet them has come.
     pub trim: Option<Box<Trim>>,
 }
@@ -229,6 +233,53 @@ pub struct Hold {
     pub close: Close,
 }
 
+/// `ASOF JOIN`: each left row with the one right row of its key that is nearest in time. Inputs: left, right, of which
+/// the first `n_left` and `n_right` columns are the pair's; behind them stand computed keys and times. Output: the
+/// left's columns, then the right's, which are NULL where there is no such row.
+///
+/// Of right rows of one key and time, the first in the order of the pair's columns counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Asof {
+    pub left_keys: Vec<usize>,
+    pub right_keys: Vec<usize>,
+    /// Times or integers, of one type on both sides.
+    pub left_time: usize,
+    pub right_time: usize,
+    pub nearest: Nearest,
+    pub n_left: usize,
+    pub n_right: usize,
+    /// Left rows without a right one stay.
+    pub is_outer: bool,
+    /// When rows can be forgotten because their matches are settled. Only of [`Nearest::Before`] and
+    /// [`Nearest::AtOrBefore`].
+    pub trim: Option<Box<Trim>>,
+}
+
+/// Which right rows come into question, by how their time stands to the left row's; the nearest of them counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Nearest {
+    /// left >= right
+    AtOrBefore,
+    /// left > right
+    Before,
+    /// left <= right
+    AtOrAfter,
+    /// left < right
+    After,
+}
+
+impl Nearest {
+    /// The comparison of the left time with the right one.
+    pub fn comparison(self) -> &'static str {
+        match self {
+            Nearest::AtOrBefore => ">=",
+            Nearest::Before => ">",
+            Nearest::AtOrAfter => "<=",
+            Nearest::After => "<",
+        }
+    }
+}
+
 /// A column to order by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OrderColumn {
@@ -267,6 +318,16 @@ impl Input {
 }
 
 impl Operator {
+    /// Whether its output may change because time passes.
+    pub fn is_timed(&self) -> bool {
+        matches!(self, Operator::Temporal(_))
+    }
+
+    /// Whether what it gives depends on which epochs a step holds: a step is then one epoch.
+    pub fn is_stepwise(&self) -> bool {
+        matches!(self, Operator::Join(join) if join.is_lookup)
+    }
+
     /// A word for EXPLAIN, metrics and the names of state.
     pub fn name(&self) -> &'static str {
         match self {
@@ -274,6 +335,7 @@ impl Operator {
             Operator::Upsert(_) => "Upsert",
             Operator::Distinct => "Distinct",
             Operator::Aggregate(_) => "Aggregate",
+            Operator::Join(join) if join.is_lookup => "LookupJoin",
             Operator::Join(_) => "Join",
             Operator::TopN(_) => "TopN",
             Operator::Once => "Once",
@@ -284,6 +346,7 @@ impl Operator {
             Operator::Temporal(_) => "TemporalFilter",
             Operator::Session(_) => "Session",
             Operator::Hold(_) => "Hold",
+            Operator::Asof(_) => "AsofJoin",
             Operator::Window(_) => "Window",
         }
     }

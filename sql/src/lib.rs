@@ -24,6 +24,7 @@ mod relations;
 mod set_operations;
 mod subqueries;
 mod tie_break;
+mod time_joins;
 mod windows;
 
 pub use delta::{DeltaError, Rewritten, rewrite};
@@ -34,4 +35,5 @@ pub use planner::{DATABASE, Names, Planner, QueryPlan, Resolved};
 pub use postgres::{ArrowText, TextFormat};
 pub use refusal::Refusal;
 pub use relations::{Relation, RelationTable, relation_of};
+pub use time_joins::Versions;
 pub use windows::rewrite_windows;

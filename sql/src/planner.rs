@@ -33,6 +33,7 @@ use crate::refusal::Refusal;
 use crate::set_operations::{Lowering, lower_set_operations, mark_set_operations};
 use crate::subqueries::lower_subqueries;
 use crate::tie_break::physical_rules;
+use crate::time_joins::{Versions, lower_time_joins, mark_time_joins};
 use crate::windows::rewrite_windows;
 
 /// The one database.
@@ -51,6 +52,11 @@ pub enum Resolved {
 pub trait Names: Sync {
     /// What `name` stands for; without a schema, along the search path.
     fn resolve(&self, schema: Option<&str>, name: &str) -> std::result::Result<Option<Resolved>, Refusal>;
+
+    /// What is known of a relation as one of versions.
+    fn versions(&self, _schema: Option<&str>, _name: &str) -> Option<Versions> {
+        None
+    }
 }
 
 /// DataFusion's rules that are wrong for a standing query, each with its reason.
@@ -230,6 +236,7 @@ impl Planner {
         depth: usize,
     ) -> Result<SessionState, DeltaError> {
         mark_set_operations(query)?;
+        mark_time_joins(query, names)?;
         rewrite_unnest(query)?;
         rewrite_windows(query)?;
         rewrite_fetch(query)?;
@@ -301,7 +308,8 @@ pub struct QueryPlan {
 
 /// What DataFusion would not do, or not rightly, made of what it does. Views have been inlined by now.
 fn lowered(plan: LogicalPlan, lowering: Lowering) -> Result<LogicalPlan, DataFusionError> {
-    lower_subqueries(lower_lateral_unnest(lower_set_operations(plan, lowering)?)?)
+    let plan = lower_time_joins(lower_set_operations(plan, lowering)?, lowering)?;
+    lower_subqueries(lower_lateral_unnest(plan)?)
 }
 
 fn statement(query: Query) -> DfStatement {

@@ -52,6 +52,8 @@ pub(crate) struct Lanes {
     pub lanes: Vec<Mutex<Box<dyn Operator>>>,
     /// Whether the output may change because time passes.
     pub is_timed: bool,
+    /// Whether a step has to be one epoch.
+    pub is_stepwise: bool,
     pub context: Arc<RwLock<StepContext>>,
     /// Rows that came too late in the current step.
     pub late: Mutex<Vec<LateRows>>,

@@ -29,7 +29,7 @@ use tidemill_core::Delta;
 use tidemill_plan as plan;
 use tidemill_storage::{Snapshot, sort_rows};
 
-use super::trim::Trim;
+use super::trim::{Trim, split_late};
 use super::{
     BATCH_ROWS, Build, Grouping, Operator, Output, StateTable, StepContext, consolidate, others,
     output_batch, state_columns, state_values,
@@ -42,6 +42,8 @@ pub(crate) struct Join {
     null_equals_null: bool,
     filter: Option<Filter>,
     join_type: JoinType,
+    /// Left rows meet what is there when they come, and are not kept.
+    is_lookup: bool,
     output: SchemaRef,
 }
 
@@ -129,6 +131,7 @@ impl Join {
             null_equals_null: join.null_equals_null,
             filter,
             join_type: join.join_type,
+            is_lookup: join.is_lookup,
             output: build.output.clone(),
         })
     }
@@ -151,6 +154,10 @@ impl Operator for Join {
         }
         let left = self.left.change(left, self.null_equals_null)?;
         let right = self.right.change(right, self.null_equals_null)?;
+        if self.is_lookup {
+            self.look_up(&left, &right, &mut output)?;
+            return Ok(output);
+        }
         let left_before = self.left.state.snapshot();
         let right_before = self.right.state.snapshot();
         self.left.state.add(&left.columns, &left.weights)?;
@@ -203,7 +210,7 @@ impl Side {
     /// A step's rows without those that come too late.
     fn on_time(&self, context: &StepContext, input: &Delta, output: &mut Output) -> Result<Delta, Error> {
         let Some(trim) = &self.trim else { return Ok(input.clone()) };
-        let (on_time, late) = trim.split_late(context, input)?;
+        let (on_time, late) = split_late(&trim.side, context, input)?;
         output.late.extend(late);
         Ok(on_time)
     }
@@ -241,6 +248,35 @@ impl Side {
 }
 
 impl Join {
+    /// A join whose left side is empty before and after the step, and whose right side stands still during it.
+    fn look_up(&mut self, left: &Change, right: &Change, output: &mut Output) -> Result<(), Error> {
+        if left.weights.iter().any(|weight| *weight < 0) {
+            return Err(Error::NegativeWeight { operator: "FOR SYSTEM_TIME AS OF now()" });
+        }
+        self.right.state.add(&right.columns, &right.weights)?;
+        let right_now = self.right.state.snapshot();
+        let layout = self.left.state.layout();
+        let rows = sort_rows(&layout.encode_rows(&left.columns)?, &left.weights);
+        let nothing = Snapshot::of(self.left.state.arrangement.layout().clone(), Vec::new());
+        let arrived = Snapshot::of(self.left.state.arrangement.layout().clone(), vec![rows]);
+        if self.gives_pairs() {
+            self.pairs(left, &right_now, false, output)?;
+        }
+        let states = States {
+            own_before: &nothing,
+            own_after: &arrived,
+            other_before: &right_now,
+            other_after: &right_now,
+        };
+        let unchanged = Change {
+            columns: Vec::new(),
+            weights: Vec::new(),
+            grouping: Grouping::new(&[], 0)?,
+            matchable: Vec::new(),
+        };
+        self.alone(left, &unchanged, states, false, output)
+    }
+
     /// The pairs of a change of one side with the state of the other.
     fn pairs(
         &self,
@@ -593,6 +629,7 @@ mod tests {
             filter,
             pair_schema: Arc::new(pair),
             is_append_only: false,
+            is_lookup: false,
             trim: None,
         });
         let output = match join_type {
@@ -602,6 +639,36 @@ mod tests {
             _ => "k:t a:i r:t b:i",
         };
         Bench::new(operator, &["k:t a:i", "r:t b:i"], &[output])
+    }
+
+    #[test]
+    fn a_lookup_meets_what_is_there_when_it_comes() {
+        let pair = DFSchema::try_from(schema("k:t a:i r:t b:i").as_ref().clone()).unwrap();
+        let lookup = |join_type| {
+            let operator = plan::Operator::Join(plan::Join {
+                join_type,
+                left_keys: vec![0],
+                right_keys: vec![0],
+                null_equals_null: false,
+                n_left: 2,
+                n_right: 2,
+                filter: None,
+                pair_schema: Arc::new(pair.clone()),
+                is_append_only: true,
+                is_lookup: true,
+                trim: None,
+            });
+            Bench::new(operator, &["k:t a:i", "r:t b:i"], &["k:t a:i r:t b:i"])
+        };
+        lookup(JoinType::Left)
+            .check2("+ x 1", "", "+ x 1 NULL NULL")
+            .check2("+ x 2; +2 y 3; + NULL 4", "+ x 7; + NULL 1", "+ x 2 x 7; +2 y 3 NULL NULL; + NULL 4 NULL NULL")
+            .check2("", "- x 7; + x 8", "")
+            .check2("+ x 5", "", "+ x 5 x 8")
+            .n_state(&[0, 2]);
+        lookup(JoinType::Inner)
+            .check2("+ x 1", "+ x 7; + x 8; + y 1", "+ x 1 x 7; + x 1 x 8")
+            .check2("+ z 1", "- x 7", "");
     }
 
     #[test]
@@ -681,6 +748,7 @@ mod tests {
             filter: with_filter.then(|| col("a").lt(col("b"))),
             pair_schema: Arc::new(pair),
             is_append_only: false,
+            is_lookup: false,
             trim: None,
         });
         let equal = if null_equals_null { "IS NOT DISTINCT FROM" } else { "=" };
@@ -766,6 +834,7 @@ mod tests {
             filter: None,
             pair_schema: Arc::new(pair),
             is_append_only: true,
+            is_lookup: false,
             trim: Some(Box::new(plan::Trim { left: side(left, right), right: side(right, left) })),
         });
         Bench::new(operator, &["k:t a:ts", "r:t b:ts"], &["k:t a:ts r:t b:ts"])

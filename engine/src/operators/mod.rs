@@ -5,6 +5,7 @@
 //! step puts back.
 
 mod aggregate;
+mod asof;
 mod calls;
 mod closing;
 mod distinct;
@@ -157,6 +158,7 @@ pub(crate) fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
         plan::Operator::Join(join) => Ok(Box::new(join::Join::new(join, build)?)),
         plan::Operator::Session(session) => Ok(Box::new(session::Session::new(session, build)?)),
         plan::Operator::Hold(hold) => Ok(Box::new(hold::Hold::new(hold, build)?)),
+        plan::Operator::Asof(asof) => Ok(Box::new(asof::Asof::new(asof, build)?)),
         plan::Operator::Temporal(temporal) => Ok(Box::new(temporal::Temporal::new(temporal, build)?)),
         plan::Operator::TopN(top_n) => Ok(Box::new(top_n::TopN::new(top_n, build)?)),
         plan::Operator::Once => Ok(Box::new(once::Once::new()?)),
@@ -177,6 +179,7 @@ pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<
         plan::Operator::Join(join) => vec![join.left_keys.clone(), join.right_keys.clone()],
         plan::Operator::Session(session) => vec![session.partition.clone()],
         plan::Operator::Hold(_) => vec![(0..inputs[0].fields().len()).collect()],
+        plan::Operator::Asof(asof) => vec![asof.left_keys.clone(), asof.right_keys.clone()],
         plan::Operator::Temporal(temporal) => vec![(0..temporal.n_columns).collect()],
         plan::Operator::TopN(top_n) => vec![top_n.partition.clone()],
         plan::Operator::Once => vec![Vec::new()],

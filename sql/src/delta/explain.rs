@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, JoinType};
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_plan::{
-    Aggregate, AggregateFunction, Cost, ExplainedNode, ExplainedState, Growth, IncrementalNode, InputKind,
+    Aggregate, AggregateFunction, Asof, Cost, ExplainedNode, ExplainedState, Growth, IncrementalNode, InputKind,
     Join, Operator, Properties, TopN,
 };
 
@@ -164,6 +164,7 @@ impl Explained {
                 let growth = rows.min(Growth::Watermark);
                 Stored { cost: Cost::Linear, key, growth, rows, remedy: None }
             }
+            Operator::Asof(asof) => asof_joined(asof, input(0), node),
             Operator::Window(window) => Stored {
                 cost: Cost::PerPartition,
                 key: names(input(0), &window.partition),
@@ -234,7 +235,28 @@ fn aggregated(aggregate: &Aggregate, input: &DFSchema, rows: Growth) -> Stored {
     Stored { cost, key, growth, rows: per_group, remedy }
 }
 
+fn asof_joined(asof: &Asof, left: &DFSchema, node: &ExplainedNode) -> Stored {
+    let (left_rows, right_rows) = (node.inputs[0].rows, node.inputs[1].rows);
+    let growth = match asof.trim.is_some() {
+        // Of each key the last right row stays, and left rows until the right has passed them.
+        true => left_rows.min(Growth::Watermark).max(right_rows.min(Growth::PerKey)),
+        false => left_rows.max(right_rows),
+    };
+    let remedy =
+        "Declare a WATERMARK for the times of both sides, of append-only inputs; one row for each key then stays."
+            .to_owned();
+    Stored { cost: Cost::PerKey, key: names(left, &asof.left_keys), growth, rows: left_rows, remedy: Some(remedy) }
+}
+
 fn joined(join: &Join, left: &DFSchema, node: &ExplainedNode) -> Stored {
+    if join.is_lookup {
+        // Left rows pass by.
+        let growth = node.inputs[1].rows;
+        let key = names(left, &join.left_keys);
+        let remedy =
+            Some("Look up in a table, or in a source with a PRIMARY KEY, of which one row for each key is kept.".into());
+        return Stored { cost: Cost::PerKey, key, growth, rows: node.inputs[0].rows, remedy };
+    }
     let growth = match join.trim.is_some() {
         true => worst(node).min(Growth::Watermark),
         false => worst(node),

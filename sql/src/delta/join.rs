@@ -82,6 +82,7 @@ impl Rewriter {
             filter: join.filter.clone(),
             pair_schema: Arc::new(pair_schema),
             is_append_only,
+            is_lookup: false,
             trim: trim.map(Box::new),
         });
         let node = IncrementalNode {

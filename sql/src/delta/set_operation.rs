@@ -1,9 +1,9 @@
-//! `INTERSECT ALL` and `EXCEPT ALL`, which stand in the plan as the operators that they become.
+//! `INTERSECT ALL` and `EXCEPT ALL`, which, like joins by time, stand in the plan as the operators that they become.
 
 use std::sync::Arc;
 
 use datafusion::logical_expr::{Extension, LogicalPlan};
-use tidemill_plan::{IncrementalNode, Operator, Properties};
+use tidemill_plan::{IncrementalNode, Operator, Properties, SetOperation};
 
 use super::columns::{Columns, with_weight};
 use super::{Node, Result, Rewriter, internal};
@@ -14,9 +14,24 @@ impl Rewriter {
         let Some(node) = extension.node.as_any().downcast_ref::<IncrementalNode>() else {
             return Err(Refusal::not_incremental(format!("the plan node {}", extension.node.name())).into());
         };
-        let (Operator::SetOperation(kind), [left, right]) = (&node.operator, &node.inputs[..]) else {
-            return Err(internal("only set operations are incremental before the rewrite"));
+        let [left, right] = &node.inputs[..] else {
+            return Err(internal("what is incremental before the rewrite has two inputs"));
         };
+        match &node.operator {
+            Operator::SetOperation(kind) => self.set_operation(*kind, node, left, right),
+            Operator::Asof(asof) => self.asof_join(asof, node, left, right),
+            Operator::Join(join) if join.is_lookup => self.lookup_join(join, node, left, right),
+            _ => Err(internal("only set operations and joins by time are incremental before the rewrite")),
+        }
+    }
+
+    fn set_operation(
+        &mut self,
+        kind: SetOperation,
+        node: &IncrementalNode,
+        left: &LogicalPlan,
+        right: &LogicalPlan,
+    ) -> Result<Node> {
         let mut inputs = Vec::new();
         for input in [left, right] {
             let columns = Columns::all(input.schema());
@@ -27,7 +42,7 @@ impl Rewriter {
             unique_keys: Vec::new(),
             closes: vec![Vec::new(); node.schema.fields().len()],
         };
-        let operator = Operator::SetOperation(*kind);
+        let operator = Operator::SetOperation(kind);
         let node = IncrementalNode { operator, inputs, schema: with_weight(&node.schema)? };
         Ok(Node { plan: LogicalPlan::Extension(Extension { node: Arc::new(node) }), properties })
     }

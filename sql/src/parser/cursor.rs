@@ -218,6 +218,7 @@ impl<'a> Cursor<'a> {
         mut tokens: Vec<TokenWithSpan>,
     ) -> Cursor<'a> {
         let emit = take_emit(&mut tokens);
+        super::asof::respell(&mut tokens);
         Cursor { parser: parser_of(dialect, tokens), dialect, text, emit }
     }
 
