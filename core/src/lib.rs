@@ -9,7 +9,9 @@ pub mod diagnostic;
 pub mod epoch;
 pub mod sink;
 pub mod source;
+pub mod upkeep;
 
 pub use delta::{Delta, WEIGHT, delta_schema};
 pub use diagnostic::{Diagnostic, SqlState, did_you_mean};
 pub use epoch::Epoch;
+pub use upkeep::{Emit, Ttl, Upkeep};

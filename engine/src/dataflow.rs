@@ -136,6 +136,8 @@ pub(crate) struct Dataflow {
     pub filled_watermarks: BTreeMap<RelationId, i64>,
     /// What time it will be at the end of a fill.
     pub filled_now: i64,
+    /// What is filled has not been there before.
+    pub is_creating: bool,
     /// Something has happened since the last checkpoint.
     pub is_dirty: bool,
     /// Why it does not step any more.
@@ -268,6 +270,7 @@ impl Dataflow {
             },
             now_before: self.now,
             now: sealed.now.max(self.now),
+            is_created: false,
         };
         let mut is_something = false;
         for member in &self.members {
@@ -413,6 +416,7 @@ impl Dataflow {
             watermarks: self.watermarks.clone(),
             now_before,
             now: self.now,
+            is_created: !is_timeless && self.is_creating,
         };
         let n_rows: Vec<(RelationId, usize)> = changes
             .iter()
@@ -466,6 +470,7 @@ impl Dataflow {
                 // The others' time goes on; the new member's has to begin before all of its rows.
                 let watermarks = std::mem::take(&mut self.watermarks);
                 self.filled_watermarks = watermarks.clone();
+                self.is_creating = true;
                 let outcome = self.fill(&mut member, missed).await;
                 self.watermarks.extend(watermarks);
                 self.note_position();

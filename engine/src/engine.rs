@@ -415,6 +415,7 @@ impl Engine {
             watermarks: BTreeMap::new(),
             now: i64::MIN,
             filled_now: i64::MIN,
+            is_creating: false,
             store: None,
             checkpointed: Arc::new(AtomicU64::new(0)),
             positions: Arc::default(),
@@ -519,6 +520,7 @@ impl Engine {
                 frontier: clock.epoch,
                 now: clock.now,
                 filled_now: clock.now,
+                is_creating: true,
                 store: Some(store),
                 ..self.dataflow(id, feed)
             };

@@ -15,7 +15,7 @@ mod window;
 pub use explain::{Cost, ExplainedNode, ExplainedState, Growth};
 pub use node::{IncrementalNode, fnv1a};
 pub use operator::{
-    Aggregate, AggregateCall, AggregateFunction, Asof, Close, CloseSource, Held, Hold, Input, InputKind, Join, Nearest,
+    Aggregate, AggregateCall, AggregateFunction, Asof, Close, CloseSource, Every, Expire, Held, Hold, Input, InputKind, Join, Nearest,
     Operator, OrderColumn, OtherAggregate, Recompute, SEQUENCE, Session, SessionBound, SetOperation,
     Temporal, TopN, Trim, TrimSide, Upsert,
 };

@@ -43,6 +43,13 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+fn write_ttl(f: &mut fmt::Formatter, ttl: Option<i64>) -> fmt::Result {
+    match ttl {
+        Some(ttl) => write!(f, " ttl={:?}", std::time::Duration::from_micros(ttl.max(0) as u64)),
+        None => Ok(()),
+    }
+}
+
 /// Where the columns of a plan stand in another that has some of them.
 fn places(old: &DFSchema, new: &DFSchema) -> Vec<Option<usize>> {
     let place = |(qualifier, field): (Option<&TableReference>, &FieldRef)| {
@@ -100,7 +107,10 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                     self.schema.fields()[..n_columns].iter().map(|field| field.name().as_str()).collect();
                 write!(f, "Input: {} [{}] {kind}", input.name, columns.join(", "))
             }
-            Operator::Upsert(upsert) => write!(f, "Upsert: key=[{}]", list(0, &upsert.keys)),
+            Operator::Upsert(upsert) => {
+                write!(f, "Upsert: key=[{}]", list(0, &upsert.keys))?;
+                write_ttl(f, upsert.ttl)
+            }
             Operator::Distinct => write!(f, "Distinct"),
             Operator::Aggregate(aggregate) => {
                 let groups: Vec<_> = (0..aggregate.n_groups).collect();
@@ -108,8 +118,11 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 write!(f, "Aggregate: group=[{}] calls=[{}]", list(0, &groups), calls.join(", "))?;
                 if let Some(close) = &aggregate.close {
                     write!(f, " close={}", input_column(0, close.column))?;
+                    if aggregate.is_early {
+                        write!(f, " early")?;
+                    }
                 }
-                Ok(())
+                write_ttl(f, aggregate.ttl)
             }
             Operator::Join(join) => {
                 write!(f, "{}: {} ", self.operator.name(), join.join_type)?;
@@ -141,10 +154,24 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 )?;
                 if session.close.is_some() {
                     write!(f, " close=window_end")?;
+                    if session.is_early {
+                        write!(f, " early")?;
+                    }
                 }
                 Ok(())
             }
             Operator::Hold(hold) => write!(f, "Hold: close={}", input_column(0, hold.close.column)),
+            Operator::Every(every) => {
+                write!(f, "EmitEvery: {:?}", std::time::Duration::from_micros(every.interval.max(0) as u64))?;
+                match &every.close {
+                    Some(close) => write!(f, " close={}", input_column(0, close.column)),
+                    None => Ok(()),
+                }
+            }
+            Operator::Expire(expire) => {
+                write!(f, "Expire: key=[{}]", list(0, &expire.keys))?;
+                write_ttl(f, Some(expire.ttl))
+            }
             Operator::Asof(asof) => {
                 let pairs: Vec<_> = asof
                     .left_keys

@@ -33,6 +33,8 @@ pub enum Operator {
     Temporal(Temporal),
     Session(Session),
     Hold(Hold),
+    Every(Every),
+    Expire(Expire),
     Asof(Asof),
     Window(Window),
 }
@@ -65,6 +67,8 @@ pub enum InputKind {
 pub struct Upsert {
     /// The primary key.
     pub keys: Vec<usize>,
+    /// A key that nothing has set for so many microseconds is forgotten, and its row taken back.
+    pub ttl: Option<i64>,
 }
 
 /// Input: group columns first. Output: group columns, then one column per call.
@@ -74,8 +78,13 @@ pub struct Aggregate {
     pub calls: Vec<AggregateCall>,
     /// No input row is ever retracted.
     pub is_append_only: bool,
-    /// `EMIT ON WINDOW CLOSE`: a group leaves once, when it is complete.
+    /// A group is forgotten when it is complete.
     pub close: Option<Close>,
+    /// Groups with a [`Close`] leave before it as well; else each leaves once, when it is complete.
+    pub is_early: bool,
+    /// A group that nothing has touched for so many microseconds is forgotten and taken back. Only of append-only
+    /// input: that of others expires by [`Expire`].
+    pub ttl: Option<i64>,
 }
 
 /// One aggregate function call.
@@ -216,8 +225,10 @@ pub struct Session {
     /// Rows that follow each other by less are one session, in microseconds.
     pub gap: i64,
     pub bounds: Vec<SessionBound>,
-    /// `EMIT ON WINDOW CLOSE`: what completes a session, by its end.
+    /// A session is forgotten when it is complete, which is a matter of its end.
     pub close: Option<Vec<CloseSource>>,
+    /// Sessions with a close leave before it as well; else each leaves once, when it is complete.
+    pub is_early: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -231,6 +242,22 @@ pub enum SessionBound {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hold {
     pub close: Close,
+}
+
+/// `EMIT EVERY`: changes leave at the multiples of an interval. Output: the input.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Every {
+    /// In microseconds.
+    pub interval: i64,
+    /// What is complete leaves at once.
+    pub close: Option<Close>,
+}
+
+/// Output: the input's rows, of each key as long as something has touched it in the last `ttl` microseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Expire {
+    pub keys: Vec<usize>,
+    pub ttl: i64,
 }
 
 /// `ASOF JOIN`: each left row with the one right row of its key that is nearest in time. Inputs: left, right, of which
@@ -320,12 +347,22 @@ impl Input {
 impl Operator {
     /// Whether its output may change because time passes.
     pub fn is_timed(&self) -> bool {
-        matches!(self, Operator::Temporal(_))
+        match self {
+            Operator::Temporal(_) | Operator::Every(_) | Operator::Expire(_) => true,
+            Operator::Aggregate(aggregate) => aggregate.ttl.is_some(),
+            Operator::Upsert(upsert) => upsert.ttl.is_some(),
+            _ => false,
+        }
     }
 
     /// Whether what it gives depends on which epochs a step holds: a step is then one epoch.
     pub fn is_stepwise(&self) -> bool {
-        matches!(self, Operator::Join(join) if join.is_lookup)
+        match self {
+            Operator::Join(join) => join.is_lookup,
+            Operator::Temporal(_) => false,
+            // When a key was touched, and what lies before a boundary, is a matter of each epoch's time.
+            other => other.is_timed(),
+        }
     }
 
     /// A word for EXPLAIN, metrics and the names of state.
@@ -346,6 +383,8 @@ impl Operator {
             Operator::Temporal(_) => "TemporalFilter",
             Operator::Session(_) => "Session",
             Operator::Hold(_) => "Hold",
+            Operator::Every(_) => "EmitEvery",
+            Operator::Expire(_) => "Expire",
             Operator::Asof(_) => "AsofJoin",
             Operator::Window(_) => "Window",
         }

@@ -8,6 +8,7 @@ pub mod json;
 pub mod parser;
 pub mod statements;
 pub mod types;
+pub mod upkeep;
 
 mod error;
 

@@ -8,6 +8,7 @@
 mod asof;
 pub(crate) mod cursor;
 pub(crate) mod dialect;
+mod emit;
 pub(crate) mod text;
 
 use datafusion::sql::sqlparser::ast::{Expr, Query};

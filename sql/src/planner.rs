@@ -19,7 +19,7 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{Distinct as SqlDistinct, Expr as SqlExpr, Query, SetExpr, Statement};
-use tidemill_core::SqlState;
+use tidemill_core::{SqlState, Upkeep};
 use tidemill_plan::PipelinePlan;
 
 use crate::delta::{DeltaError, mark_now, rewrite};
@@ -162,7 +162,7 @@ impl Planner {
         &self,
         query: &Query,
         names: &dyn Names,
-        emit_on_window_close: bool,
+        upkeep: &Upkeep,
     ) -> Result<PipelinePlan, DeltaError> {
         // DISTINCT ON asks its order which row is the first.
         let is_order_used =
@@ -186,7 +186,7 @@ impl Planner {
         let schema: SchemaRef = Arc::new(Schema::new(
             optimized.schema().fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>(),
         ));
-        let rewritten = rewrite(&optimized, emit_on_window_close)?;
+        let rewritten = rewrite(&optimized, upkeep)?;
         Ok(PipelinePlan {
             delta_plan: rewritten.plan,
             schema,

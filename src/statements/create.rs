@@ -10,7 +10,7 @@ use tidemill_catalog::{
     SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition, Watermark,
 };
 use tidemill_connectors::IncludeKind as ConnectorInclude;
-use tidemill_core::{SqlState, did_you_mean};
+use tidemill_core::{SqlState, Upkeep, did_you_mean};
 use tidemill_engine::{OnConflict as OnDuplicate, TableWrite};
 use tidemill_plan::PipelinePlan;
 use tidemill_sql::parser::ObjectName;
@@ -272,7 +272,8 @@ pub async fn pipeline(
 ) -> Result<Response, SqlError> {
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
-    check_options(&create.options, &[])?;
+    check_options(&create.options)?;
+    let upkeep = Upkeep { emit: create.emit, ttl: tidemill_sql::upkeep::ttl(create.options.iter())? };
     let changing = session.database.change_definitions().await;
     if let Some(response) = kept(session, &head, "CREATE PIPELINE")? {
         return Ok(response);
@@ -280,7 +281,7 @@ pub async fn pipeline(
     let search_path = session.settings.search_path();
     let mut plan = session
         .database
-        .pipeline_plan(&create.query_text, &search_path, create.emit_on_window_close)
+        .pipeline_plan(&create.query_text, &search_path, &upkeep)
         .await
         .map_err(|error| at_query(error, sql, &create.query_text))?;
     check_cross_joins(session, &plan, sql)?;
@@ -291,7 +292,7 @@ pub async fn pipeline(
     let definition = PipelineDefinition {
         query: create.query_text.clone(),
         options: options(&create.options),
-        emit_on_window_close: create.emit_on_window_close,
+        emit: create.emit,
     };
     let new = NewObject {
         columns,
@@ -319,18 +320,15 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
             let object = catalog.resolve(name.schema.as_deref(), &name.name, &search_path)?;
             (tidemill_catalog::SinkInput::From { oid: object.oid }, vec![object.oid])
         }
-        SinkInput::Query { query, text, emit_on_window_close } => {
-            let input = tidemill_catalog::SinkInput::Query {
-                query: text.clone(),
-                emit_on_window_close: *emit_on_window_close,
-            };
+        SinkInput::Query { query, text, emit } => {
+            let input = tidemill_catalog::SinkInput::Query { query: text.clone(), emit: *emit };
             (input, dependencies(session, query, &search_path)?)
         }
     };
-    let (query, close) = session.database.sink_query(&input)?;
+    let (query, upkeep) = session.database.sink_query(&input)?;
     let plan = session
         .database
-        .pipeline_plan(&query, &search_path, close)
+        .pipeline_plan(&query, &search_path, &upkeep)
         .await
         .map_err(|error| at_query(error, sql, &query))?;
     check_cross_joins(session, &plan, sql)?;
@@ -651,9 +649,9 @@ fn options(options: &WithOptions) -> Vec<(String, String)> {
 }
 
 /// Refuses options that are not among `known`.
-fn check_options(options: &WithOptions, known: &[&str]) -> Result<(), SqlError> {
+fn check_options(options: &WithOptions) -> Result<(), SqlError> {
     for option in &options.0 {
-        if known.contains(&option.key.as_str()) {
+        if tidemill_sql::upkeep::is_ttl(&option.key) {
             continue;
         }
         let error = SqlError::new(
@@ -661,10 +659,7 @@ fn check_options(options: &WithOptions, known: &[&str]) -> Result<(), SqlError> 
             format!("unknown option \"{}\" of a pipeline", option.key),
         )
         .with_position(option.position);
-        return Err(match did_you_mean(&option.key, known.iter().copied()) {
-            Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
-            None => error.with_hint("A pipeline takes no options yet."),
-        });
+        return Err(error.with_hint("A pipeline takes ttl, and ttl.x for the rows of a relation x alone."));
     }
     Ok(())
 }

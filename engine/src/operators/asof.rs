@@ -27,8 +27,6 @@
 //! once the right's times are complete up to its own, and of the right rows up to where both are complete only the last
 //! of each key is needed. As in an interval join each step looks through a part of the state.
 
-use std::sync::Arc;
-
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt32Array, new_null_array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Int64Type, SchemaRef};

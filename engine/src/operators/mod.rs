@@ -9,6 +9,9 @@ mod asof;
 mod calls;
 mod closing;
 mod distinct;
+mod every;
+mod expire;
+mod expiry;
 mod grouping;
 mod hold;
 mod join;
@@ -56,6 +59,8 @@ pub struct StepContext {
     pub now_before: i64,
     /// What `now()` is in this step.
     pub now: i64,
+    /// With this step a new pipeline has taken in all that there was before it.
+    pub is_created: bool,
 }
 
 /// Rows that came after their window had been emitted.
@@ -158,6 +163,8 @@ pub(crate) fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
         plan::Operator::Join(join) => Ok(Box::new(join::Join::new(join, build)?)),
         plan::Operator::Session(session) => Ok(Box::new(session::Session::new(session, build)?)),
         plan::Operator::Hold(hold) => Ok(Box::new(hold::Hold::new(hold, build)?)),
+        plan::Operator::Every(every) => Ok(Box::new(every::Every::new(every, build)?)),
+        plan::Operator::Expire(expire) => Ok(Box::new(expire::Expire::new(expire, build)?)),
         plan::Operator::Asof(asof) => Ok(Box::new(asof::Asof::new(asof, build)?)),
         plan::Operator::Temporal(temporal) => Ok(Box::new(temporal::Temporal::new(temporal, build)?)),
         plan::Operator::TopN(top_n) => Ok(Box::new(top_n::TopN::new(top_n, build)?)),
@@ -178,7 +185,10 @@ pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<
         plan::Operator::Aggregate(aggregate) => vec![(0..aggregate.n_groups).collect()],
         plan::Operator::Join(join) => vec![join.left_keys.clone(), join.right_keys.clone()],
         plan::Operator::Session(session) => vec![session.partition.clone()],
-        plan::Operator::Hold(_) => vec![(0..inputs[0].fields().len()).collect()],
+        plan::Operator::Hold(_) | plan::Operator::Every(_) => {
+            vec![(0..inputs[0].fields().len()).collect()]
+        }
+        plan::Operator::Expire(expire) => vec![expire.keys.clone()],
         plan::Operator::Asof(asof) => vec![asof.left_keys.clone(), asof.right_keys.clone()],
         plan::Operator::Temporal(temporal) => vec![(0..temporal.n_columns).collect()],
         plan::Operator::TopN(top_n) => vec![top_n.partition.clone()],

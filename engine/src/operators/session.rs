@@ -13,7 +13,8 @@
 //! other sessions of a key are not read: they are a gap away from the touched ones, and stay so.
 //!
 //! With `EMIT ON WINDOW CLOSE` a session leaves once, when the watermark has passed its end, and is forgotten. A
-//! row that would make a session that is over by then is late.
+//! row that would make a session that is over by then is late. Early, it has left with every change, and closing
+//! only forgets it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     /// In units of the time column, as all times here.
     gap: i64,
     close: Option<Vec<CloseSource>>,
+    /// Sessions leave before they close as well.
+    is_early: bool,
     time_type: DataType,
     rows: StateTable,
     /// Keys, start (descending), time of the last row.
@@ -109,6 +112,7 @@ impl Session {
             bounds: session.bounds.clone(),
             gap,
             close: session.close.clone(),
+            is_early: session.is_early,
             time_type,
             output: build.output.clone(),
         })
@@ -166,6 +170,12 @@ impl Session {
             }
         }
         self.rows.arrangement.append(kept.finish());
+        if self.is_early {
+            for (_, entry) in entries.iter_mut().enumerate().filter(|(idx, _)| late.value(*idx)) {
+                (entry.after, entry.new) = (0, None);
+            }
+            self.emit_difference(&entries, &decoded, output)?;
+        }
         let made: Vec<Span> =
             made.into_iter().filter(|span| over.is_none_or(|over| span.last > over)).collect();
         self.replace_sessions(&touched, &made, &keys)
@@ -374,9 +384,14 @@ impl Session {
         let rows = self.rows.snapshot();
         let found = self.rows_of(&rows, &spans, keys)?;
         let decoded = self.rows.layout().decode(found.iter().map(|(row, ..)| *row))?;
-        let emitted: Vec<(u32, Span, i64)> =
-            found.iter().enumerate().map(|(idx, (_, weight, span))| (idx as u32, *span, *weight)).collect();
-        self.emit(&emitted, &decoded, output)?;
+        if !self.is_early {
+            let emitted: Vec<(u32, Span, i64)> = found
+                .iter()
+                .enumerate()
+                .map(|(idx, (_, weight, span))| (idx as u32, *span, *weight))
+                .collect();
+            self.emit(&emitted, &decoded, output)?;
+        }
         let mut gone = RunBuilder::with_capacity(found.len(), 0);
         found.iter().for_each(|(row, weight, _)| gone.push(row, -weight));
         self.rows.arrangement.append(gone.finish());
@@ -461,6 +476,7 @@ mod tests {
             gap: 10,
             bounds: vec![SessionBound::Start, SessionBound::End],
             close,
+            is_early: false,
         };
         Bench::new(plan::Operator::Session(session), &["k:t at:ts v:i"], &["k:t at:ts v:i s:ts e:ts"])
     }

@@ -27,6 +27,11 @@ impl Explained {
         self.nodes.len()
     }
 
+    /// The same, for a plan over the one that was explained last.
+    pub fn begin_over(&self) -> usize {
+        self.nodes.len() - 1
+    }
+
     /// Notes that a relation is finite.
     pub fn finite(&mut self, relation: tidemill_plan::RelationId) {
         self.finite.insert(relation);
@@ -108,8 +113,8 @@ impl Explained {
             Operator::Upsert(upsert) => Stored {
                 cost: Cost::PerKey,
                 key: names(input(0), &upsert.keys),
-                growth: rows,
-                rows,
+                growth: upsert.ttl.map_or(rows, |_| rows.min(Growth::Ttl)),
+                rows: upsert.ttl.map_or(rows, |_| rows.min(Growth::Ttl)),
                 remedy: None,
             },
             Operator::Distinct => {
@@ -164,6 +169,16 @@ impl Explained {
                 let growth = rows.min(Growth::Watermark);
                 Stored { cost: Cost::Linear, key, growth, rows, remedy: None }
             }
+            Operator::Every(_) => {
+                let columns: Vec<usize> = (0..input(0).fields().len() - 1).collect();
+                let key = names(input(0), &columns);
+                Stored { cost: Cost::Linear, key, growth: rows.min(Growth::Emission), rows, remedy: None }
+            }
+            Operator::Expire(expire) => {
+                let growth = rows.min(Growth::Ttl);
+                let key = names(input(0), &expire.keys);
+                Stored { cost: Cost::PerKey, key, growth, rows: growth, remedy: None }
+            }
             Operator::Asof(asof) => asof_joined(asof, input(0), node),
             Operator::Window(window) => Stored {
                 cost: Cost::PerPartition,
@@ -209,8 +224,12 @@ fn aggregated(aggregate: &Aggregate, input: &DFSchema, rows: Growth) -> Stored {
     };
     let key = names(input, &groups);
     if aggregate.close.is_some() {
-        // Each group leaves once, and more come.
+        // Each group is forgotten, and more come.
         return Stored { cost, key, growth: rows.min(Growth::Watermark), rows, remedy: None };
+    }
+    if aggregate.ttl.is_some() {
+        let growth = rows.min(Growth::Ttl);
+        return Stored { cost, key, growth, rows: growth, remedy: None };
     }
     let per_group = match groups.iter().all(|column| is_small(input, *column)) {
         true => Growth::Finite,

@@ -25,7 +25,9 @@ impl Rewriter {
         })?;
         let mut inputs = Vec::new();
         for scan in &scans {
-            inputs.push(self.table_scan(scan)?.plan);
+            let ttl = self.ttl_of(&LogicalPlan::TableScan(scan.clone()))?;
+            let row: Vec<usize> = (0..scan.projected_schema.fields().len()).collect();
+            inputs.push(Self::expire(self.table_scan(scan)?.plan, ttl, &row));
         }
         let mut n_held = 0;
         let batch = plan.clone().transform_down(|node| match node {

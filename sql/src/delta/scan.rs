@@ -79,8 +79,9 @@ impl Rewriter {
             projection: columns.clone(),
             kind: InputKind::Upsert,
         };
+        let ttl = self.ttl_of(&LogicalPlan::TableScan(scan.clone()))?;
         let changelog = node(Operator::Input(input), Vec::new(), sequenced);
-        let upsert = node(Operator::Upsert(Upsert { keys }), vec![changelog], upserted);
+        let upsert = node(Operator::Upsert(Upsert { keys, ttl }), vec![changelog], upserted);
         let n_kept = wanted.len();
         let kept = project(upsert, |fields| fields[..n_kept].to_vec())?;
         Ok(Node { plan: kept, properties: project_properties(&wanted) })

@@ -35,7 +35,9 @@ impl Rewriter {
         let mut inputs = Vec::new();
         for input in [left, right] {
             let columns = Columns::all(input.schema());
-            inputs.push(columns.project(self.rewrite(input, None)?.plan)?);
+            let row: Vec<usize> = (0..input.schema().fields().len()).collect();
+            let plan = columns.project(self.rewrite(input, None)?.plan)?;
+            inputs.push(Self::expire(plan, self.ttl_of(input)?, &row));
         }
         let properties = Properties {
             is_append_only: false,

@@ -6,6 +6,7 @@ use datafusion::logical_expr::{Extension, LogicalPlan};
 use tidemill_plan::{Asof, IncrementalNode, Join, Nearest, Operator, Properties, Trim, TrimSide};
 
 use super::columns::{Columns, with_weight};
+use super::expire::expiring;
 use super::interval_join::side_closes;
 use super::{Node, Result, Rewriter};
 use crate::refusal::Refusal;
@@ -18,8 +19,16 @@ impl Rewriter {
         left: &LogicalPlan,
         right: &LogicalPlan,
     ) -> Result<Node> {
-        let (left_node, right_node) = (self.rewrite(left, None)?, self.rewrite(right, None)?);
+        let (mut left_node, mut right_node) = (self.rewrite(left, None)?, self.rewrite(right, None)?);
         let trim = trim(asof, &left_node.properties, &right_node.properties);
+        // What watermarks bound needs no other bound.
+        let ttl_of = |rewriter: &mut Rewriter, input: &LogicalPlan| match trim {
+            Some(_) => Ok(None),
+            None => rewriter.ttl_of(input),
+        };
+        let (left_ttl, right_ttl) = (ttl_of(self, left)?, ttl_of(self, right)?);
+        left_node.properties = expiring(left_node.properties, left_ttl);
+        right_node.properties = expiring(right_node.properties, right_ttl);
         let mut closes = vec![Vec::new(); asof.n_left + asof.n_right];
         if let Some(trim) = &trim {
             // A left row is settled once the right is complete up to its time.
@@ -33,9 +42,11 @@ impl Rewriter {
             closes,
         };
         let operator = Operator::Asof(Asof { trim: trim.map(Box::new), ..asof.clone() });
+        let left_plan = Columns::all(left.schema()).project(left_node.plan)?;
+        let right_plan = Columns::all(right.schema()).project(right_node.plan)?;
         let inputs = vec![
-            Columns::all(left.schema()).project(left_node.plan)?,
-            Columns::all(right.schema()).project(right_node.plan)?,
+            Self::expire(left_plan, left_ttl, &asof.left_keys),
+            Self::expire(right_plan, right_ttl, &asof.right_keys),
         ];
         let node = IncrementalNode { operator, inputs, schema: with_weight(&node.schema)? };
         Ok(Node { plan: LogicalPlan::Extension(Extension { node: Arc::new(node) }), properties })
@@ -76,9 +87,10 @@ impl Rewriter {
             closes,
         };
         let operator = Operator::Join(Join { is_append_only: true, ..join.clone() });
+        let right_plan = Columns::all(right.schema()).project(right_node.plan)?;
         let inputs = vec![
             Columns::all(left.schema()).project(left_node.plan)?,
-            Columns::all(right.schema()).project(right_node.plan)?,
+            Self::expire(right_plan, self.ttl_of(right)?, &join.right_keys),
         ];
         let node = IncrementalNode { operator, inputs, schema: with_weight(&node.schema)? };
         Ok(Node { plan: LogicalPlan::Extension(Extension { node: Arc::new(node) }), properties })

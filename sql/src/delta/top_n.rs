@@ -76,7 +76,9 @@ impl Rewriter {
         let n_columns = input.schema().fields().len();
         let mut columns = Columns::all(input.schema());
         let order_by = columns.order_by(order);
-        let projected = columns.project(node.plan)?;
+        // There is one partition; a row lives for itself.
+        let row: Vec<usize> = (0..n_columns).collect();
+        let projected = Self::expire(columns.project(node.plan)?, self.ttl_of(input)?, &row);
         let mut properties = node.properties;
         properties.is_append_only = false;
         if offset == 0 && limit <= 1 {

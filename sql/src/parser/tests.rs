@@ -1,7 +1,7 @@
 //! Every statement, every mistake, and texts that mean nothing.
 
 use proptest::prelude::*;
-use tidemill_core::{Diagnostic, SqlState};
+use tidemill_core::{Diagnostic, Emit, SqlState};
 
 use crate::parser::{ObjectName, parse, parse_one, split_statements};
 use crate::statements::*;
@@ -129,7 +129,7 @@ fn create_pipeline() {
         "CREATE MATERIALIZED VIEW p AS SELECT * FROM t WITH DATA",
     ] {
         let Statement::CreatePipeline(pipeline) = one(sql) else { panic!("{sql}") };
-        assert_eq!((pipeline.query_text.as_str(), pipeline.emit_on_window_close), ("SELECT * FROM t", false));
+        assert_eq!((pipeline.query_text.as_str(), pipeline.emit), ("SELECT * FROM t", Emit::OnUpdate));
     }
     // EMIT must not read as an alias of t.
     let Statement::CreatePipeline(pipeline) = one(
@@ -142,7 +142,7 @@ fn create_pipeline() {
         (pipeline.query_text.as_str(), pipeline.options.get("lanes")),
         ("SELECT 1, 2 FROM t", Some("2"))
     );
-    assert!(pipeline.emit_on_window_close && pipeline.or_replace);
+    assert!(pipeline.emit == Emit::OnWindowClose && pipeline.or_replace);
     assert!(matches!(
         one("CREATE PIPELINE p AS WITH a AS (SELECT 1) SELECT * FROM a"),
         Statement::CreatePipeline(_)
@@ -169,7 +169,7 @@ fn create_view_sink_schema() {
         panic!()
     };
     assert!(
-        matches!(sink.input, SinkInput::Query { text, emit_on_window_close: true, .. } if text == "SELECT a FROM t")
+        matches!(sink.input, SinkInput::Query { text, emit: Emit::OnWindowClose, .. } if text == "SELECT a FROM t")
     );
     let Statement::CreateSchema(schema) = one("CREATE SCHEMA IF NOT EXISTS s AUTHORIZATION u") else {
         panic!()
@@ -255,7 +255,7 @@ fn explain() {
     assert!(with_options.has("STATE") && with_options.verbose && !with_options.analyze);
     assert_eq!(with_options.format, ExplainFormat::Json);
     assert!(
-        matches!(with_options.of, ExplainOf::Statement(of) if matches!(&*of, Statement::CreatePipeline(pipeline) if pipeline.emit_on_window_close))
+        matches!(with_options.of, ExplainOf::Statement(of) if matches!(&*of, Statement::CreatePipeline(pipeline) if pipeline.emit == Emit::OnWindowClose))
     );
     let analyze = explain("EXPLAIN ANALYZE VERBOSE PIPELINE s.p");
     assert!(analyze.analyze && analyze.verbose);
