@@ -11,7 +11,6 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::context::SessionState;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::metrics::Time;
 use datafusion::physical_plan::repartition::BatchPartitioner;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -118,7 +117,7 @@ impl Member {
         outbox: Option<Outbox>,
     ) -> Result<Member, Error> {
         let compiled = compile(&plan.delta_plan, session).await?;
-        let n_parts = compiled.plan.output_partitioning().partition_count();
+        let n_parts = compiled.n_parts();
         let view = match outbox {
             Some(_) => None,
             None => {
@@ -248,7 +247,7 @@ impl Member {
 
     /// Runs the plan over what the slots hold, adding to the view part by part.
     async fn execute(&self) -> Result<Vec<RecordBatch>, Error> {
-        let plan = reset_plan_states(self.compiled.plan.clone())?;
+        let plan = self.compiled.step()?;
         let n_parts = plan.output_partitioning().partition_count();
         let parts = (0..n_parts).map(|part| self.execute_part(&plan, part));
         let batches = futures::future::try_join_all(parts).await?;

@@ -10,23 +10,38 @@ use datafusion::common::{Result, internal_err};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{LogicalPlan, UserDefinedLogicalNode};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use tidemill_plan as plan;
 use tidemill_plan::IncrementalNode;
 
 use super::{
     BatchPlan, BoundedExec, HeldExec, HeldSlot, InputExec, InputSlot, Iterations, LaneMetrics, Lanes,
-    OperatorExec, OperatorMetrics,
+    OperatorExec, OperatorMetrics, SharedPlan, shared,
 };
 use crate::operators::{Build, StepContext, build, distribution};
 
 /// An execution plan with the ends that a dataflow holds.
 pub(crate) struct Compiled {
-    pub plan: Arc<dyn ExecutionPlan>,
+    plan: Arc<dyn ExecutionPlan>,
+    /// What several places of the plan read, each behind what it reads itself.
+    shared: Vec<Arc<SharedPlan>>,
     pub inputs: Vec<(plan::Input, Arc<InputSlot>)>,
     pub operators: Vec<Arc<Lanes>>,
     pub context: Arc<RwLock<StepContext>>,
+}
+
+impl Compiled {
+    /// The plan as it runs in a step: afresh, all but its operators' state.
+    pub fn step(&self) -> Result<Arc<dyn ExecutionPlan>> {
+        self.shared.iter().try_for_each(|shared| shared.reset())?;
+        reset_plan_states(self.plan.clone())
+    }
+
+    pub fn n_parts(&self) -> usize {
+        self.plan.output_partitioning().partition_count()
+    }
 }
 
 /// Plans a rewritten query. `session` says the number of lanes.
@@ -34,8 +49,10 @@ pub(crate) async fn compile(logical: &LogicalPlan, session: &SessionState) -> Re
     let planner = Arc::new(IncrementalPlanner::default());
     let physical = DefaultPhysicalPlanner::with_extension_planners(vec![planner.clone()]);
     let plan = physical.create_physical_plan(logical, session).await?;
+    let (plan, shared) = shared::share(plan)?;
     let found = std::mem::take(&mut *planner.found.lock().expect("planning does not panic"));
-    Ok(Compiled { plan, inputs: found.inputs, operators: found.operators, context: planner.context.clone() })
+    let operators = found.operators.into_iter().map(|(_, lanes)| lanes).collect();
+    Ok(Compiled { plan, shared, inputs: found.inputs, operators, context: planner.context.clone() })
 }
 
 #[derive(Default)]
@@ -44,10 +61,18 @@ struct IncrementalPlanner {
     found: Mutex<Found>,
 }
 
+impl IncrementalPlanner {
+    /// The lanes of an operator that does the same to the same.
+    fn known(&self, node: &IncrementalNode) -> Option<Arc<Lanes>> {
+        let found = self.found.lock().expect("planning does not panic");
+        found.operators.iter().find(|(known, _)| known == node).map(|(_, lanes)| lanes.clone())
+    }
+}
+
 #[derive(Default)]
 struct Found {
     inputs: Vec<(plan::Input, Arc<InputSlot>)>,
-    operators: Vec<Arc<Lanes>>,
+    operators: Vec<(IncrementalNode, Arc<Lanes>)>,
     /// How often each meaning has occurred.
     ids: HashMap<String, usize>,
     /// Of a batch plan.
@@ -86,6 +111,9 @@ impl ExtensionPlanner for IncrementalPlanner {
             let mut found = self.found.lock().expect("planning does not panic");
             found.bounds.push(exec.iterations.clone());
             return Ok(Some(Arc::new(exec)));
+        }
+        if let Some(lanes) = self.known(node) {
+            return Ok(Some(Arc::new(OperatorExec::new(lanes, physical_inputs.to_vec(), schema))));
         }
         let batch_plan = match &node.operator {
             plan::Operator::Recompute(recompute) => Some(Arc::new(batch_plan(recompute, session).await?)),
@@ -131,7 +159,7 @@ impl ExtensionPlanner for IncrementalPlanner {
             late: Mutex::default(),
             metrics: Arc::new(metrics),
         });
-        found.operators.push(lanes.clone());
+        found.operators.push((node.clone(), lanes.clone()));
         Ok(Some(Arc::new(OperatorExec::new(lanes, physical_inputs.to_vec(), schema))))
     }
 }

@@ -12,6 +12,7 @@ mod grouping;
 mod hold;
 mod join;
 mod linear;
+mod moments;
 mod once;
 mod recompute;
 mod replay;
