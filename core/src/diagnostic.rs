@@ -18,6 +18,8 @@ impl SqlState {
     pub const DATETIME_FORMAT: SqlState = SqlState("22007");
     pub const DIVISION_BY_ZERO: SqlState = SqlState("22012");
     pub const INVALID_PARAMETER: SqlState = SqlState("22023");
+    pub const SKIP_TO_NON_EXISTENT_ROW: SqlState = SqlState("2202K");
+    pub const SKIP_TO_FIRST_ROW_OF_MATCH: SqlState = SqlState("2202L");
     pub const INVALID_TEXT: SqlState = SqlState("22P02");
     pub const BAD_COPY_FORMAT: SqlState = SqlState("22P04");
     pub const NOT_NULL_VIOLATION: SqlState = SqlState("23502");
@@ -53,6 +55,7 @@ impl SqlState {
     pub const WINDOWING: SqlState = SqlState("42P20");
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");
     pub const OUT_OF_MEMORY: SqlState = SqlState("53200");
+    pub const STATEMENT_TOO_COMPLEX: SqlState = SqlState("54001");
     pub const PROGRAM_LIMIT_EXCEEDED: SqlState = SqlState("54000");
     pub const NOT_IN_PREREQUISITE_STATE: SqlState = SqlState("55000");
     pub const OBJECT_IN_USE: SqlState = SqlState("55006");

@@ -7,12 +7,17 @@
 //! have been evaluated by a projection below. So a plan can be shown, compared, and one day shipped.
 
 mod explain;
+mod match_recognize;
 mod node;
 mod operator;
 mod pipeline;
 mod window;
 
 pub use explain::{Cost, ExplainedNode, ExplainedState, Growth};
+pub use match_recognize::{
+    EmptyMatches, MatchAggregate, MatchRecognize, MatchValue, MatchValueKind, Navigation, NavigationEnd,
+    Pattern, Repetition, Shown, Skip, Variable, Within, value_column,
+};
 pub use node::{IncrementalNode, fnv1a};
 pub use operator::{
     Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Held, Hold, Input, InputKind, Join,

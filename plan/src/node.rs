@@ -168,6 +168,7 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                     Scope::Partition => write!(f, "recompute=[the partition]"),
                 }
             }
+            Operator::MatchRecognize(pattern) => pattern.fmt_with(&|idx| input_column(0, idx), f),
             Operator::Once => write!(f, "Once: constant rows"),
             Operator::SetOperation(SetOperation::IntersectAll) => write!(f, "SetOperation: INTERSECT ALL"),
             Operator::SetOperation(SetOperation::ExceptAll) => write!(f, "SetOperation: EXCEPT ALL"),
@@ -180,6 +181,14 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
             }
             Operator::Held(held) => write!(f, "Held: {}", held.name),
             Operator::Bounded => write!(f, "Bounded"),
+        }
+    }
+
+    fn necessary_children_exprs(&self, _: &[usize]) -> Option<Vec<Vec<usize>>> {
+        match self.operator {
+            // Its columns are positions; what is below may still be pruned.
+            Operator::MatchRecognize(_) => Some(vec![(0..self.inputs[0].schema().fields().len()).collect()]),
+            _ => None,
         }
     }
 

@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DFSchemaRef, JoinType, ScalarValue};
 use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan};
 
-use crate::{RelationId, Window};
+use crate::{MatchRecognize, RelationId, Window};
 
 /// One incremental step of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,6 +34,8 @@ pub enum Operator {
     Session(Session),
     Hold(Hold),
     Window(Window),
+    /// Before the rewrite, and in a SELECT, its input and output have no weights.
+    MatchRecognize(Box<MatchRecognize>),
 }
 
 /// The changes of a relation, as they come.
@@ -285,6 +287,7 @@ impl Operator {
             Operator::Session(_) => "Session",
             Operator::Hold(_) => "Hold",
             Operator::Window(_) => "Window",
+            Operator::MatchRecognize(_) => "MatchRecognize",
         }
     }
 }
