@@ -16,9 +16,6 @@ use tidemill_core::{Diagnostic, SqlState, did_you_mean};
 use crate::parser::dialect::TidemillDialect;
 use crate::parser::text::Text;
 
-/// Deeper than the stack allows.
-const STATEMENT_TOO_COMPLEX: SqlState = SqlState("54001");
-
 /// What a client gets to read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error(Box<Report>);
@@ -60,7 +57,7 @@ impl Error {
 
     /// Expressions that are nested deeper than planning can bear.
     pub fn too_complex() -> Error {
-        Error::new(STATEMENT_TOO_COMPLEX, "statement is nested too deeply")
+        Error::new(SqlState::STATEMENT_TOO_COMPLEX, "statement is nested too deeply")
             .with_hint("Split it into several views, or replace long chains of OR by IN (…).")
     }
 
@@ -242,6 +239,11 @@ impl Translation<'_> {
         if let Some(connector) = error.downcast_ref::<tidemill_core::source::ConnectorError>() {
             return Error::new(connector.sqlstate, connector.message.clone())
                 .with_hint_opt(connector.hint.clone())
+                .or_at(position);
+        }
+        if let Some(pattern) = error.downcast_ref::<tidemill_pattern::Error>() {
+            return Error::new(pattern.sqlstate(), pattern.to_string())
+                .with_hint_opt(pattern.hint())
                 .or_at(position);
         }
         let message = error.to_string();

@@ -15,6 +15,7 @@ mod delta;
 mod first_rows;
 mod functions;
 mod lateral;
+mod match_recognize;
 mod named_windows;
 mod naming;
 mod planner;

@@ -7,6 +7,7 @@
 
 pub(crate) mod cursor;
 pub(crate) mod dialect;
+pub(crate) mod row_pattern;
 pub(crate) mod text;
 
 use datafusion::sql::sqlparser::ast::{Expr, Query};
@@ -92,6 +93,7 @@ fn read_tokens<T>(
     parse: impl FnOnce(&mut Cursor<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     check_shape(text, &tokens)?;
+    let tokens = row_pattern::rewrite(text, tokens)?;
     let dialect = TidemillDialect::for_tokens(tokens.len());
     let mut cursor = Cursor::new(text, &dialect, tokens);
     let parsed = parse(&mut cursor)?;

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::Session;
 use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider, SchemaProvider,
@@ -12,20 +14,24 @@ use datafusion::catalog::{
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, DataFusionError, TableReference};
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::context::{ExecutionProps, SessionState};
+use datafusion::execution::context::{ExecutionProps, QueryPlanner, SessionState};
 use datafusion::logical_expr::planner::ExprPlanner;
 use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, ScalarUDF, Volatility};
 use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{Distinct as SqlDistinct, Expr as SqlExpr, Query, SetExpr, Statement};
 use tidemill_core::SqlState;
+use tidemill_pattern::MatchRecognizePlanner;
 use tidemill_plan::PipelinePlan;
 
 use crate::delta::{DeltaError, mark_now, rewrite};
 use crate::first_rows::{rewrite_fetch, rewrite_first_rows};
 use crate::functions::{aggregate_functions, scalar_functions, window_functions};
 use crate::lateral::{lower_lateral_unnest, rewrite_unnest};
+use crate::match_recognize::MatchRecognizeRelations;
 use crate::named_windows::rewrite_named_windows;
 use crate::naming::name_columns;
 use crate::postgres::{self, ArrowText, TextFormat};
@@ -116,7 +122,9 @@ impl Planner {
             .with_expr_planners(expr_planners)
             .with_scalar_functions(scalars)
             .with_aggregate_functions(aggregates)
-            .with_window_functions(windows);
+            .with_window_functions(windows)
+            .with_relation_planners(vec![Arc::new(MatchRecognizeRelations { text: text.clone() })])
+            .with_query_planner(Arc::new(SelectPlanner));
         let state = postgres::configure(builder, text.clone()).build();
         let rules = Optimizer::new()
             .rules
@@ -295,6 +303,22 @@ impl Planner {
             // planned before it, or the state of a pipeline would not fit its plan after a restart.
             .with_execution_props(ExecutionProps::new())
             .build())
+    }
+}
+
+/// Plans what a SELECT runs.
+#[derive(Debug)]
+struct SelectPlanner;
+
+#[async_trait]
+impl QueryPlanner for SelectPlanner {
+    async fn create_physical_plan(
+        &self,
+        plan: &LogicalPlan,
+        session: &dyn Session,
+    ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(MatchRecognizePlanner)]);
+        planner.create_physical_plan(plan, session).await
     }
 }
 

@@ -21,6 +21,7 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use tidemill_core::SqlState;
 
+use crate::parser::row_pattern::ROWS_OF;
 use crate::refusal::Refusal;
 
 /// Rewrites every window function in a FROM clause of `query`.
@@ -65,6 +66,9 @@ impl VisitorMut for WindowRewriter {
 }
 
 fn rewritten(factor: &TableFactor) -> Result<Option<TableFactor>, Refusal> {
+    if let Some(subquery) = rows_of_subquery(factor) {
+        return Ok(Some(subquery));
+    }
     let TableFactor::Table { name, alias, args: Some(args), .. } = factor else { return Ok(None) };
     let [ObjectNamePart::Identifier(function)] = &name.0[..] else { return Ok(None) };
     let function = function.value.to_lowercase();
@@ -169,6 +173,21 @@ fn rewritten(factor: &TableFactor) -> Result<Option<TableFactor>, Refusal> {
         alias: Some(alias.clone().unwrap_or_else(default_alias)),
         sample: None,
     }))
+}
+
+/// The subquery that the parser has made the argument of a function, for MATCH_RECOGNIZE to stand behind it.
+fn rows_of_subquery(factor: &TableFactor) -> Option<TableFactor> {
+    let TableFactor::Table { name, alias, args: Some(args), .. } = factor else { return None };
+    let ([ObjectNamePart::Identifier(function)], [arg]) = (&name.0[..], &args.args[..]) else { return None };
+    let Some(Expr::Subquery(subquery)) = plain(arg).filter(|_| function.value == ROWS_OF) else {
+        return None;
+    };
+    Some(TableFactor::Derived {
+        lateral: false,
+        subquery: subquery.clone(),
+        alias: alias.clone(),
+        sample: None,
+    })
 }
 
 fn plain(arg: &FunctionArg) -> Option<&Expr> {

@@ -10,7 +10,7 @@ use datafusion::common::{DFSchema, JoinType};
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_plan::{
     Aggregate, AggregateFunction, Cost, ExplainedNode, ExplainedState, Growth, IncrementalNode, InputKind,
-    Join, Operator, Properties, TopN,
+    Join, MatchRecognize, Operator, Properties, TopN,
 };
 
 /// The plans that a rewrite has made so far and that are not yet the input of another.
@@ -173,6 +173,7 @@ impl Explained {
                     "Partition by a window that a watermark completes, and add EMIT ON WINDOW CLOSE.".into(),
                 ),
             },
+            Operator::MatchRecognize(pattern) => matched(pattern, input(0), rows),
             Operator::Held(_) | Operator::Bounded => unreachable!("parts of a batch plan"),
         };
         node.cost = stored.cost;
@@ -268,6 +269,33 @@ fn first_rows(top_n: &TopN, input: &DFSchema, rows: Growth) -> Stored {
                 .into(),
         ),
     }
+}
+
+fn matched(pattern: &MatchRecognize, input: &DFSchema, rows: Growth) -> Stored {
+    let is_trimmed = !pattern.sources.is_empty();
+    let growth = match () {
+        () if is_trimmed && pattern.is_bounded_in_time() && !pattern.remembers() => {
+            rows.min(Growth::Watermark)
+        }
+        // The last rows of each partition stay: the next match looks back to them, or counts on from them.
+        () if is_trimmed && pattern.is_bounded_in_time() => rows.min(Growth::PerKey),
+        () if is_trimmed && pattern.pattern.n_rows_max().is_some() => rows.min(Growth::PerKey),
+        () => rows,
+    };
+    let remedy = match (is_trimmed, pattern.is_bounded_in_time()) {
+        (true, true) => {
+            "MATCH_NUMBER(), PREV and ^ need the last rows of each partition for ever: do without them."
+        }
+        (true, false) => {
+            "Add WITHIN INTERVAL '…' to the pattern, and do without NEXT and $, so that a match is over some day."
+        }
+        (false, _) => {
+            "Order by a time column with a watermark first, and add WITHIN INTERVAL '…' to the pattern, so that rows are \
+             forgotten when no match can need them."
+        }
+    };
+    let key = names(input, &pattern.partition);
+    Stored { cost: Cost::PerPartition, key, growth, rows, remedy: Some(remedy.into()) }
 }
 
 /// How the largest of the inputs grows.

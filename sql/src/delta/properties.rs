@@ -123,7 +123,7 @@ pub(super) fn closes_of(expr: &Expr, schema: &DFSchema, properties: &Properties)
     }
 }
 
-pub(super) fn literal_micros(expr: &Expr) -> Option<i64> {
+pub(crate) fn literal_micros(expr: &Expr) -> Option<i64> {
     match expr {
         Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.months == 0 => {
             Some(i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1000)

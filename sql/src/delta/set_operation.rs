@@ -14,8 +14,13 @@ impl Rewriter {
         let Some(node) = extension.node.as_any().downcast_ref::<IncrementalNode>() else {
             return Err(Refusal::not_incremental(format!("the plan node {}", extension.node.name())).into());
         };
+        if let (Operator::MatchRecognize(pattern), [input]) = (&node.operator, &node.inputs[..]) {
+            return self.match_recognize(pattern, input, &node.schema);
+        }
         let (Operator::SetOperation(kind), [left, right]) = (&node.operator, &node.inputs[..]) else {
-            return Err(internal("only set operations are incremental before the rewrite"));
+            return Err(internal(
+                "only set operations and row patterns are nodes of ours before the rewrite",
+            ));
         };
         let mut inputs = Vec::new();
         for input in [left, right] {

@@ -101,6 +101,7 @@ impl Dialect for TidemillDialect {
 
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
         match self.take_step() {
+            Ok(()) if is_measured(parser) => Some(parse_measured(parser)),
             Ok(()) => parse_bare_trim(parser).or_else(|| POSTGRES.parse_prefix(parser)),
             Err(error) => Some(Err(error)),
         }
@@ -192,6 +193,7 @@ impl Dialect for TidemillDialect {
 
     beyond_postgres! {
         supports_dictionary_syntax,
+        supports_match_recognize,
         supports_order_by_all,
         supports_select_wildcard_except,
         supports_select_wildcard_exclude,
@@ -318,6 +320,20 @@ fn parse_bare_trim(parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
 
 fn is_word(token: &Token, lower: &str) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(lower))
+}
+
+/// Whether `FINAL` or `RUNNING` stands here, as in `FINAL LAST(A.price)`.
+fn is_measured(parser: &Parser) -> bool {
+    let is_prefix = |token: &Token| is_word(token, "final") || is_word(token, "running");
+    // No two words follow each other where an expression begins, but for these and literals with a type.
+    is_prefix(&parser.peek_token_ref().token)
+        && matches!(&parser.peek_nth_token_ref(1).token, Token::Word(_))
+        && matches!(&parser.peek_nth_token_ref(2).token, Token::LParen | Token::Period)
+}
+
+fn parse_measured(parser: &mut Parser) -> Result<Expr, ParserError> {
+    let prefix = parser.parse_identifier()?;
+    Ok(Expr::Prefixed { prefix, value: Box::new(parser.parse_prefix()?) })
 }
 
 fn is_keyword(token: &Token, keyword: Keyword) -> bool {

@@ -56,6 +56,12 @@ pub fn typed(plan: LogicalPlan) -> Result<LogicalPlan> {
     BeforeCoercion.analyze(plan, &ConfigOptions::default())
 }
 
+/// A plan with all types settled, as the analyzer leaves it.
+pub(crate) fn analyzed(plan: LogicalPlan, text: &Arc<dyn TextFormat>) -> Result<LogicalPlan> {
+    let options = ConfigOptions::default();
+    rules(text.clone()).iter().try_fold(plan, |plan, rule| rule.analyze(plan, &options))
+}
+
 fn rules(text: Arc<dyn TextFormat>) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     vec![
         Arc::new(ResolveGroupingFunction::new()),
