@@ -26,12 +26,24 @@ pub enum Error {
     StateMissing { what: String, epoch: tidemill_core::Epoch },
     #[error("canceled while it was being filled")]
     Cancelled,
+    #[error(transparent)]
+    Pattern(tidemill_pattern::Error),
     #[error("WITH RECURSIVE did not end after {bound}")]
     EndlessRecursion { bound: String },
     #[error("the server is shutting down")]
     ShuttingDown,
     #[error("{0}")]
     Unsupported(String),
+}
+
+impl From<tidemill_pattern::Error> for Error {
+    fn from(error: tidemill_pattern::Error) -> Error {
+        match error {
+            tidemill_pattern::Error::Execution(error) => Error::Execution(error),
+            tidemill_pattern::Error::Arrow(error) => Error::Arrow(error),
+            other => Error::Pattern(other),
+        }
+    }
 }
 
 impl Diagnostic for Error {
@@ -46,6 +58,7 @@ impl Diagnostic for Error {
             Error::NotRunning { .. } => SqlState::NOT_IN_PREREQUISITE_STATE,
             Error::StateMissing { .. } => SqlState::DATA_CORRUPTED,
             Error::Cancelled => SqlState::QUERY_CANCELED,
+            Error::Pattern(error) => error.sqlstate(),
             Error::EndlessRecursion { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
             Error::ShuttingDown => SqlState::ADMIN_SHUTDOWN,
             Error::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
@@ -55,6 +68,7 @@ impl Diagnostic for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Error::Storage(error) => error.hint(),
+            Error::Pattern(error) => error.hint(),
             Error::Connector(error) => error.hint(),
             Error::NegativeWeight { .. } => {
                 Some("A source sent a delete or an update for a row that it had not sent before.".into())

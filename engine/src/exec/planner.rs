@@ -144,7 +144,11 @@ async fn batch_plan(recompute: &plan::Recompute, session: &dyn Session) -> Resul
     let mut session = session.clone();
     session.config_mut().options_mut().execution.target_partitions = 1;
     let planner = Arc::new(IncrementalPlanner::default());
-    let physical = DefaultPhysicalPlanner::with_extension_planners(vec![planner.clone()]);
+    // Row patterns are those of a SELECT here, over rows without weights.
+    let physical = DefaultPhysicalPlanner::with_extension_planners(vec![
+        Arc::new(tidemill_pattern::MatchRecognizePlanner),
+        planner.clone(),
+    ]);
     let plan = physical.create_physical_plan(&recompute.plan, &session).await?;
     let found = std::mem::take(&mut *planner.found.lock().expect("planning does not panic"));
     Ok(BatchPlan { plan, slots: found.held, bounds: found.bounds, session })

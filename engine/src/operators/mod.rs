@@ -12,6 +12,7 @@ mod grouping;
 mod hold;
 mod join;
 mod linear;
+mod match_recognize;
 mod once;
 mod recompute;
 mod replay;
@@ -164,6 +165,9 @@ pub(crate) fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
         plan::Operator::Recompute(_) => Ok(Box::new(recompute::Recompute::new(build)?)),
         plan::Operator::Held(_) | plan::Operator::Bounded => unreachable!("parts of a batch plan"),
         plan::Operator::Window(window) => Ok(Box::new(window::Window::new(window, build)?)),
+        plan::Operator::MatchRecognize(pattern) => {
+            Ok(Box::new(match_recognize::MatchRecognize::new(pattern, build)?))
+        }
     }
 }
 
@@ -186,6 +190,7 @@ pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<
         plan::Operator::Recompute(_) => vec![Vec::new(); inputs.len()],
         plan::Operator::Held(_) | plan::Operator::Bounded => unreachable!("parts of a batch plan"),
         plan::Operator::Window(window) => vec![window.partition.clone()],
+        plan::Operator::MatchRecognize(pattern) => vec![pattern.partition.clone()],
     }
 }
 

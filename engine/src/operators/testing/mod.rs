@@ -163,6 +163,15 @@ impl Bench {
         self.operator = operator;
     }
 
+    pub fn n_tables(&mut self) -> usize {
+        self.operator.state().len()
+    }
+
+    /// How many rows all tables of state have, counting copies.
+    pub fn n_state_rows(&mut self) -> i64 {
+        self.operator.state().iter().map(|table| table.snapshot().count()).sum()
+    }
+
     pub fn watermark(mut self, relation: RelationId, micros: i64) -> Bench {
         self.context.watermarks.insert(relation, micros);
         self
