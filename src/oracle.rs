@@ -8,6 +8,7 @@
 
 mod grammar;
 mod random;
+mod row_patterns;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -42,7 +42,7 @@ impl Choices {
         self.made[self.next - 1] as usize % n
     }
 
-    fn one<'a, T>(&mut self, items: &'a [T]) -> &'a T {
+    pub(super) fn one<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 
@@ -188,7 +188,7 @@ impl Grammar<'_> {
     }
 
     pub fn query(&mut self, choices: &mut Choices, depth: usize) -> Query {
-        match choices.below(13) {
+        match choices.below(14) {
             0 => self.projection(choices, depth),
             1 | 2 => self.aggregate(choices, depth),
             3 | 4 => self.join(choices, depth),
@@ -199,12 +199,13 @@ impl Grammar<'_> {
             9 => self.window(choices, depth),
             10 => self.scalar_subquery(choices, depth),
             11 => self.shared(choices, depth),
+            12 => self.row_patterns(choices, depth),
             _ => self.grouping_sets(choices, depth),
         }
     }
 
     /// Something to stand after FROM, and its columns, qualified.
-    fn source(&mut self, choices: &mut Choices, depth: usize) -> (String, Vec<Column>) {
+    pub(super) fn source(&mut self, choices: &mut Choices, depth: usize) -> (String, Vec<Column>) {
         self.n_aliases += 1;
         let alias = format!("r{}", self.n_aliases);
         let (sql, columns) = if depth == 0 || choices.below(2) == 0 {
@@ -443,20 +444,20 @@ impl Grammar<'_> {
 
 /// The output columns of a SELECT, each with a name of its own.
 #[derive(Default)]
-struct Output {
+pub(super) struct Output {
     distinct: bool,
     exprs: Vec<String>,
     columns: Vec<Column>,
 }
 
 impl Output {
-    fn add(&mut self, expr: String, data_type: Type) {
+    pub(super) fn add(&mut self, expr: String, data_type: Type) {
         let name = format!("o{}", self.exprs.len());
         self.exprs.push(format!("{expr} AS {name}"));
         self.columns.push(Column { name, data_type });
     }
 
-    fn query(self, rest: &str) -> Query {
+    pub(super) fn query(self, rest: &str) -> Query {
         let distinct = if self.distinct { "DISTINCT " } else { "" };
         Query { sql: format!("SELECT {distinct}{} {rest}", self.exprs.join(", ")), columns: self.columns }
     }
@@ -488,7 +489,7 @@ fn equality(choices: &mut Choices, left: &[Column], right: &[Column]) -> String 
     }
 }
 
-fn total_order(choices: &mut Choices, columns: &[Column]) -> String {
+pub(super) fn total_order(choices: &mut Choices, columns: &[Column]) -> String {
     let start = choices.below(columns.len());
     let ordered = (0..columns.len()).map(|idx| {
         let column = &columns[(start + idx) % columns.len()].name;
@@ -502,7 +503,7 @@ fn filter(choices: &mut Choices, columns: &[Column]) -> String {
     if choices.below(2) == 0 { String::new() } else { format!(" WHERE {}", condition(choices, columns, 2)) }
 }
 
-fn condition(choices: &mut Choices, columns: &[Column], depth: usize) -> String {
+pub(super) fn condition(choices: &mut Choices, columns: &[Column], depth: usize) -> String {
     let column = choices.one(columns).clone();
     let value = |choices: &mut Choices| column.data_type.value(choices);
     match choices.below(if depth == 0 { 5 } else { 8 }) {
