@@ -620,3 +620,71 @@ fn unclosed(text: &Text<'_>) -> Error {
 fn unexpected(text: &Text<'_>, found: &str, span: Span, expected: &str) -> Error {
     Error::syntax(found).or_at(text.position(span.start)).with_detail(format!("Expected {expected}."))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::parser::parse_query;
+
+    /// A clause as it prints once it has been parsed; what it prints reads as the same again.
+    fn parsed(clause: &str) -> String {
+        let read =
+            |sql: &str| parse_query(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}")).to_string();
+        let printed = read(&format!("SELECT * FROM t MATCH_RECOGNIZE ({clause})"));
+        assert_eq!(read(&printed), printed);
+        let inside = printed.split_once("MATCH_RECOGNIZE(").expect("it is there").1;
+        inside[..inside.len() - 1].to_owned()
+    }
+
+    #[test]
+    fn patterns_read_as_sql_has_them() {
+        for (pattern, expected) in [
+            ("a b", "a b"),
+            ("a+b*", "a+ b*"),
+            ("a*?b+?c??", "a*? b+? c??"),
+            ("a{2}b{2,}c{,3}d{1,3}?", "a{2} b{2,} c{0,3} d{1,3}?"),
+            ("a|b c|d", "a | ( b c ) | d"),
+            ("(a|b)+|c", "( ( a | b )+ ) | c"),
+            ("^a$", "^ a $"),
+            ("a$|^", "( a $ ) | ( ^ )"),
+            ("()", "^{0}"),
+            ("a {- b c* -}", "a ( {- b -} ) ( ( {- c -} ) )*"),
+            ("permute(a, b+)", "( a b+ ) | ( b+ a )"),
+            ("\"A b\" /* c */ a", "\"A b\" a"),
+        ] {
+            let printed = parsed(&format!("PATTERN ({pattern}) DEFINE a AS true"));
+            assert_eq!(printed, format!("PATTERN ({expected}) DEFINE a AS true"), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn clauses_that_sqlparser_has_no_words_for() {
+        assert_eq!(
+            parsed(
+                "MEASURES FINAL LAST(a.x) AS y AFTER MATCH SKIP TO a PATTERN (a) WITHIN INTERVAL '1' HOUR SUBSET u = (a, b), v = (a) DEFINE a AS true"
+            ),
+            "MEASURES FINAL LAST(a.x) AS y AFTER MATCH SKIP TO LAST a PATTERN (a) DEFINE \"WITHIN INTERVAL\" AS INTERVAL '1' HOUR, \
+             u AS SUBSET(a, b), v AS SUBSET(a), a AS true"
+        );
+        let subquery =
+            "SELECT * FROM (SELECT x FROM t) AS s MATCH_RECOGNIZE (PATTERN (a) DEFINE a AS true) AS m";
+        assert!(
+            parse_query(subquery).unwrap().to_string().contains("\"ROWS OF\"((SELECT x FROM t))"),
+            "{subquery}"
+        );
+    }
+
+    #[test]
+    fn errors_say_where() {
+        for (pattern, expected) in [
+            ("a+*", "42601: syntax error at or near \"*\" @45"),
+            ("a |", "42601: syntax error at or near \")\" @46"),
+            ("a{3,2}", "42601: the upper bound of a quantifier"),
+            ("a 5", "42601: syntax error at or near \"5\" @45"),
+            ("PERMUTE(a,b,c,d,e,f,g)", "0A000: PERMUTE of more than 6 parts"),
+        ] {
+            let sql = format!("SELECT * FROM t MATCH_RECOGNIZE (PATTERN ({pattern}) DEFINE a AS true)");
+            let error = format!("{:?}", parse_query(&sql).expect_err(pattern));
+            assert!(error.starts_with(expected), "{pattern}: {error}");
+        }
+    }
+}
