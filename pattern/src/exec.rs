@@ -199,7 +199,7 @@ impl Matcher {
             self.plan.partition.iter().map(|column| batch.column(*column).clone()).collect();
         let ranges = match (batch.num_rows(), keys.is_empty()) {
             (0, _) => Vec::new(),
-            (n_rows, true) => vec![0..n_rows],
+            (n_rows, true) => std::iter::once(0..n_rows).collect(),
             _ => partition(&keys)?.ranges(),
         };
         let mut pending: Vec<RecordBatch> = Vec::new();

@@ -503,7 +503,7 @@ impl Binder<'_, '_> {
                 whole,
                 call,
                 variables.clone(),
-                field.clone().into(),
+                field.clone(),
             )?);
             let data_type = field.data_type().clone();
             // What tells quotients' parts apart in EXPLAIN.
@@ -719,10 +719,7 @@ fn plain_args(function: &Function) -> Option<Vec<&SqlExpr>> {
         FunctionArguments::None => return Some(Vec::new()),
         FunctionArguments::Subquery(_) => return None,
     };
-    let plain = |arg: &'_ FunctionArg| match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(_)) => true,
-        _ => false,
-    };
+    let plain = |arg: &FunctionArg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(_)));
     if !list.args.iter().all(plain) || !list.clauses.is_empty() || list.duplicate_treatment.is_some() {
         return None;
     }

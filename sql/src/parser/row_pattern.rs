@@ -571,7 +571,7 @@ fn write(tree: &Tree, output: &mut Vec<TokenWithSpan>) {
         }
         Tree::Repetition { tree, quantifier } => {
             match tree.as_ref() {
-                Tree::Symbol(_) => write(tree, output),
+                Tree::Symbol(_) | Tree::Start(_) | Tree::End(_) => write(tree, output),
                 _ => write_group(tree, output),
             }
             output.extend(quantifier.iter().cloned());

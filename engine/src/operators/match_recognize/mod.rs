@@ -78,12 +78,12 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    fn old(&mut self, rows: ShownRows) {
+    fn retract(&mut self, rows: ShownRows) {
         self.n_rows += rows.n_rows;
         self.old.push(rows);
     }
 
-    fn new(&mut self, rows: ShownRows) {
+    fn insert(&mut self, rows: ShownRows) {
         self.n_rows += rows.n_rows;
         self.new.push(rows);
     }

@@ -47,7 +47,7 @@ impl Settling {
     ) -> Result<Settling, Error> {
         let partition = &rows.layout().columns()[..n_partition];
         let time = SortColumn::ascending(&Field::new("__due", DataType::Int64, false));
-        let by_partition = [partition, &[time.clone()]].concat();
+        let by_partition = [partition, std::slice::from_ref(&time)].concat();
         let by_time = [&[time], partition].concat();
         Ok(Settling {
             sources: pattern.sources.clone(),
@@ -329,7 +329,7 @@ impl Settling {
         let rows = UInt32Array::from(rows);
         let keys = keys.iter().map(|key| take(key.as_ref(), &rows, None)).collect::<Result<Vec<_>, _>>()?;
         let times: ArrayRef = Arc::new(Int64Array::from(times));
-        let by_partition = [&keys[..], &[times.clone()]].concat();
+        let by_partition = [&keys[..], std::slice::from_ref(&times)].concat();
         let by_time = [&[times][..], &keys].concat();
         self.due_times.add(&by_partition, &weights)?;
         self.due.add(&by_time, &weights)

@@ -81,11 +81,8 @@ fn settled(
         let mut rows = Rows::new(rows.columns().to_vec(), rows.num_rows(), matcher.time(), extent).unwrap();
         let mut scan = Scan::new(&matcher, Stand::default());
         let mut sightings = Vec::new();
-        loop {
-            match scan.advance(&mut rows, &|| true).ok()? {
-                Advance::Done(sighting) => sightings.extend(sighting),
-                Advance::Unread => break,
-            }
+        while let Advance::Done(sighting) = scan.advance(&mut rows, &|| true).ok()? {
+            sightings.extend(sighting);
         }
         let columns = matcher.show(&sightings, &rows).unwrap().columns;
         batches.push(RecordBatch::try_new(output.clone(), columns).unwrap());

@@ -147,7 +147,8 @@ impl MatchRecognize {
             let old = Side::new(self, partition.before, partition.bytes, mark.as_ref())?;
             let mut new = Side::new(self, partition.after, partition.bytes, mark.as_ref())?;
             new.reach = reach.and_then(|reach| new.reach.take().map(|own| own.max(reach)));
-            (rest, reach) = self.compare(partition, (old, new), mark.as_ref(), rest, marks, changes)?;
+            Compared { rest, reach } =
+                self.compare(partition, (old, new), mark.as_ref(), rest, marks, changes)?;
         }
         Ok(())
     }
@@ -176,7 +177,7 @@ impl MatchRecognize {
         changed: &'c [&'c [u8]],
         marks: &mut Marks,
         changes: &mut Changes,
-    ) -> Result<(&'c [&'c [u8]], Option<Vec<u8>>), Error> {
+    ) -> Result<Compared<'c>, Error> {
         let plan = self.matcher.plan();
         let mut added: Vec<Mark> = Vec::new();
         let mut n_searches = 0;
@@ -225,14 +226,14 @@ impl MatchRecognize {
             }
         };
         if !old.sightings.is_empty() {
-            changes.old(self.matcher.show(&old.sightings, &old.piece.rows)?);
+            changes.retract(self.matcher.show(&old.sightings, &old.piece.rows)?);
         }
         if !new.sightings.is_empty() {
-            changes.new(self.matcher.show(&new.sightings, &new.piece.rows)?);
+            changes.insert(self.matcher.show(&new.sightings, &new.piece.rows)?);
         }
         self.replace_marks(partition, &new, mark, met, marks)?;
         marks.add(&added, &self.rows)?;
-        Ok((&changed[n_seen..], new.reach().map(<[u8]>::to_vec)))
+        Ok(Compared { rest: &changed[n_seen..], reach: new.reach().map(<[u8]>::to_vec) })
     }
 
     /// Removes the marks that a new scan has passed, and those further on that it reaches over. `met` is the row before
@@ -268,6 +269,14 @@ impl MatchRecognize {
         passed.iter().for_each(|mark| marks.remove(mark));
         Ok(())
     }
+}
+
+/// Where two scans have met.
+struct Compared<'c> {
+    /// The changed rows that lie further on.
+    rest: &'c [&'c [u8]],
+    /// The last row that the new scan looked at; `None` if it looked past what there is.
+    reach: Option<Vec<u8>>,
 }
 
 /// What a step knows of a partition.
