@@ -76,6 +76,7 @@ pub fn column_name(expr: &Expr) -> String {
         Expr::TypedString(typed) => type_name(&typed.data_type.to_string()),
         Expr::Interval(_) => "interval".into(),
         Expr::Case { .. } => "case".into(),
+        Expr::CompoundFieldAccess { root, .. } | Expr::Nested(root) => column_name(root),
         _ => "?column?".into(),
     })
 }

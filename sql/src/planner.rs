@@ -372,7 +372,11 @@ fn refuse_unsteady_functions(plan: &LogicalPlan) -> Result<(), DeltaError> {
                     if let Expr::ScalarFunction(function) = expr
                         && function.func.signature().volatility == Volatility::Volatile
                     {
-                        unsteady = Some(function.name().to_owned());
+                        // By the name that the user knows it by.
+                        unsteady = Some(match function.name() {
+                            "uuid" => "gen_random_uuid".to_owned(),
+                            name => name.to_owned(),
+                        });
                         return Ok(TreeNodeRecursion::Stop);
                     }
                     Ok(TreeNodeRecursion::Continue)

@@ -78,9 +78,6 @@ SELECT '{"a": 1}'::jsonb = '{"a": 1.0}'::jsonb, '[1, 2]'::jsonb < '[1, 3]'::json
 SELECT j FROM (VALUES ('10'::jsonb), ('9'), ('"a"'), ('null'), ('true'), ('[1]'), ('{}')) AS t (j) ORDER BY j;
 SELECT jsonb_typeof(j -> 'a'), j -> 'a' ->> 0, j #>> '{a,0}', j ? 'a', j @> '{"a": [1]}' FROM (VALUES ('{"a": [1, 2]}'::jsonb)) AS t (j);
 SELECT j['a'], j['a'][1], j['z'] FROM (VALUES ('{"a": [1, 2]}'::jsonb)) AS t (j);
--- differs: a part of a jsonb by subscript has no name of its own.
--- postgres: jsonb jsonb | 1
--- tidemill: ?column? jsonb | 1
 SELECT ('{"a": {"b": 1}}'::jsonb)['a']['b'];
 -- differs: numbers in a jsonb lose the zeros at their end.
 -- postgres: jsonb jsonb, ?column? json, ?column? jsonb, jsonb jsonb, numeric numeric | {"a": 1.10, "b": 1000, "c": 12345678901234567890.5}, 1.10, 1.10, 100000000000000000000, 0.1

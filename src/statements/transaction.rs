@@ -7,7 +7,8 @@ use tidemill_core::SqlState;
 use tidemill_sql::statements::{Discard, SetScope, SetValue, Statement};
 
 use super::{done, query, unsupported};
-use crate::session::api::{Notice, Response, SqlError, TransactionStatus};
+use crate::pgwire::types::element_of;
+use crate::session::api::{Notice, PgType, Response, SqlError, TransactionStatus};
 use crate::session::{Call, PreparedStatement, Session};
 
 pub fn run(session: &mut Session, statement: &Statement) -> Result<Response, SqlError> {
@@ -153,9 +154,20 @@ pub async fn prepared(session: &mut Session, statement: &Statement) -> Result<Re
                     format!("prepared statement \"{name}\" does not exist"),
                 ));
             };
+            // A parameter without a type of its own has the one that its place asks for.
+            let described = match execute.values.len() > prepared.types.len() {
+                true => {
+                    Box::pin(super::describe(session, &prepared.statement, &prepared.sql, &[])).await?.params
+                }
+                false => Vec::new(),
+            };
             let mut params = Vec::new();
             for (idx, value) in execute.values.iter().enumerate() {
-                let text = format!("SELECT {}", value.text);
+                let wanted = described.get(idx).filter(|_| prepared.types.get(idx).is_none());
+                let text = match wanted.filter(|wanted| ![PgType::TEXT, PgType::UNKNOWN].contains(wanted)) {
+                    Some(wanted) => format!("SELECT CAST({} AS {})", value.text, type_name(wanted)),
+                    None => format!("SELECT {}", value.text),
+                };
                 let parsed = tidemill_sql::parser::parse_query(&text)?;
                 let (_, batches) =
                     query::collect(session, &parsed, &text, Vec::new(), &BTreeMap::new()).await?;
@@ -186,5 +198,13 @@ pub async fn prepared(session: &mut Session, statement: &Statement) -> Result<Re
             }
         },
         _ => unreachable!("only prepared statements come here"),
+    }
+}
+
+/// As a cast has it: an array is `int4[]` there, and `_int4` in pg_type.
+fn type_name(pg_type: &PgType) -> String {
+    match element_of(pg_type) {
+        Some(element) => format!("{}[]", element.name()),
+        None => pg_type.name().to_owned(),
     }
 }

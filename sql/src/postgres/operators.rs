@@ -1,16 +1,20 @@
 //! Operators that mean something else in PostgreSQL, planned by the types of their operands.
 
-use datafusion::arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::functions_nested::expr_fn::array_has;
+use datafusion::logical_expr::expr::{Placeholder, ScalarFunction};
 use datafusion::logical_expr::planner::{
     ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawFieldAccessExpr,
 };
-use datafusion::logical_expr::{Cast, Expr, ExprSchemable, GetFieldAccess, Operator};
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable, GetFieldAccess, Operator, when};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::postgres::intervals::{INTERVAL, Op, TIME, TIMESTAMP};
 use crate::postgres::numeric;
+use crate::postgres::syntax::EQUALS_ANY;
 use crate::types::PG_TYPE;
 
 #[derive(Debug)]
@@ -20,10 +24,16 @@ impl ExprPlanner for PostgresOperators {
     fn plan_binary_op(&self, expr: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         let RawBinaryExpr { op, left, right } = expr;
         let (left, right) = (narrowed(left), narrowed(right));
+        let right = typed_parameter(&op, &left, right, schema);
         // What has no type yet is coerced later.
         let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema)) else {
             return Ok(PlannerResult::Original(RawBinaryExpr { op, left, right }));
         };
+        if matches!(&op, BinaryOperator::Custom(name) if name == EQUALS_ANY) {
+            let unknown = Expr::Literal(ScalarValue::Boolean(None), None);
+            let any = when(left.clone().is_null(), unknown).otherwise(array_has(right, left))?;
+            return Ok(PlannerResult::Planned(any));
+        }
         if let Some(function) = json_operator(&op, &left, &left_type, &right_type, schema) {
             return Ok(PlannerResult::Planned(call(function, left, right)?));
         }
@@ -61,6 +71,43 @@ impl ExprPlanner for PostgresOperators {
         expr.args = named_by_casts(expr.args);
         Ok(PlannerResult::Original(expr))
     }
+}
+
+/// A parameter with the type that an operator wants beside its left side, where DataFusion does not find it itself.
+fn typed_parameter(op: &BinaryOperator, left: &Expr, right: Expr, schema: &DFSchema) -> Expr {
+    let Expr::Placeholder(Placeholder { id, field: None }) = right else { return right };
+    let untyped = |id| Expr::Placeholder(Placeholder { id, field: None });
+    let Ok((_, left)) = left.to_field(schema) else { return untyped(id) };
+    let texts = || DataType::new_list(DataType::Utf8, true);
+    let declared = left.metadata().get(PG_TYPE).filter(|declared| declared.starts_with("json"));
+    let field = match (op, declared) {
+        (BinaryOperator::Custom(name), _) if name == EQUALS_ANY => {
+            let item = left.as_ref().clone().with_name("item").with_nullable(true);
+            Field::new("", DataType::List(Arc::new(item)), true)
+        }
+        (BinaryOperator::AtArrow | BinaryOperator::ArrowAt, Some(declared)) => {
+            let metadata = [(PG_TYPE.to_owned(), declared.clone())];
+            Field::new("", DataType::Utf8, true).with_metadata(metadata.into())
+        }
+        (
+            BinaryOperator::HashArrow
+            | BinaryOperator::HashLongArrow
+            | BinaryOperator::HashMinus
+            | BinaryOperator::QuestionPipe
+            | BinaryOperator::QuestionAnd,
+            Some(_),
+        ) => Field::new("", texts(), true),
+        (
+            BinaryOperator::Arrow
+            | BinaryOperator::LongArrow
+            | BinaryOperator::Question
+            | BinaryOperator::AtQuestion
+            | BinaryOperator::AtAt,
+            Some(_),
+        ) => Field::new("", DataType::Utf8, true),
+        _ => return untyped(id),
+    };
+    Expr::Placeholder(Placeholder { id, field: Some(Arc::new(field)) })
 }
 
 /// `sum(x::bigint)` and `sum(x::real)` are two: DataFusion leaves a cast out of a call's name, and takes calls of the same

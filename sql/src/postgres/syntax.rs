@@ -278,6 +278,16 @@ fn rewritten(expr: &mut Expr) -> Result<Option<Expr>, Refusal> {
             let list = array_literal(right).unwrap_or_default();
             Expr::InList { expr: Box::new(take_expr(left)), list, negated: true }
         }
+        // Planned with the type of the left side: an array of it.
+        Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } if is_parameter(right) => {
+            let any = BinaryOperator::Custom(EQUALS_ANY.to_owned());
+            nested(operation(nested(take_expr(left)), any, take_expr(right)))
+        }
+        Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } if is_parameter(right) => {
+            let any = BinaryOperator::Custom(EQUALS_ANY.to_owned());
+            let any = nested(operation(nested(take_expr(left)), any, take_expr(right)));
+            nested(Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(any) })
+        }
         Expr::AnyOp { left, compare_op, right, .. } if is_pattern_operator(compare_op) => {
             match right.as_ref() {
                 Expr::Subquery(_) => return Err(pattern_of_subquery()),
@@ -471,6 +481,17 @@ fn array_literal(expr: &Expr) -> Option<Vec<Expr>> {
         text => string(text),
     };
     Some(inner.split(',').map(element).collect())
+}
+
+/// What `x = ANY ($1)` is planned from, an operator that nobody can write.
+pub(super) const EQUALS_ANY: &str = "= ANY";
+
+fn is_parameter(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(value) => matches!(value.value, Value::Placeholder(_)),
+        Expr::Nested(inner) => is_parameter(inner),
+        _ => false,
+    }
 }
 
 fn is_pattern_operator(op: &BinaryOperator) -> bool {
