@@ -1,6 +1,6 @@
 //! Row patterns: what `MATCH_RECOGNIZE` means, once for SELECT and for pipelines (SQL:2016, ISO/IEC 19075-5).
 //!
-//! A [`Matcher`] is made of a plan's [`MatchRecognize`](tidemill_plan::MatchRecognize). A [`Scan`] runs it over the
+//! A [`Matcher`] is made of a plan's [`MatchRecognize`]. A [`Scan`] runs it over the
 //! [`Rows`] of a partition, one search after the other, and gives [`Sighting`]s, which the matcher
 //! turns into columns. Rows may be read bit by bit: a search that has to know more says so, and is made again.
 //!
