@@ -4,12 +4,14 @@
 //! [`Epoch`] is when, an [`Offset`](source::Offset) is from where; [`source`] and [`sink`] are the traits that
 //! connectors implement and the engine drives.
 
-pub mod delta;
+pub mod byte_size;
+mod delta;
 pub mod diagnostic;
 pub mod epoch;
 pub mod sink;
 pub mod source;
 
+pub use byte_size::ByteSize;
 pub use delta::{Delta, WEIGHT, delta_schema};
 pub use diagnostic::{Diagnostic, SqlState, did_you_mean};
 pub use epoch::Epoch;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use arrow::row::Rows;
 
+use crate::budget::Budget;
 use crate::compactor::{Merge, merge};
 use crate::layout::Layout;
 use crate::run::{RUN_BYTES_MAX, Run, RunBuilder, head};
@@ -25,7 +26,7 @@ use crate::run::{RUN_BYTES_MAX, Run, RunBuilder, head};
 const ON_THE_SPOT_ROWS_MAX: usize = 8 * 1024;
 
 /// With this many runs a step waits for the compactor: reading would cost more than waiting.
-const RUNS_MAX: usize = 24;
+const RUNS_MAX: usize = 32;
 
 /// Rows with weights, sorted, as of one moment. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -54,9 +55,14 @@ impl Snapshot {
         self.runs.iter().map(|run| run.len()).sum()
     }
 
-    /// Bytes in memory.
+    /// Bytes, in memory and on disk.
     pub fn size(&self) -> usize {
         self.runs.iter().map(|run| run.size()).sum()
+    }
+
+    /// Bytes in memory; the rest is in files.
+    pub fn heap_size(&self) -> usize {
+        self.runs.iter().map(|run| run.heap_size()).sum()
     }
 
     /// Calls `found(key_idx, row, weight)` for every row of every key, keys in the given order.
@@ -159,9 +165,35 @@ impl Snapshot {
         Cursor { ranges: self.runs.iter().map(|run| Range { run, idx: 0 }).collect() }
     }
 
+    /// Where the rows that are not below `from` begin in each run.
+    pub fn positions(&self, from: &[u8]) -> Vec<usize> {
+        self.runs.iter().map(|run| run.lower_bound(from, 0)).collect()
+    }
+
+    /// The rows from such a place on.
+    pub fn cursor_at(&self, positions: &[usize]) -> Cursor<'_> {
+        assert_eq!(positions.len(), self.runs.len(), "a place in each run");
+        Cursor {
+            ranges: self.runs.iter().zip(positions).map(|(run, idx)| Range { run, idx: *idx }).collect(),
+        }
+    }
+
+    /// Rows at which to cut into `n` parts of about the same length.
+    pub fn splits(&self, n: usize) -> Vec<Vec<u8>> {
+        let Some(longest) = self.runs.iter().max_by_key(|run| run.len()) else { return Vec::new() };
+        let cuts = (1..n).map(|part| longest.len() * part / n).filter(|idx| *idx > 0);
+        let mut splits: Vec<Vec<u8>> = cuts.map(|idx| longest.row(idx).to_vec()).collect();
+        splits.dedup();
+        splits
+    }
+
     /// The number of rows, counting copies.
     pub fn count(&self) -> i64 {
-        self.runs.iter().map(|run| (0..run.len()).map(|idx| run.weight(idx)).sum::<i64>()).sum()
+        let of_run = |run: &Arc<Run>| match run.is_insertions() {
+            true => run.len() as i64,
+            false => (0..run.len()).map(|idx| run.weight(idx)).sum(),
+        };
+        self.runs.iter().map(of_run).sum()
     }
 }
 
@@ -214,6 +246,11 @@ pub struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    /// Where it stands in each run: behind the last row that it gave.
+    pub fn positions(&self) -> Vec<usize> {
+        self.ranges.iter().map(|range| range.idx).collect()
+    }
+
     /// Skips to the first row that is not below `key`.
     pub fn seek(&mut self, key: &[u8]) {
         for range in &mut self.ranges {
@@ -235,11 +272,23 @@ impl<'a> Iterator for Cursor<'a> {
     }
 }
 
+/// The sums of the weights of all rows of some runs, in ascending order.
+pub(crate) fn merge_all<'a>(runs: &'a [Arc<Run>], mut found: impl FnMut(&'a [u8], i64)) {
+    let mut ranges: Vec<Range> = runs.iter().map(|run| Range { run, idx: 0 }).collect();
+    merge_ranges(&mut ranges, &[], |row, weight| {
+        found(row, weight);
+        true
+    });
+}
+
 /// The one owner of a changing multiset.
 #[derive(Debug)]
 pub struct Arrangement {
     current: Snapshot,
-    merge: Option<Merge>,
+    /// Of neighbouring runs each, oldest first.
+    merges: Vec<Merge>,
+    /// What its runs are charged to; without one they stay on the heap.
+    budget: Option<Arc<Budget>>,
 }
 
 impl Arrangement {
@@ -249,7 +298,13 @@ impl Arrangement {
 
     /// An arrangement out of the runs of a checkpoint, oldest first.
     pub fn restore(layout: Arc<Layout>, runs: Vec<Arc<Run>>) -> Arrangement {
-        Arrangement { current: Snapshot { layout, runs }, merge: None }
+        Arrangement { current: Snapshot { layout, runs }, merges: Vec::new(), budget: None }
+    }
+
+    /// Keeps the memory of the arrangement within a budget, together with what else has it.
+    pub fn keep_within(&mut self, budget: &Arc<Budget>) {
+        self.budget = Some(budget.clone());
+        self.current.runs.iter().for_each(|run| run.charge(|| budget.charge(run.heap_size())));
     }
 
     /// What is there now.
@@ -265,7 +320,16 @@ impl Arrangement {
     /// Puts back what was there at an earlier moment. Undoes a step.
     pub fn reset(&mut self, snapshot: Snapshot) {
         self.current = snapshot;
-        self.merge = None;
+        self.merges.clear();
+    }
+
+    /// Takes over other contents.
+    pub fn replace(&mut self, runs: Vec<Arc<Run>>) {
+        self.current.runs = runs;
+        self.merges.clear();
+        if let Some(budget) = self.budget.clone() {
+            self.keep_within(&budget);
+        }
     }
 
     pub fn layout(&self) -> &Arc<Layout> {
@@ -280,46 +344,89 @@ impl Arrangement {
     /// Adds a run.
     pub fn append(&mut self, run: Arc<Run>) {
         if !run.is_empty() {
-            self.current.runs.push(run);
+            self.push(run);
         }
-        self.install_merge();
+        self.install_merges();
         self.compact();
+        self.relieve();
     }
 
-    /// Replaces the inputs of a finished merge by its output.
-    fn install_merge(&mut self) {
-        let Some(merge) = &self.merge else { return };
-        let merged = if self.current.runs.len() > RUNS_MAX { Some(merge.wait()) } else { merge.poll() };
-        let Some(merged) = merged else { return };
-        let runs = &mut self.current.runs;
-        let first = runs
-            .iter()
-            .position(|run| Arc::ptr_eq(run, &merge.inputs[0]))
-            .expect("runs of a pending merge stay where they are");
-        let replacement = (!merged.is_empty()).then_some(merged);
-        runs.splice(first..first + merge.inputs.len(), replacement);
-        self.merge = None;
+    fn push(&mut self, run: Arc<Run>) {
+        if let Some(budget) = &self.budget {
+            run.charge(|| budget.charge(run.heap_size()));
+        }
+        self.current.runs.push(run);
+    }
+
+    /// Moves memory to disk where there is more of it than the budget allows: the longest run first. What a checkpoint
+    /// has written is read from there at once, what it has not once it is in a file and something is added.
+    pub fn relieve(&mut self) {
+        let Some(budget) = &self.budget else { return };
+        if !budget.is_exceeded() {
+            return;
+        }
+        let is_merged = |run: &Arc<Run>| {
+            self.merges.iter().any(|merge| merge.inputs.iter().any(|one| Arc::ptr_eq(one, run)))
+        };
+        let longest = self.current.runs.iter().filter(|run| run.is_on_heap() && !is_merged(run));
+        let Some(longest) = longest.max_by_key(|run| run.size()) else { return };
+        if longest.size() >= budget.file_bytes_min() {
+            if let Some(durable) = longest.where_durable() {
+                let at = self.position(longest);
+                self.current.runs[at] = Arc::new(durable);
+                return;
+            }
+            let at = self.position(longest);
+            let merge = Merge::start(vec![longest.clone()], Some(budget.clone()));
+            let before = self.merges.iter().take_while(|merge| self.position(&merge.inputs[0]) < at).count();
+            self.merges.insert(before, merge);
+        }
+    }
+
+    fn position(&self, run: &Arc<Run>) -> usize {
+        let is_it = |other: &Arc<Run>| Arc::ptr_eq(other, run);
+        self.current.runs.iter().position(is_it).expect("runs of a pending merge stay where they are")
+    }
+
+    /// Replaces the inputs of finished merges by their outputs.
+    fn install_merges(&mut self) {
+        let mut idx = 0;
+        while idx < self.merges.len() {
+            // The newest is the shortest. Were there ever more runs, reading would cost more than waiting.
+            let waits = self.current.runs.len() > RUNS_MAX && idx + 1 == self.merges.len();
+            let merge = &self.merges[idx];
+            let merged = if waits { Some(merge.wait()) } else { merge.poll() };
+            let Some(merged) = merged else {
+                idx += 1;
+                continue;
+            };
+            let merge = self.merges.remove(idx);
+            let first = self.position(&merge.inputs[0]);
+            if let Some(budget) = &self.budget {
+                merged.charge(|| budget.charge(merged.heap_size()));
+            }
+            let replacement = (!merged.is_empty()).then_some(merged);
+            self.current.runs.splice(first..first + merge.inputs.len(), replacement);
+        }
     }
 
     /// Merges the newest runs as far back as they have become alike in length.
+    ///
+    /// Several merges can be pending, of ever newer and shorter runs: while a long one goes on, what comes in
+    /// meanwhile is merged as well.
     fn compact(&mut self) {
-        let runs = &mut self.current.runs;
         // The inputs of a pending merge stay where they are until it is installed.
-        let n_fixed = match &self.merge {
-            Some(merge) => {
-                let last = merge.inputs.last().expect("a merge has inputs");
-                1 + runs.iter().position(|run| Arc::ptr_eq(run, last)).expect("pending inputs stay")
-            }
+        let n_fixed = match self.merges.last() {
+            Some(merge) => self.position(&merge.inputs[0]) + merge.inputs.len(),
             None => 0,
         };
+        let runs = &mut self.current.runs;
         let (mut first, mut n_rows, mut n_bytes) = (runs.len(), 0, 0);
         while first > n_fixed {
             let older = &runs[first - 1];
             let is_alike = n_rows == 0 || older.len() <= 2 * n_rows;
             let fits = n_rows == 0 || n_bytes + older.size() <= RUN_BYTES_MAX;
-            // There is one merge in the background at a time; meanwhile only the small ones go on.
-            let is_allowed = self.merge.is_none() || n_rows + older.len() <= ON_THE_SPOT_ROWS_MAX;
-            if !(is_alike && fits && is_allowed) {
+            if !(is_alike && fits) {
                 break;
             }
             first -= 1;
@@ -331,13 +438,13 @@ impl Arrangement {
         }
         let inputs = runs[first..].to_vec();
         if n_rows > ON_THE_SPOT_ROWS_MAX {
-            self.merge = Some(Merge::start(inputs));
+            self.merges.push(Merge::start(inputs, self.budget.clone()));
             return;
         }
         let merged = merge(&inputs);
         runs.truncate(first);
         if !merged.is_empty() {
-            runs.push(merged);
+            self.push(merged);
         }
     }
 }
@@ -505,5 +612,33 @@ mod tests {
         let count = arrangement.current().count();
         arrangement.reset(before);
         assert_eq!(arrangement.current().count(), count - 5);
+    }
+
+    #[test]
+    fn what_exceeds_the_budget_lies_in_files_and_says_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let budget = Budget::new(Arc::new(crate::Scratch::open(directory.path()).unwrap()), 64 << 10);
+        let layout = layout();
+        let (mut bounded, mut free) = (Arrangement::new(layout.clone()), Arrangement::new(layout.clone()));
+        bounded.keep_within(&budget);
+        for step in 0..120i64 {
+            let rows: Vec<_> = (0..250).map(|n| ((step * 250 + n) * 7919 % 100_003, step)).collect();
+            let retracted: Vec<_> = rows.iter().map(|row| (row.0, row.1 - 1)).collect();
+            for (rows, weight) in [(rows, 1), (retracted, -1)] {
+                let rows = layout.encode_rows(&columns(&rows)).unwrap();
+                bounded.add(&rows, &vec![weight; rows.num_rows()]);
+                free.add(&rows, &vec![weight; rows.num_rows()]);
+            }
+            // What is being moved counts until it has been; a disk is slower than this loop.
+            while budget.used() > 8 * budget.limit() {
+                bounded.install_merges();
+                bounded.relieve();
+                std::thread::yield_now();
+            }
+        }
+        let (bounded, free) = (bounded.snapshot(), free.snapshot());
+        assert!(bounded.size() > 10 * budget.limit(), "{} bytes", bounded.size());
+        assert!(bounded.heap_size() < bounded.size() / 2, "{} of {}", bounded.heap_size(), bounded.size());
+        assert!(bounded.cursor().eq(free.cursor()));
     }
 }

@@ -7,13 +7,17 @@
 //! ```
 //!
 //! A run is written once, by the first checkpoint that holds it; later ones name it again. A pack that
-//! none of the kept manifests names is garbage.
+//! none of the kept manifests names is garbage. A run that is in a file already becomes a pack of its own: below a
+//! local root by a second name of the file, so that such a checkpoint costs no more than syncing it.
+//!
+//! Reading a checkpoint maps its packs and looks at the headers of the runs. What is behind them is read when it is
+//! needed, and its checksums are compared by `tidemill check-data`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -35,6 +39,36 @@ pub struct Checkpoint {
     pub blobs: BTreeMap<String, Bytes>,
 }
 
+/// Above this a pack is full. Its pieces are what is in memory anyway.
+const PACK_BYTES_MAX: u64 = 256 << 20;
+
+/// Runs are read where they lie in a mapped pack, as numbers of up to 8 bytes.
+const ALIGNMENT: u64 = 64;
+
+/// A pack that is being put together, and the runs in it.
+#[derive(Default)]
+struct Pack {
+    pieces: Vec<Bytes>,
+    len: u64,
+    runs: Vec<(Arc<Run>, RunId)>,
+}
+
+impl Pack {
+    /// Appends pieces as one; gives where it begins, and how long it is.
+    fn place(&mut self, pieces: Vec<Bytes>) -> (u64, u64) {
+        let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+        if len > 0 {
+            let padding = self.len.next_multiple_of(ALIGNMENT) - self.len;
+            self.pieces.push(Bytes::from_static(&[0; ALIGNMENT as usize]).slice(..padding as usize));
+            self.len += padding;
+        }
+        let offset = self.len;
+        self.pieces.extend(pieces);
+        self.len += len;
+        (offset, len)
+    }
+}
+
 /// What a checkpoint cost.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CheckpointStats {
@@ -42,16 +76,30 @@ pub struct CheckpointStats {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
+pub(crate) struct Manifest {
     format: u32,
     row_format: String,
     meta: Value,
-    runs: BTreeMap<String, Vec<RunId>>,
-    blobs: BTreeMap<String, RunId>,
+    pub runs: BTreeMap<String, Vec<RunId>>,
+    pub blobs: BTreeMap<String, RunId>,
 }
 
 impl Manifest {
-    fn packs(&self) -> BTreeSet<u64> {
+    /// Reads a manifest; `path` is for the error.
+    pub fn parse(path: &str, content: &[u8]) -> Result<Manifest, Error> {
+        let manifest: Manifest = serde_json::from_slice(content)
+            .map_err(|error| Error::Damaged { path: path.to_owned(), reason: error.to_string() })?;
+        if manifest.format != FORMAT || manifest.row_format != ROW_FORMAT {
+            return Err(Error::UnknownFormat {
+                path: path.to_owned(),
+                found: format!("checkpoint {} with {}", manifest.format, manifest.row_format),
+                known: format!("checkpoint {FORMAT} with {ROW_FORMAT}"),
+            });
+        }
+        Ok(manifest)
+    }
+
+    pub fn packs(&self) -> BTreeSet<u64> {
         // What is empty is nowhere: its pack need not exist.
         let ids = self.runs.values().flatten().chain(self.blobs.values());
         ids.filter(|id| id.len > 0).map(|id| id.pack).collect()
@@ -85,20 +133,12 @@ impl CheckpointStore {
         let Some(content) = content else { return Ok((store, None)) };
         let path = store.root.display("manifest");
         let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
-        let manifest: Manifest =
-            serde_json::from_slice(&content).map_err(|error| damaged(error.to_string()))?;
-        if manifest.format != FORMAT || manifest.row_format != ROW_FORMAT {
-            return Err(Error::UnknownFormat {
-                path,
-                found: format!("checkpoint {} with {}", manifest.format, manifest.row_format),
-                known: format!("checkpoint {FORMAT} with {ROW_FORMAT}"),
-            });
-        }
+        let manifest = Manifest::parse(&path, &content)?;
         let live = manifest.packs();
         let mut files: BTreeMap<u64, Bytes> = BTreeMap::new();
         for pack in &live {
             let name = pack_name(*pack);
-            let Some(file) = store.root.get(&name).await? else {
+            let Some(file) = store.root.map(&name).await? else {
                 return Err(damaged(format!("it names \"{name}\", which does not exist")));
             };
             files.insert(*pack, file);
@@ -108,18 +148,18 @@ impl CheckpointStore {
                 return Ok(Bytes::new());
             }
             let file = &files[&id.pack];
-            let (start, end) = (id.offset as usize, (id.offset + id.len) as usize);
-            if end > file.len() {
+            let end = id.offset.checked_add(id.len).filter(|end| *end <= file.len() as u64);
+            let Some(end) = end else {
                 return Err(damaged(format!("pack {} is shorter than it says", id.pack)));
-            }
-            Ok(file.slice(start..end))
+            };
+            Ok(file.slice(id.offset as usize..end as usize))
         };
         let mut checkpoint = Checkpoint { meta: manifest.meta.clone(), ..Checkpoint::default() };
         for (name, ids) in &manifest.runs {
             let mut runs = Vec::new();
             for id in ids {
-                let run = Run::from_bytes(&store.root.display(&pack_name(id.pack)), slice(id)?)?;
-                run.set_id(store.id, *id);
+                let run = Run::of_mapped(&store.root.display(&pack_name(id.pack)), slice(id)?)?;
+                run.set_id(store.id, *id, None);
                 runs.push(Arc::new(run));
             }
             checkpoint.runs.insert(name.clone(), runs);
@@ -143,35 +183,38 @@ impl CheckpointStore {
 
     /// Makes a checkpoint durable.
     pub async fn write(&mut self, checkpoint: &Checkpoint) -> Result<CheckpointStats, Error> {
-        let pack = self.next_pack;
-        let mut file = BytesMut::new();
-        let mut place = |bytes: &[u8]| {
-            let offset = file.len() as u64;
-            file.extend_from_slice(bytes);
-            RunId { pack, offset, len: bytes.len() as u64 }
-        };
-        let mut new_runs = Vec::new();
-        for run in checkpoint.runs.values().flatten() {
-            if run.id_in(self.id).is_none() {
-                new_runs.push((run.clone(), place(&run.to_bytes())));
+        let is_new = |run: &&Arc<Run>| run.id_in(self.id).is_none();
+        let new_runs: Vec<Arc<Run>> = checkpoint.runs.values().flatten().filter(is_new).cloned().collect();
+        let mut bytes_written = 0;
+        for run in &new_runs {
+            if let Some(file) = run.file() {
+                let id = RunId { pack: self.next_pack, offset: 0, len: file.len };
+                self.root.adopt(&pack_name(id.pack), file).await?;
+                self.next_pack += 1;
+                run.set_id(self.id, id, None);
+                bytes_written += file.len as usize;
+            }
+        }
+        let mut pack = Pack::default();
+        for run in new_runs.iter().filter(|run| run.file().is_none()) {
+            let (offset, len) = pack.place(run.to_pieces());
+            pack.runs.push((run.clone(), RunId { pack: self.next_pack, offset, len }));
+            if pack.len > PACK_BYTES_MAX {
+                bytes_written += self.write_pack(std::mem::take(&mut pack)).await?;
             }
         }
         let mut blobs = BTreeMap::new();
         for (name, bytes) in &checkpoint.blobs {
             let id = match self.blobs.get(name) {
                 Some((known, id)) if known == bytes => *id,
-                _ => place(bytes),
+                _ => {
+                    let (offset, len) = pack.place(vec![bytes.clone()]);
+                    RunId { pack: self.next_pack, offset, len }
+                }
             };
             blobs.insert(name.clone(), (bytes.clone(), id));
         }
-        let bytes_written = file.len();
-        if !file.is_empty() {
-            self.root.put(&pack_name(pack), file.freeze()).await?;
-            self.next_pack += 1;
-        }
-        for (run, id) in new_runs {
-            run.set_id(self.id, id);
-        }
+        bytes_written += self.write_pack(pack).await?;
         let manifest = Manifest {
             format: FORMAT,
             row_format: ROW_FORMAT.into(),
@@ -203,6 +246,25 @@ impl CheckpointStore {
         Ok(CheckpointStats { bytes_written })
     }
 
+    /// Writes a pack, after which the runs in it are durable. Should the manifest fail after that, the next one names
+    /// them where they are.
+    async fn write_pack(&mut self, pack: Pack) -> Result<usize, Error> {
+        let mut mapped = None;
+        if pack.len > 0 {
+            let name = pack_name(self.next_pack);
+            self.root.put_pieces(&name, pack.pieces).await?;
+            self.next_pack += 1;
+            if self.root.directory().is_some() {
+                mapped = self.root.map(&name).await?;
+            }
+        }
+        for (run, id) in pack.runs {
+            let at = |file: &Bytes| file.slice(id.offset as usize..(id.offset + id.len) as usize);
+            run.set_id(self.id, id, mapped.as_ref().map(at));
+        }
+        Ok(pack.len as usize)
+    }
+
     /// Removes everything: the owner has been dropped.
     pub async fn remove(self) -> Result<(), Error> {
         remove_all(&self.root).await
@@ -220,7 +282,7 @@ pub async fn remove_all(root: &Root) -> Result<(), Error> {
     Ok(())
 }
 
-fn pack_name(pack: u64) -> String {
+pub(crate) fn pack_name(pack: u64) -> String {
     format!("packs/{pack:020}")
 }
 
@@ -304,5 +366,30 @@ mod tests {
         first.remove().await.unwrap();
         let (_, found) = CheckpointStore::open(root.child("2")).await.unwrap();
         assert_eq!(rows(&found.unwrap(), "x"), ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn run_in_a_file_becomes_a_pack_without_being_copied() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        for root in [Root::local(directory.path()).unwrap(), Root::memory()] {
+            let mut builder =
+                crate::run_file::RunFileBuilder::new(&root.scratch().unwrap(), 3, 30, 0).unwrap();
+            ["a", "b", "c"].iter().for_each(|row| crate::run::Rows::push(&mut builder, row.as_bytes(), 1));
+            let in_file = builder.finish().unwrap();
+            let (mut store, _) = CheckpointStore::open(root.clone()).await.unwrap();
+            let mut checkpoint = Checkpoint::default();
+            checkpoint.runs.insert("x".into(), vec![in_file.clone(), run(&["d"])]);
+            store.write(&checkpoint).await.unwrap();
+            if root.directory().is_some() {
+                let links = std::fs::metadata(&in_file.file().unwrap().path).unwrap().nlink();
+                assert_eq!(links, 2);
+            }
+            drop((in_file, checkpoint));
+            let (_, found) = CheckpointStore::open(root).await.unwrap();
+            let found = found.unwrap();
+            assert_eq!(rows(&found, "x"), ["a", "b", "c", "d"]);
+            assert!(found.runs["x"].iter().all(|run| !run.is_on_heap()));
+        }
     }
 }

@@ -1,109 +1,157 @@
 //! Merging of runs, in the background where it is much.
+//!
+//! Whatever makes a run out of others decides where it goes: on the heap, or, where the budget does not
+//! allow that, into a file.
 
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
-use crate::run::{Run, RunBuilder};
+use crate::Error;
+use crate::arrangement::merge_all;
+use crate::budget::Budget;
+use crate::run::{Rows, Run, RunBuilder};
+use crate::run_file::RunFileBuilder;
 
-/// A merge of neighbouring runs that goes on in the background.
+/// Merges of more bytes than this wait for each other, not the shorter ones for them.
+const SHORT_BYTES_MAX: usize = 64 << 20;
+
+/// A merge of neighbouring runs that goes on in the background. One run alone is moved into a file.
 #[derive(Debug)]
 pub(crate) struct Merge {
     /// Oldest first, as they stand in their arrangement.
     pub inputs: Vec<Arc<Run>>,
-    outcome: Arc<(Mutex<Option<Arc<Run>>>, Condvar)>,
+    outcome: Arc<Outcome>,
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    run: Mutex<Option<Arc<Run>>>,
+    finished: Condvar,
 }
 
 impl Merge {
-    /// Starts to merge `inputs`.
-    pub fn start(inputs: Vec<Arc<Run>>) -> Merge {
-        let outcome = Arc::new((Mutex::new(None), Condvar::new()));
-        let job = Job { inputs: inputs.clone(), outcome: outcome.clone() };
-        compactor().send(job).expect("the compactor runs as long as the process");
+    /// Starts to merge `inputs`; into a file, if the budget has no room for the result.
+    pub fn start(inputs: Vec<Arc<Run>>, budget: Option<Arc<Budget>>) -> Merge {
+        let outcome = Arc::new(Outcome::default());
+        let n_bytes: usize = inputs.iter().map(|run| run.size()).sum();
+        let job = Job { inputs: inputs.clone(), budget, outcome: outcome.clone() };
+        let compactor = &compactors()[usize::from(n_bytes > SHORT_BYTES_MAX)];
+        compactor.send(job).expect("the compactor runs as long as the process");
         Merge { inputs, outcome }
     }
 
     /// The merged run, if it is there.
     pub fn poll(&self) -> Option<Arc<Run>> {
-        self.outcome.0.lock().expect("no merge panics while it holds the lock").clone()
+        self.outcome.run.lock().expect("no merge panics while it holds the lock").clone()
     }
 
     /// Waits for the merged run.
     pub fn wait(&self) -> Arc<Run> {
-        let (outcome, finished) = &*self.outcome;
-        let mut outcome = outcome.lock().expect("no merge panics while it holds the lock");
+        let mut run = self.outcome.run.lock().expect("no merge panics while it holds the lock");
         loop {
-            if let Some(run) = &*outcome {
+            if let Some(run) = &*run {
                 return run.clone();
             }
-            outcome = finished.wait(outcome).expect("no merge panics while it holds the lock");
+            run = self.outcome.finished.wait(run).expect("no merge panics while it holds the lock");
         }
     }
 }
 
 struct Job {
     inputs: Vec<Arc<Run>>,
-    outcome: Arc<(Mutex<Option<Arc<Run>>>, Condvar)>,
+    budget: Option<Arc<Budget>>,
+    outcome: Arc<Outcome>,
 }
 
-/// One thread for the whole process: merging is sequential, memory-bound work, and more of it at
-/// once would take cores and cache from the steps.
-fn compactor() -> &'static Sender<Job> {
-    static COMPACTOR: OnceLock<Sender<Job>> = OnceLock::new();
-    COMPACTOR.get_or_init(|| {
-        let (sender, jobs) = channel::<Job>();
-        std::thread::Builder::new()
-            .name("compactor".into())
-            .spawn(move || {
-                for job in jobs {
-                    let run = merge(&job.inputs);
-                    *job.outcome.0.lock().expect("nobody panics while holding the lock") = Some(run);
-                    job.outcome.1.notify_all();
+impl Job {
+    fn run(&self) -> Arc<Run> {
+        if let Some(budget) = &self.budget {
+            let n_bytes: usize = self.inputs.iter().map(|run| run.size()).sum();
+            if self.inputs.len() == 1 || budget.goes_to_file(n_bytes) {
+                let merged = merge_to_file(&self.inputs, budget);
+                budget.note(merged.as_ref().map(drop));
+                if let Ok(merged) = merged {
+                    return merged;
                 }
-            })
-            .expect("the system can start a thread");
-        sender
+            }
+        }
+        merge(&self.inputs)
+    }
+}
+
+/// Two threads for the whole process, the second for long merges: merging is sequential, memory-bound work, and
+/// more of it at once would take cores and cache from the steps.
+fn compactors() -> &'static [Sender<Job>; 2] {
+    static COMPACTORS: OnceLock<[Sender<Job>; 2]> = OnceLock::new();
+    COMPACTORS.get_or_init(|| {
+        ["compactor", "compactor-long"].map(|name| {
+            let (sender, jobs) = channel::<Job>();
+            let work = move || {
+                for job in jobs {
+                    let run = job.run();
+                    *job.outcome.run.lock().expect("nobody panics while holding the lock") = Some(run);
+                    job.outcome.finished.notify_all();
+                }
+            };
+            std::thread::Builder::new().name(name.into()).spawn(work).expect("the system can start a thread");
+            sender
+        })
     })
 }
 
-/// One run with the sums of the weights of all.
+/// One run with the sums of the weights of all, on the heap.
 pub(crate) fn merge(runs: &[Arc<Run>]) -> Arc<Run> {
     match runs {
         [only] => only.clone(),
-        [a, b] => merge_two(a, b),
+        [a, b] => {
+            let mut builder = RunBuilder::with_capacity(a.len() + b.len(), a.n_row_bytes() + b.n_row_bytes());
+            merge_two(a, b, &mut builder);
+            builder.finish()
+        }
         many => {
             // Pairs of neighbours, so that every row is copied log₂ n times.
             let (left, right) = many.split_at(many.len() / 2);
-            merge_two(&merge(left), &merge(right))
+            merge(&[merge(left), merge(right)])
         }
     }
 }
 
-fn merge_two(a: &Run, b: &Run) -> Arc<Run> {
-    let n_bytes = a.size() + b.size();
-    let mut builder = RunBuilder::with_capacity(a.len() + b.len(), n_bytes);
+/// The same in a file, read and written once.
+fn merge_to_file(runs: &[Arc<Run>], budget: &Budget) -> Result<Arc<Run>, Error> {
+    let n_rows = runs.iter().map(|run| run.len()).sum();
+    let n_bytes = runs.iter().map(|run| run.n_row_bytes()).sum();
+    let mut builder = RunFileBuilder::new(budget.scratch(), n_rows, n_bytes, Run::n_shared_by(runs))?;
+    match runs {
+        [only] => (0..only.len()).for_each(|idx| builder.push(only.row(idx), only.weight(idx))),
+        [a, b] => merge_two(a, b, &mut builder),
+        many => merge_all(many, |row, weight| builder.push(row, weight)),
+    }
+    builder.finish()
+}
+
+fn merge_two(a: &Run, b: &Run, out: &mut impl Rows) {
     let (mut a_idx, mut b_idx) = (0, 0);
     while a_idx < a.len() && b_idx < b.len() {
         match a.row(a_idx).cmp(b.row(b_idx)) {
             std::cmp::Ordering::Less => {
-                builder.push(a.row(a_idx), a.weight(a_idx));
+                out.push(a.row(a_idx), a.weight(a_idx));
                 a_idx += 1;
             }
             std::cmp::Ordering::Greater => {
-                builder.push(b.row(b_idx), b.weight(b_idx));
+                out.push(b.row(b_idx), b.weight(b_idx));
                 b_idx += 1;
             }
             std::cmp::Ordering::Equal => {
-                builder.push(a.row(a_idx), a.weight(a_idx) + b.weight(b_idx));
+                out.push(a.row(a_idx), a.weight(a_idx) + b.weight(b_idx));
                 a_idx += 1;
                 b_idx += 1;
             }
         }
     }
     for idx in a_idx..a.len() {
-        builder.push(a.row(idx), a.weight(idx));
+        out.push(a.row(idx), a.weight(idx));
     }
     for idx in b_idx..b.len() {
-        builder.push(b.row(idx), b.weight(idx));
+        out.push(b.row(idx), b.weight(idx));
     }
-    builder.finish()
 }

@@ -89,6 +89,16 @@ impl Layout {
         Ok(self.keys.convert_columns(columns)?)
     }
 
+    /// The bytes that all rows with these values in their first columns begin with; one value a column.
+    pub fn encode_prefix(&self, values: &[ArrayRef]) -> Result<Vec<u8>, Error> {
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        let fields = self.columns[..values.len()].iter().map(SortColumn::sort_field).collect();
+        let rows = RowConverter::new(fields)?.convert_columns(values)?;
+        Ok(rows.row(0).data().to_vec())
+    }
+
     /// The columns of encoded rows.
     pub fn decode<'a>(&self, rows: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ArrayRef>, Error> {
         if self.columns.is_empty() {

@@ -6,6 +6,8 @@
 //! only where it does not exist yet, which is compare-and-swap on every store.
 
 mod arrangement;
+mod budget;
+mod check;
 mod checkpoint;
 mod compactor;
 mod error;
@@ -13,13 +15,17 @@ mod layout;
 mod log;
 mod root;
 mod run;
+mod run_file;
 mod versioned;
 
 pub use arrangement::{Arrangement, Cursor, Snapshot, sort_rows};
+pub use budget::Budget;
+pub use check::{Checked, check};
 pub use checkpoint::{Checkpoint, CheckpointStats, CheckpointStore, remove_all};
 pub use error::Error;
 pub use layout::{Layout, SortColumn};
 pub use log::{Log, LogRecord};
 pub use root::Root;
 pub use run::{Run, RunBuilder, RunId};
+pub use run_file::Scratch;
 pub use versioned::VersionedObject;

@@ -10,7 +10,7 @@
 //! was never acknowledged and is dropped; a broken record anywhere else is damage.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -18,6 +18,7 @@ use tidemill_core::Epoch;
 use tokio::sync::oneshot;
 
 use crate::Error;
+use crate::run_file::file_error;
 
 const HEADER: &[u8; 8] = b"TMLOG\x01\0\0";
 /// A segment is closed when it is longer than this.
@@ -48,14 +49,8 @@ pub struct Log {
 impl Log {
     /// Opens the log in `directory` and reads what is in it.
     pub fn open(directory: &Path) -> Result<(Log, Vec<LogRecord>), Error> {
-        let error =
-            |verb, path: &Path, source| Error::File { verb, path: path.display().to_string(), source };
-        std::fs::create_dir_all(directory).map_err(|e| error("created", directory, e))?;
-        let mut paths: Vec<PathBuf> = std::fs::read_dir(directory)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>())
-            .map_err(|e| error("listed", directory, e))?;
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
-        paths.sort();
+        std::fs::create_dir_all(directory).map_err(|source| file_error("created", directory, source))?;
+        let paths = segment_paths(directory)?;
         let mut records = Vec::new();
         let mut segments = Vec::new();
         for (idx, path) in paths.iter().enumerate() {
@@ -72,6 +67,25 @@ impl Log {
             .spawn(move || writer.run(inbox))
             .expect("the system can start a thread");
         Ok((Log { requests, directory: directory.to_owned() }, records))
+    }
+
+    /// Reads all records without changing anything; says how many there are.
+    pub fn check(directory: &Path) -> Result<usize, Error> {
+        let paths = segment_paths(directory)?;
+        let mut n_records = 0;
+        for (idx, path) in paths.iter().enumerate() {
+            let content = std::fs::read(path).map_err(|source| file_error("read", path, source))?;
+            let is_last = idx + 1 == paths.len();
+            if is_last && content.len() < HEADER.len() {
+                continue;
+            }
+            let segment = ReadSegment::of(path, &content)?;
+            if !is_last && segment.end < content.len() {
+                return Err(segment.broken(path));
+            }
+            n_records += segment.records.len();
+        }
+        Ok(n_records)
     }
 
     /// Appends records of one epoch, all or none; durable when the future is done.
@@ -112,52 +126,67 @@ fn encode(record: &LogRecord, out: &mut Vec<u8>) {
     out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// The segments of a log, oldest first.
+fn segment_paths(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>())
+        .map_err(|source| file_error("listed", directory, source))?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    paths.sort();
+    Ok(paths)
+}
+
+/// What can be read of a segment.
+struct ReadSegment {
+    records: Vec<LogRecord>,
+    /// Where that ends: at the end of the segment, or at a record that is broken.
+    end: usize,
+}
+
+impl ReadSegment {
+    fn of(path: &Path, content: &[u8]) -> Result<ReadSegment, Error> {
+        let path = path.display().to_string();
+        if !content.starts_with(&HEADER[..5]) {
+            return Err(Error::Damaged { path, reason: "it is not a log".into() });
+        }
+        if content.get(5) != Some(&HEADER[5]) {
+            let found = content.get(5).map_or("log".into(), |version| format!("log {version}"));
+            return Err(Error::UnknownFormat { path, found, known: format!("log {}", HEADER[5]) });
+        }
+        let mut records = Vec::new();
+        let mut rest = content.get(HEADER.len()..).unwrap_or_default();
+        while let Some((record, after)) = decode(rest) {
+            records.push(record);
+            rest = after;
+        }
+        Ok(ReadSegment { records, end: content.len() - rest.len() })
+    }
+
+    fn broken(&self, path: &Path) -> Error {
+        let path = path.display().to_string();
+        Error::Damaged { path, reason: format!("the record at byte {} is broken", self.end) }
+    }
+}
+
 fn read_segment(path: &Path, is_last: bool) -> Result<Vec<LogRecord>, Error> {
-    let display = path.display().to_string();
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|source| Error::File {
-        verb: "read",
-        path: display.clone(),
-        source,
-    })?;
-    if bytes.len() < HEADER.len() && is_last {
-        std::fs::remove_file(path).map_err(|source| Error::File {
-            verb: "removed",
-            path: display,
-            source,
-        })?;
+    let content = std::fs::read(path).map_err(|source| file_error("read", path, source))?;
+    if content.len() < HEADER.len() && is_last {
+        std::fs::remove_file(path).map_err(|source| file_error("removed", path, source))?;
         return Ok(Vec::new());
     }
-    if !bytes.starts_with(&HEADER[..5]) {
-        return Err(Error::Damaged { path: display, reason: "it is not a log".into() });
+    let segment = ReadSegment::of(path, &content)?;
+    if segment.end < content.len() {
+        if !is_last {
+            return Err(segment.broken(path));
+        }
+        // Cut off now: the next segment makes this one an inner one.
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .and_then(|file| file.set_len(segment.end as u64).and_then(|()| file.sync_data()))
+            .map_err(|source| file_error("cut back", path, source))?;
     }
-    if bytes[5] != HEADER[5] {
-        let (found, known) = (format!("log {}", bytes[5]), format!("log {}", HEADER[5]));
-        return Err(Error::UnknownFormat { path: display, found, known });
-    }
-    let mut records = Vec::new();
-    let mut rest = &bytes[HEADER.len()..];
-    while !rest.is_empty() {
-        let Some((record, after)) = decode(rest) else {
-            let at = bytes.len() - rest.len();
-            if is_last {
-                // Cut off now: the next segment makes this one an inner one.
-                OpenOptions::new()
-                    .write(true)
-                    .open(path)
-                    .and_then(|file| file.set_len(at as u64).and_then(|()| file.sync_data()))
-                    .map_err(|source| Error::File { verb: "cut back", path: display, source })?;
-                break;
-            }
-            return Err(Error::Damaged {
-                path: display,
-                reason: format!("the record at byte {at} is broken"),
-            });
-        };
-        records.push(record);
-        rest = after;
-    }
-    Ok(records)
+    Ok(segment.records)
 }
 
 fn decode(bytes: &[u8]) -> Option<(LogRecord, &[u8])> {

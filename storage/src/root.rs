@@ -1,7 +1,7 @@
 //! Where everything durable is: an object store, under a prefix.
 
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -9,6 +9,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::Error;
+use crate::run_file::{self, RunFile, Scratch, file_error};
 
 /// An object store and the prefix of all our objects in it.
 #[derive(Debug, Clone)]
@@ -16,7 +17,18 @@ pub struct Root {
     store: Arc<dyn ObjectStore>,
     /// The directory, where the store is one: files in it are synced before we count on them.
     directory: Option<PathBuf>,
+    scratch: Arc<Lazy>,
     prefix: Path,
+}
+
+/// The name of the local directory for files that need not survive the process.
+const SCRATCH: &str = "state";
+
+/// The scratch directory, made when it is first asked for: who only looks into a root must not empty it.
+#[derive(Debug)]
+struct Lazy {
+    directory: PathBuf,
+    opened: OnceLock<Arc<Scratch>>,
 }
 
 impl Root {
@@ -28,13 +40,22 @@ impl Root {
         let store = object_store::local::LocalFileSystem::new_with_prefix(&directory).map_err(|source| {
             Error::Object { verb: "opened", path: directory.display().to_string(), source }
         })?;
-        Ok(Root { store: Arc::new(store), directory: Some(directory), prefix: Path::default() })
+        Ok(Root {
+            store: Arc::new(store),
+            scratch: Arc::new(Lazy { directory: directory.join(SCRATCH), opened: OnceLock::new() }),
+            directory: Some(directory),
+            prefix: Path::default(),
+        })
     }
 
     /// Memory, for tests.
     pub fn memory() -> Root {
         Root {
             store: Arc::new(object_store::memory::InMemory::new()),
+            scratch: Arc::new(Lazy {
+                directory: std::env::temp_dir().join(format!("tidemill-{}", std::process::id())),
+                opened: OnceLock::new(),
+            }),
             directory: None,
             prefix: Path::default(),
         }
@@ -48,6 +69,15 @@ impl Root {
     /// The local directory of this root, if it has one.
     pub fn directory(&self) -> Option<PathBuf> {
         self.directory.as_ref().map(|directory| directory.join(self.prefix.as_ref()))
+    }
+
+    /// Where files go that need not survive the process. What an earlier process left there is removed.
+    pub fn scratch(&self) -> Result<Arc<Scratch>, Error> {
+        if let Some(scratch) = self.scratch.opened.get() {
+            return Ok(scratch.clone());
+        }
+        let scratch = Arc::new(Scratch::open(&self.scratch.directory)?);
+        Ok(self.scratch.opened.get_or_init(|| scratch).clone())
     }
 
     fn path(&self, name: &str) -> Path {
@@ -73,19 +103,79 @@ impl Root {
         }
     }
 
+    /// An object as mapped memory, of which nothing is read before it is looked at, or `None` where there is no
+    /// such object. What is not local is first copied into the scratch directory.
+    pub async fn map(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        if let Some(directory) = &self.directory {
+            let path = directory.join(self.path(name).as_ref());
+            return match std::fs::File::open(&path) {
+                Ok(file) => {
+                    let mapped =
+                        run_file::map(&file).map_err(|source| file_error("mapped", &path, source))?;
+                    Ok(Some(Bytes::from_owner(mapped)))
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(source) => Err(file_error("opened", &path, source)),
+            };
+        }
+        let error = |source| Error::Object { verb: "read", path: self.display(name), source };
+        let mut content = match self.store.get(&self.path(name)).await {
+            Ok(found) => found.into_stream(),
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(source) => return Err(error(source)),
+        };
+        let mut file = self.scratch()?.file()?;
+        while let Some(piece) = content.try_next().await.map_err(error)? {
+            file.push(&piece)?;
+        }
+        file.finish().map(Some)
+    }
+
+    /// Makes a local file an object; durable on return. Below a local root it gets another name and is not copied.
+    pub(crate) async fn adopt(&self, name: &str, file: &Arc<RunFile>) -> Result<(), Error> {
+        let Some(directory) = &self.directory else {
+            let content = std::fs::File::open(&file.path).and_then(|file| run_file::map(&file));
+            let content = content.map_err(|source| file_error("mapped", &file.path, source))?;
+            return self.put_pieces(name, vec![Bytes::from_owner(content)]).await;
+        };
+        let path = directory.join(self.path(name).as_ref());
+        let file = file.clone();
+        let link = move || -> Result<(), Error> {
+            file.sync()?;
+            let error = |source| file_error("linked", &path, source);
+            let parent = path.parent().expect("a file is in a directory");
+            std::fs::create_dir_all(parent).map_err(error)?;
+            match std::fs::hard_link(&file.path, &path) {
+                // What a failed checkpoint left; no manifest names it.
+                Err(exists) if exists.kind() == std::io::ErrorKind::AlreadyExists => {
+                    std::fs::remove_file(&path).map_err(error)?;
+                    std::fs::hard_link(&file.path, &path).map_err(error)?;
+                }
+                outcome => outcome.map_err(error)?,
+            }
+            std::fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(error)
+        };
+        tokio::task::spawn_blocking(link).await.expect("linking does not panic")
+    }
+
     /// Writes an object; durable on return.
     pub async fn put(&self, name: &str, bytes: Bytes) -> Result<(), Error> {
-        self.put_with(name, bytes, PutMode::Overwrite).await.map(drop)
+        self.put_pieces(name, vec![bytes]).await
+    }
+
+    /// Writes an object out of pieces, which are not copied; durable on return.
+    pub(crate) async fn put_pieces(&self, name: &str, pieces: Vec<Bytes>) -> Result<(), Error> {
+        self.put_with(name, pieces.into_iter().collect(), PutMode::Overwrite).await.map(drop)
     }
 
     /// Writes an object unless it exists; says whether it did. Durable on return.
     pub async fn put_new(&self, name: &str, bytes: Bytes) -> Result<bool, Error> {
-        self.put_with(name, bytes, PutMode::Create).await
+        self.put_with(name, bytes.into(), PutMode::Create).await
     }
 
-    async fn put_with(&self, name: &str, bytes: Bytes, mode: PutMode) -> Result<bool, Error> {
+    async fn put_with(&self, name: &str, payload: PutPayload, mode: PutMode) -> Result<bool, Error> {
         let options = PutOptions { mode, ..PutOptions::default() };
-        match self.store.put_opts(&self.path(name), PutPayload::from_bytes(bytes), options).await {
+        match self.store.put_opts(&self.path(name), payload, options).await {
             Ok(_) => self.sync(name).await.map(|()| true),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(source) => Err(Error::Object { verb: "written", path: self.display(name), source }),
