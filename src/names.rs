@@ -8,8 +8,8 @@ use datafusion::datasource::MemTable;
 use datafusion::sql::sqlparser::ast::Query;
 use tidemill_catalog::{Catalog, Definition, Object};
 use tidemill_core::{Diagnostic, SqlState};
-use tidemill_engine::ViewSnapshot;
 use tidemill_engine::dead_letters::DEAD_LETTERS;
+use tidemill_engine::{ViewSnapshot, ViewTable};
 use tidemill_plan::RelationId;
 use tidemill_sql::{Names, Refusal, Relation, RelationTable, Resolved};
 
@@ -87,10 +87,7 @@ impl Names for SnapshotNames<'_> {
             near: None,
         };
         let table = |snapshot: &Arc<ViewSnapshot>| -> Result<Option<Resolved>, Refusal> {
-            let batches = snapshot.batches().map_err(|error| failed(&error))?;
-            let table =
-                MemTable::try_new(snapshot.schema.clone(), vec![batches]).map_err(|error| failed(&error))?;
-            Ok(Some(Resolved::Table(Arc::new(table))))
+            Ok(Some(Resolved::Table(Arc::new(ViewTable::new(snapshot.clone())))))
         };
         let Some(object) = find(self.catalog, schema, name, self.search_path) else {
             if name == "tm_dead_letters"

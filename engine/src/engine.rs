@@ -15,7 +15,7 @@ use tidemill_core::sink::Sink;
 use tidemill_core::source::Offsets;
 use tidemill_core::{Delta, Epoch};
 use tidemill_plan::{PipelinePlan, RelationId};
-use tidemill_storage::{Checkpoint, CheckpointStore, Log, LogRecord, Root, remove_all};
+use tidemill_storage::{Budget, Checkpoint, CheckpointStore, Log, LogRecord, Root, remove_all};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,7 @@ use crate::dead_letters;
 use crate::feed::Feed;
 use crate::ipc::decode_batch;
 use crate::member::{Member, MemberHandle};
+use crate::memory::Memory;
 use crate::outbox::{DeliveryStatus, Outbox};
 use crate::sealer::{Clock, LOGGED_TIME, Sealer, WriteRequest, is_read};
 use crate::source::{DeadLetter, SourceRuntime, SourceSpec};
@@ -43,6 +44,8 @@ pub struct EngineConfig {
     pub checkpoint_interval: Duration,
     /// What `now()` is.
     pub time: TimeSource,
+    /// How many bytes of memory all state together may take.
+    pub memory_limit: usize,
 }
 
 impl Default for EngineConfig {
@@ -51,6 +54,7 @@ impl Default for EngineConfig {
             epoch_interval: Duration::from_millis(10),
             checkpoint_interval: Duration::from_secs(1),
             time: TimeSource::System,
+            memory_limit: 1 << 30,
         }
     }
 }
@@ -64,6 +68,8 @@ pub struct MemberSpec {
     /// Plans were made with it; it says the number of lanes.
     pub session: SessionState,
     pub sink: Option<Arc<dyn Sink>>,
+    /// How many bytes of memory its state may take; without a number, a fair share of all.
+    pub memory_limit: Option<usize>,
 }
 
 /// What a SELECT reads.
@@ -90,6 +96,9 @@ pub use self::standing::StandingView;
 pub struct Engine {
     config: EngineConfig,
     root: Root,
+    memory: Memory,
+    /// All tables have one share.
+    table_budget: Arc<Budget>,
     sealer: Arc<Sealer>,
     registry: StdMutex<Registry>,
     /// Held while what runs is changed.
@@ -150,10 +159,13 @@ impl Engine {
             log,
         };
         let (sealer, requests) = Sealer::new(clock, arrived, config.epoch_interval, config.time.clone());
+        let memory = Memory::new(root.scratch()?, config.memory_limit);
         let (late, mut late_letters) = mpsc::unbounded_channel::<Vec<DeadLetter>>();
         let engine = Arc::new(Engine {
             config,
             root,
+            table_budget: memory.budget(None),
+            memory,
             sealer: sealer.clone(),
             registry: StdMutex::default(),
             ddl: Mutex::default(),
@@ -186,7 +198,7 @@ impl Engine {
     pub async fn add_table(&self, spec: TableSpec) -> Result<(), Error> {
         let root = self.root.child(&format!("tables/{}", spec.id));
         let (store, checkpoint) = CheckpointStore::open(root).await?;
-        let mut table = Table::new(spec, store, checkpoint.as_ref())?;
+        let mut table = Table::new(spec, store, checkpoint.as_ref(), &self.table_budget)?;
         let mut clock = self.sealer.clock.lock().await;
         let logged = self.logged.lock().expect("nobody panics while holding it").get(&table.spec.id).cloned();
         for (epoch, batch) in logged.unwrap_or_default() {
@@ -370,7 +382,8 @@ impl Engine {
 
     async fn member(&self, spec: &MemberSpec) -> Result<Member, Error> {
         let outbox = spec.sink.clone().map(|sink| Outbox::new(sink, spec.plan.schema.clone()));
-        Member::new(spec.id, &spec.name, &spec.plan, &spec.session, outbox).await
+        let budget = self.memory.budget(spec.memory_limit);
+        Member::new(spec.id, &spec.name, &spec.plan, &spec.session, outbox, &budget).await
     }
 
     fn enter(&self, dataflow: u64, member: &Member, is_filling: bool) {
@@ -641,6 +654,7 @@ impl Engine {
             remove_all(&self.root.child(&format!("dataflows/{}", entry.dataflow))).await?;
         }
         self.stop_sources(&mut clock);
+        self.memory.share();
         // A full feed may have been what others waited for.
         self.sealer.arrived.notify_one();
         Ok(())
@@ -924,7 +938,7 @@ impl Engine {
                 name: table.spec.name.clone(),
                 epoch: table.handle.frontier(),
                 rows: table.view.snapshot(clock.epoch).arrangement().count(),
-                state_bytes: table.view.snapshot(clock.epoch).size() as u64,
+                state: table.view.snapshot(clock.epoch).size(),
             })
             .collect();
         let epoch = clock.epoch;
@@ -977,6 +991,10 @@ impl Engine {
             rows_out: metrics.rows_out.get(),
             late_rows: metrics.late_rows.get(),
             state_bytes: metrics.state_bytes.load(Ordering::Relaxed),
+            memory_bytes: handle.budget.used() as u64,
+            memory_limit: handle.budget.limit() as u64,
+            memory_error: handle.budget.refusal(),
+            view: handle.latest().map(|view| view.size()),
             step_time: metrics.step_time.counts(),
             latency: metrics.latency.counts(),
             fill: entry.is_filling.then(|| (metrics.fill_rows.get(), metrics.fill_rows_total.get().copied())),

@@ -15,12 +15,14 @@ mod exec;
 mod feed;
 mod ipc;
 mod member;
+mod memory;
 mod outbox;
 mod sealer;
 mod source;
 mod table;
 mod time;
 mod view;
+mod view_scan;
 
 pub use engine::{
     Engine, EngineConfig, MemberSpec, ReadView, Sample, Sampled, SampledFrom, StandingView, Subscription,
@@ -30,8 +32,9 @@ pub use member::MemberHandle;
 pub use source::{SourceColumn, SourceSpec};
 pub use status::{
     EngineStatus, LaneStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State,
-    TableStatus,
+    StateSize, TableStatus,
 };
 pub use table::{OnConflict, TableSpec, TableWrite, Written};
 pub use time::TimeSource;
 pub use view::ViewSnapshot;
+pub use view_scan::ViewTable;

@@ -18,8 +18,8 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::TryStreamExt;
 use tidemill_core::sink::{Delivery, SinkBatch};
 use tidemill_core::{Delta, Epoch, delta_schema};
-use tidemill_plan::{InputKind, PipelinePlan, RelationId};
-use tidemill_storage::{Arrangement, Checkpoint, Run, Snapshot};
+use tidemill_plan::{Growth, InputKind, PipelinePlan, RelationId};
+use tidemill_storage::{Budget, Checkpoint, Run, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -47,8 +47,12 @@ pub struct MemberHandle {
     pub(crate) failure: RwLock<Option<String>>,
     pub(crate) subscribers: std::sync::Mutex<Vec<mpsc::UnboundedSender<(Epoch, Delta)>>>,
     pub metrics: MemberMetrics,
+    /// The memory that its state may take.
+    pub(crate) budget: Arc<Budget>,
     /// What its operators have done.
     pub(crate) operators: Vec<Arc<OperatorMetrics>>,
+    /// By an operator's id, what keeps its state from growing for ever.
+    pub(crate) bounds: BTreeMap<String, &'static str>,
 }
 
 /// What a member has done.
@@ -116,8 +120,13 @@ impl Member {
         plan: &PipelinePlan,
         session: &SessionState,
         outbox: Option<Outbox>,
+        budget: &Arc<Budget>,
     ) -> Result<Member, Error> {
         let compiled = compile(&plan.delta_plan, session).await?;
+        for lane in compiled.operators.iter().flat_map(|lanes| &lanes.lanes) {
+            let mut operator = lane.lock().expect("nothing has run yet");
+            operator.state().into_iter().for_each(|table| table.arrangement.keep_within(budget));
+        }
         let n_parts = compiled.plan.output_partitioning().partition_count();
         let view = match outbox {
             Some(_) => None,
@@ -129,7 +138,9 @@ impl Member {
                     .min_by_key(|key| key.len())
                     .cloned()
                     .unwrap_or_default();
-                Some(View::new(plan.schema.clone(), &key, n_parts)?)
+                let view = View::new(plan.schema.clone(), &key, n_parts)?;
+                view.keep_within(budget);
+                Some(view)
             }
         };
         let handle = MemberHandle {
@@ -141,6 +152,8 @@ impl Member {
             failure: RwLock::default(),
             subscribers: Default::default(),
             metrics: MemberMetrics::default(),
+            budget: budget.clone(),
+            bounds: bounds(plan),
             operators: compiled.operators.iter().map(|lanes| lanes.metrics.clone()).collect(),
         };
         Ok(Member {
@@ -208,6 +221,9 @@ impl Member {
             }
         }
         self.has_run = true;
+        if let Some(view) = &self.view {
+            view.relieve();
+        }
         let metrics = &self.handle.metrics;
         metrics.steps.add(1);
         metrics.rows_in.add(n_rows_in);
@@ -441,8 +457,7 @@ impl Member {
                     for (lane, runs) in stored.iter().enumerate() {
                         let mut operator = lanes.lanes[lane].lock().expect("nothing has run yet");
                         let mut tables = operator.state();
-                        let layout = tables[table_idx].arrangement.layout().clone();
-                        tables[table_idx].arrangement = Arrangement::restore(layout, (*runs).clone());
+                        tables[table_idx].arrangement.replace((*runs).clone());
                     }
                 } else {
                     redeal(lanes, table_idx, &stored)?;
@@ -482,14 +497,22 @@ impl MemberHandle {
             nanos: load(&lane.nanos),
             state_rows: load(&lane.state_rows),
             state_bytes: load(&lane.state_bytes),
+            state_heap_bytes: load(&lane.state_heap_bytes),
         };
         let status = |operator: &Arc<OperatorMetrics>| OperatorStatus {
             id: operator.id.clone(),
             display: operator.display.clone(),
+            bound: self.bounds.get(&operator.id).copied().unwrap_or(Growth::Finite.bound()),
             lanes: operator.lanes.iter().map(lane).collect(),
         };
         self.operators.iter().map(status).collect()
     }
+}
+
+/// What bounds the state of each operator of a plan.
+fn bounds(plan: &PipelinePlan) -> BTreeMap<String, &'static str> {
+    let nodes = plan.explained.walk().into_iter();
+    nodes.filter_map(|(_, node)| Some((node.id.clone(), node.state.as_ref()?.growth.bound()))).collect()
 }
 
 /// Deals the rows of a table that was kept in another number of lanes out anew, with the hash by which

@@ -83,7 +83,17 @@ pub struct TableStatus {
     pub name: String,
     pub epoch: Epoch,
     pub rows: i64,
-    pub state_bytes: u64,
+    pub state: StateSize,
+}
+
+/// How much some state is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StateSize {
+    /// Of which some may be about to cancel out.
+    pub rows: u64,
+    pub bytes: u64,
+    /// Of these, in memory; the others are in files.
+    pub heap_bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -101,6 +111,13 @@ pub struct PipelineStatus {
     pub rows_out: u64,
     pub late_rows: u64,
     pub state_bytes: u64,
+    /// Bytes that its state takes in memory, and may take.
+    pub memory_bytes: u64,
+    pub memory_limit: u64,
+    /// Why state over the limit cannot go to disk.
+    pub memory_error: Option<String>,
+    /// What its view keeps.
+    pub view: Option<StateSize>,
     pub step_time: HistogramCounts,
     /// From the arrival of a row to its result being readable.
     pub latency: HistogramCounts,
@@ -115,6 +132,8 @@ pub struct OperatorStatus {
     /// As [`ExplainedNode`](tidemill_plan::ExplainedNode) has it.
     pub id: String,
     pub display: String,
+    /// What keeps its state from growing for ever.
+    pub bound: &'static str,
     pub lanes: Vec<LaneStatus>,
 }
 
@@ -128,6 +147,8 @@ pub struct LaneStatus {
     /// Rows of state, of which some may be about to cancel out.
     pub state_rows: u64,
     pub state_bytes: u64,
+    /// Of these, in memory; the others are in files.
+    pub state_heap_bytes: u64,
 }
 
 impl OperatorStatus {
@@ -140,6 +161,7 @@ impl OperatorStatus {
             nanos: total.nanos + lane.nanos,
             state_rows: total.state_rows + lane.state_rows,
             state_bytes: total.state_bytes + lane.state_bytes,
+            state_heap_bytes: total.state_heap_bytes + lane.state_heap_bytes,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Tables: rows that statements write.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, RwLock};
 
 use arrow::array::{Array, RecordBatch, UInt32Array};
@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidemill_core::{Delta, Epoch};
 use tidemill_plan::RelationId;
-use tidemill_storage::{Checkpoint, CheckpointStore, Snapshot};
+use tidemill_storage::{Budget, Checkpoint, CheckpointStore, Snapshot};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::Error;
@@ -75,8 +75,10 @@ impl Table {
         spec: TableSpec,
         store: CheckpointStore,
         checkpoint: Option<&Checkpoint>,
+        budget: &Arc<Budget>,
     ) -> Result<Table, Error> {
         let view = View::new(spec.schema.clone(), &spec.primary_key, 1)?;
+        view.keep_within(budget);
         let mut epoch = Epoch::ZERO;
         if let Some(checkpoint) = checkpoint {
             epoch = Epoch(checkpoint.meta["epoch"].as_u64().unwrap_or_default());
@@ -91,7 +93,9 @@ impl Table {
             failure: RwLock::default(),
             subscribers: Default::default(),
             metrics: MemberMetrics::default(),
+            budget: budget.clone(),
             operators: Vec::new(),
+            bounds: BTreeMap::new(),
         };
         Ok(Table {
             spec,

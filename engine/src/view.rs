@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use tidemill_core::{Delta, Epoch};
-use tidemill_storage::{Arrangement, Layout, Run, Snapshot, SortColumn, sort_rows};
+use tidemill_storage::{Arrangement, Budget, Layout, Run, Snapshot, SortColumn, sort_rows};
 
 use crate::Error;
 use crate::operators::BATCH_ROWS;
+use crate::status::StateSize;
 
 /// Rows of one schema, indexed by some of their columns.
 #[derive(Debug)]
@@ -34,6 +35,18 @@ impl View {
         let layout = Layout::new(sort_columns, key.len())?;
         let parts = (0..n_parts).map(|_| Mutex::new(Arrangement::new(layout.clone()))).collect();
         Ok(View { schema, columns, layout, parts })
+    }
+
+    /// Keeps its memory within a budget, together with what else has that.
+    pub fn keep_within(&self, budget: &Arc<Budget>) {
+        for part in &self.parts {
+            part.lock().expect("nobody panics while adding").keep_within(budget);
+        }
+    }
+
+    /// Moves memory to disk where there is more of it than the budget allows.
+    pub fn relieve(&self) {
+        self.parts.iter().for_each(|part| part.lock().expect("nobody panics while adding").relieve());
     }
 
     pub fn layout(&self) -> &Arc<Layout> {
@@ -71,8 +84,7 @@ impl View {
 
     /// Takes over the runs of a checkpoint. Any number of parts fits: their sum is what counts.
     pub fn restore(&self, runs: Vec<Arc<Run>>) {
-        *self.parts[0].lock().expect("nobody panics while adding") =
-            Arrangement::restore(self.layout.clone(), runs);
+        self.parts[0].lock().expect("nobody panics while adding").replace(runs);
     }
 
     /// What the view shows now, for readers.
@@ -129,6 +141,11 @@ impl ViewSnapshot {
         Ok(self.batches.get_or_init(|| batches).clone())
     }
 
+    /// Whether [`batches`](ViewSnapshot::batches) have been computed.
+    pub(crate) fn is_decoded(&self) -> bool {
+        self.batches.get().is_some()
+    }
+
     /// At most `n_rows` of the rows, copies repeated, in batches.
     pub fn first(&self, n_rows: usize) -> Result<Vec<RecordBatch>, Error> {
         let mut rows: Vec<&[u8]> = Vec::new();
@@ -155,9 +172,13 @@ impl ViewSnapshot {
         &self.arrangement
     }
 
-    /// Bytes in memory.
-    pub fn size(&self) -> usize {
-        self.arrangement.size()
+    /// What it keeps.
+    pub fn size(&self) -> StateSize {
+        StateSize {
+            rows: self.arrangement.n_rows_max() as u64,
+            bytes: self.arrangement.size() as u64,
+            heap_bytes: self.arrangement.heap_size() as u64,
+        }
     }
 }
 

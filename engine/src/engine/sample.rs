@@ -80,7 +80,8 @@ impl Engine {
             inputs.push(Sampled { id: *id, name, n_rows, from });
             changes.insert(*id, batches);
         }
-        let mut member = Member::new(RelationId(0), "sample", plan, session, None).await?;
+        let budget = self.memory.budget(None);
+        let mut member = Member::new(RelationId(0), "sample", plan, session, None, &budget).await?;
         let context = StepContext { epoch: Epoch::ZERO, ..StepContext::default() };
         member.step(&context, &changes).await?;
         let handle = Arc::clone(&member.handle);

@@ -41,6 +41,8 @@ pub(crate) struct LaneMetrics {
     /// Rows of state, of which some may be about to cancel out.
     pub state_rows: AtomicU64,
     pub state_bytes: AtomicU64,
+    /// Of these, in memory; the others are in files.
+    pub state_heap_bytes: AtomicU64,
 }
 
 /// All lanes of an operator. They live as long as the dataflow; plans that refer to them come and go.
@@ -97,13 +99,16 @@ impl Lanes {
 
 impl LaneMetrics {
     fn measure(&self, operator: &mut dyn Operator) {
-        let (mut n_rows, mut n_bytes) = (0, 0);
+        let (mut n_rows, mut n_bytes, mut n_heap_bytes) = (0, 0, 0);
         for table in operator.state() {
+            table.arrangement.relieve();
             n_rows += table.arrangement.current().n_rows_max();
             n_bytes += table.arrangement.current().size();
+            n_heap_bytes += table.arrangement.current().heap_size();
         }
         self.state_rows.store(n_rows as u64, Ordering::Relaxed);
         self.state_bytes.store(n_bytes as u64, Ordering::Relaxed);
+        self.state_heap_bytes.store(n_heap_bytes as u64, Ordering::Relaxed);
     }
 }
 
