@@ -15,7 +15,7 @@ use figment::providers::{Format, Serialized, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
-use tidemill_core::{Diagnostic, SqlState, did_you_mean};
+use tidemill_core::{ByteSize, Diagnostic, SqlState, did_you_mean};
 
 const PREFIX: &str = "TIDEMILL_";
 
@@ -46,6 +46,10 @@ pub struct Config {
     /// How often state is made durable.
     #[serde(with = "duration")]
     pub checkpoint_interval: Duration,
+    /// How much memory the state of all pipelines and tables may take. More than that lies in files. Half of the
+    /// memory that there is.
+    #[serde(with = "byte_size")]
+    pub memory_limit: ByteSize,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a list such as `warn,tidemill=debug`.
     pub log: String,
     pub log_format: LogFormat,
@@ -54,7 +58,7 @@ pub struct Config {
 }
 
 /// The keys of [`Config`], in its order.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 11] = [
     "data",
     "listen",
     "http",
@@ -62,13 +66,17 @@ pub const KEYS: [&str; 10] = [
     "lanes",
     "epoch_interval",
     "checkpoint_interval",
+    "memory_limit",
     "log",
     "log_format",
     "max_connections",
 ];
 
+/// With less there is no room for the steps themselves.
+const MEMORY_LIMIT_MIN: u64 = 16 << 20;
+
 /// Keys whose values are text, even if they look like something else.
-const TEXT_KEYS: [&str; 5] = ["data", "listen", "http", "log", "log_format"];
+const TEXT_KEYS: [&str; 6] = ["data", "listen", "http", "memory_limit", "log", "log_format"];
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -88,6 +96,7 @@ impl Default for Config {
             lanes: std::thread::available_parallelism().map_or(1, |n| n.get()),
             epoch_interval: Duration::from_millis(10),
             checkpoint_interval: Duration::from_secs(1),
+            memory_limit: ByteSize(crate::machine::memory().map_or(1 << 30, |bytes| bytes / 2)),
             log: "warn,tidemill=info".into(),
             log_format: LogFormat::Text,
             max_connections: 100,
@@ -274,6 +283,9 @@ fn check(config: &Config, figment: &Figment) -> Result<(), ConfigError> {
         Config { checkpoint_interval, .. } if checkpoint_interval.is_zero() => {
             invalid("checkpoint_interval", "it must be more than 0")
         }
+        Config { memory_limit: ByteSize(..MEMORY_LIMIT_MIN), .. } => {
+            invalid("memory_limit", "it must be at least 16MB")
+        }
         _ => Ok(()),
     }
 }
@@ -417,6 +429,28 @@ mod address_or_off {
         match String::deserialize(deserializer)?.as_str() {
             "off" => Ok(None),
             text => parse_address(text).map(Some).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+mod byte_size {
+    use super::*;
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(size: &ByteSize, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(size)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Given {
+            Bytes(u64),
+            Text(String),
+        }
+        match Given::deserialize(deserializer)? {
+            Given::Bytes(bytes) => Ok(ByteSize(bytes)),
+            Given::Text(text) => text.parse().map_err(serde::de::Error::custom),
         }
     }
 }

@@ -18,7 +18,7 @@ use tidemill_catalog::{Catalog, Definition, Object, SinkInput};
 use tidemill_connectors::{
     Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec as ConnectorSpec,
 };
-use tidemill_core::SqlState;
+use tidemill_core::{ByteSize, SqlState};
 use tidemill_engine::{Engine, EngineConfig, MemberSpec, SourceColumn, SourceSpec, TableSpec};
 use tidemill_plan::{CloseSource, InputKind, PipelinePlan, Properties, RelationId};
 use tidemill_sql::{Planner, RelationNames};
@@ -27,6 +27,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::names::PipelineNames;
 use crate::session::api::SqlError;
+
+/// The least that a pipeline may ask for: with less, each step would go to disk.
+const PIPELINE_MEMORY_MIN: u64 = 1 << 20;
 
 /// Everything behind a data directory.
 pub struct Database {
@@ -400,7 +403,7 @@ impl Database {
                 let close = pipeline.emit_on_window_close;
                 let mut plan = self.pipeline_plan(&pipeline.query, &object.search_path, close).await?;
                 plan.schema = object.arrow_schema();
-                Ok(self.pipeline_spec(object, plan))
+                self.pipeline_spec(object, plan)
             }
             Definition::Sink(sink) => {
                 let (query, close) = self.sink_query(&sink.input)?;
@@ -411,15 +414,18 @@ impl Database {
         }
     }
 
-    pub fn pipeline_spec(&self, object: &Object, plan: PipelinePlan) -> MemberSpec {
+    pub fn pipeline_spec(&self, object: &Object, plan: PipelinePlan) -> Result<MemberSpec, SqlError> {
+        let mut options = map(object.definition.options());
+        let memory_limit = take_memory_limit(&mut options)?;
         self.set_properties(object.oid, plan.properties.clone());
-        MemberSpec {
+        Ok(MemberSpec {
             id: RelationId(object.oid),
             name: object.name.clone(),
             plan,
             session: self.planner.state().clone(),
             sink: None,
-        }
+            memory_limit,
+        })
     }
 
     /// The query whose changes a sink writes, and whether it waits for windows to close.
@@ -444,7 +450,8 @@ impl Database {
         let Definition::Sink(definition) = &object.definition else {
             unreachable!("only sinks are asked for");
         };
-        let options = map(&definition.options);
+        let mut options = map(&definition.options);
+        let memory_limit = take_memory_limit(&mut options)?;
         let encode_options = map(&definition.encode_options);
         let primary_key = sink_key(object, &plan, &options)?;
         let sink = tidemill_connectors::create_sink(&SinkSpec {
@@ -463,7 +470,27 @@ impl Database {
             plan,
             session: self.planner.state().clone(),
             sink: Some(sink),
+            memory_limit,
         })
+    }
+}
+
+/// The memory that a pipeline's or sink's state may take, if it says.
+fn take_memory_limit(options: &mut BTreeMap<String, String>) -> Result<Option<usize>, SqlError> {
+    let Some(text) = options.remove("memory_limit") else { return Ok(None) };
+    match text.parse::<ByteSize>() {
+        Ok(size) if size.0 >= PIPELINE_MEMORY_MIN => Ok(Some(size.0 as usize)),
+        Ok(_) => Err(SqlError::new(
+            SqlState::INVALID_PARAMETER,
+            format!(
+                "option \"memory_limit\" is \"{text}\", but must be at least {}",
+                ByteSize(PIPELINE_MEMORY_MIN)
+            ),
+        )),
+        Err(_) => Err(SqlError::new(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"memory_limit\" is \"{text}\", but must be a size, such as 256MB or 1GB"),
+        )),
     }
 }
 

@@ -17,6 +17,7 @@ pub mod session;
 
 #[cfg(test)]
 mod fuzz;
+mod machine;
 #[cfg(test)]
 mod messages;
 mod names;

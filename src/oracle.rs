@@ -242,8 +242,12 @@ pub(crate) fn multiset(batches: &[RecordBatch]) -> BTreeMap<String, usize> {
 
 /// One life of a server: some statements, each followed by the comparison of every pipeline.
 async fn live(directory: &Path, n_lanes: usize, rng: &mut Rng, is_first: bool, history: &mut Vec<String>) {
-    let config =
-        EngineConfig { checkpoint_interval: std::time::Duration::from_millis(20), ..EngineConfig::default() };
+    let config = EngineConfig {
+        checkpoint_interval: std::time::Duration::from_millis(20),
+        // So little that state of a few hundred rows lies in files.
+        memory_limit: 16 << 10,
+        ..EngineConfig::default()
+    };
     let database = Database::open(directory, n_lanes, config).await.unwrap();
     let mut session = Session::new(database, "tidemill".into());
     if is_first {

@@ -82,6 +82,7 @@ pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> 
     let config = EngineConfig {
         epoch_interval: options.config.epoch_interval,
         checkpoint_interval: options.config.checkpoint_interval,
+        memory_limit: options.config.memory_limit.0 as usize,
         ..EngineConfig::default()
     };
     let database = match options.is_catalog_only {
@@ -284,6 +285,10 @@ pub(crate) mod testing {
             rows_out: 100,
             late_rows: 1,
             state_bytes: 4096,
+            memory_bytes: 4096,
+            memory_limit: 1 << 20,
+            memory_error: None,
+            view: None,
             step_time: Histogram::default().counts(),
             latency: Histogram::default().counts(),
             fill: None,

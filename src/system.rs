@@ -7,17 +7,18 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicr
 use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
-use tidemill_engine::{EngineStatus, PipelineStatus};
+use tidemill_engine::{EngineStatus, OperatorStatus, PipelineStatus, StateSize};
 
 use crate::session::api::SqlError;
 
 /// All of them, but for `tm_dead_letters`, which is a table.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "tm_sources",
     "tm_splits",
     "tm_tables",
     "tm_pipelines",
     "tm_operators",
+    "tm_state",
     "tm_sinks",
     "tm_jobs",
     "tm_epochs",
@@ -82,11 +83,12 @@ fn rows(name: &str, status: &EngineStatus) -> RecordBatch {
                 .text("name", t.iter().map(|t| Some(t.name.clone())))
                 .int("epoch", t.iter().map(|t| Some(t.epoch.0 as i64)))
                 .int("rows", t.iter().map(|t| Some(t.rows)))
-                .int("state_bytes", t.iter().map(|t| Some(t.state_bytes as i64)))
+                .int("state_bytes", t.iter().map(|t| Some(t.state.bytes as i64)))
                 .finish()
         }
         "tm_pipelines" => pipelines(&status.pipelines.iter().collect::<Vec<_>>()).finish(),
         "tm_operators" => operators(status),
+        "tm_state" => state(status),
         "tm_sinks" => {
             let s = &status.sinks;
             pipelines(&s.iter().map(|sink| &sink.pipeline).collect::<Vec<_>>())
@@ -150,6 +152,57 @@ fn operators(status: &EngineStatus) -> RecordBatch {
         .finish()
 }
 
+/// A row for each lane of each operator, each view and each table: how much it keeps, and where.
+fn state(status: &EngineStatus) -> RecordBatch {
+    struct Row<'a> {
+        oid: u32,
+        name: &'a str,
+        operator: Option<(&'a OperatorStatus, usize)>,
+        kind: &'static str,
+        size: StateSize,
+        bound: Option<&'static str>,
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    for p in status.pipelines.iter().chain(status.sinks.iter().map(|sink| &sink.pipeline)) {
+        for o in &p.operators {
+            rows.extend(o.lanes.iter().enumerate().map(|(lane, status)| Row {
+                oid: p.id.0,
+                name: &p.name,
+                operator: Some((o, lane)),
+                kind: "operator",
+                size: StateSize {
+                    rows: status.state_rows,
+                    bytes: status.state_bytes,
+                    heap_bytes: status.state_heap_bytes,
+                },
+                bound: Some(o.bound),
+            }));
+        }
+        let view = |size| Row { oid: p.id.0, name: &p.name, operator: None, kind: "view", size, bound: None };
+        rows.extend(p.view.map(view));
+    }
+    rows.extend(status.tables.iter().map(|t| Row {
+        oid: t.id.0,
+        name: &t.name,
+        operator: None,
+        kind: "table",
+        size: t.state,
+        bound: None,
+    }));
+    Columns::default()
+        .int("oid", rows.iter().map(|row| Some(i64::from(row.oid))))
+        .text("name", rows.iter().map(|row| Some(row.name.to_owned())))
+        .text("kind", rows.iter().map(|row| Some(row.kind.to_owned())))
+        .text("operator_id", rows.iter().map(|row| row.operator.map(|(o, _)| o.id.clone())))
+        .text("operator", rows.iter().map(|row| row.operator.map(|(o, _)| o.display.clone())))
+        .int("lane", rows.iter().map(|row| row.operator.map(|(_, lane)| lane as i64)))
+        .int("rows", rows.iter().map(|row| Some(row.size.rows as i64)))
+        .int("memory_bytes", rows.iter().map(|row| Some(row.size.heap_bytes as i64)))
+        .int("disk_bytes", rows.iter().map(|row| Some((row.size.bytes - row.size.heap_bytes) as i64)))
+        .text("bound", rows.iter().map(|row| row.bound.map(str::to_owned)))
+        .finish()
+}
+
 fn pipelines(p: &[&PipelineStatus]) -> Columns {
     Columns::default()
         .int("oid", p.iter().map(|p| Some(i64::from(p.id.0))))
@@ -163,6 +216,9 @@ fn pipelines(p: &[&PipelineStatus]) -> Columns {
         .int("rows_out", p.iter().map(|p| Some(p.rows_out as i64)))
         .int("late_rows", p.iter().map(|p| Some(p.late_rows as i64)))
         .int("state_bytes", p.iter().map(|p| Some(p.state_bytes as i64)))
+        .int("memory_bytes", p.iter().map(|p| Some(p.memory_bytes as i64)))
+        .int("memory_limit", p.iter().map(|p| Some(p.memory_limit as i64)))
+        .text("memory_error", p.iter().map(|p| p.memory_error.clone()))
         .int("latency_p50_us", p.iter().map(|p| Some(p.latency.quantile(0.5).as_micros() as i64)))
         .int("latency_p99_us", p.iter().map(|p| Some(p.latency.quantile(0.99).as_micros() as i64)))
         .text("error", p.iter().map(|p| p.state.error().map(str::to_owned)))

@@ -8,6 +8,7 @@ pub mod report;
 pub mod table;
 
 mod check;
+mod check_data;
 mod run;
 pub(crate) mod settings;
 mod shell;
@@ -62,6 +63,8 @@ enum Command {
     Run(run::Run),
     /// Parse, bind and plan a file of statements without running it
     Check(check::Check),
+    /// Compare everything in a data directory with its checksums
+    CheckData(check_data::CheckData),
     /// Talk SQL to a server
     Shell(shell::Shell),
     /// Watch a stream of auctions being queried, without setting anything up
@@ -125,6 +128,7 @@ pub fn main() -> ExitCode {
         Command::Start(start) => runtime.block_on(start.run()),
         Command::Run(run) => runtime.block_on(run.run()),
         Command::Check(check) => runtime.block_on(check.run()),
+        Command::CheckData(check) => runtime.block_on(check.run()),
         Command::Shell(shell) => shell.run(&runtime),
         Command::Demo(demo) => runtime.block_on(demo.run()),
         Command::Config(settings) => settings.run(),

@@ -40,6 +40,9 @@ pub struct ConfigFlags {
     /// How often state is made durable (default: 1s) [env: TIDEMILL_CHECKPOINT_INTERVAL]
     #[arg(long, value_name = "DURATION")]
     pub checkpoint_interval: Option<String>,
+    /// Memory for state, beyond which it lies in files (default: half of what there is) [env: TIDEMILL_MEMORY_LIMIT]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_limit: Option<String>,
     /// What is logged, such as info or warn,tidemill=debug [env: TIDEMILL_LOG]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -55,6 +58,7 @@ impl ConfigFlags {
         let texts = [
             ("epoch_interval", &self.epoch_interval),
             ("checkpoint_interval", &self.checkpoint_interval),
+            ("memory_limit", &self.memory_limit),
             ("log", &self.log),
         ];
         flags.extend(self.lanes.map(|lanes| ("lanes", lanes.into())));

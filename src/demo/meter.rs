@@ -80,7 +80,7 @@ impl Reading {
             })
             .collect();
         let events = |status: &EngineStatus| status.sources.iter().map(|source| source.rows).sum::<u64>();
-        let tables = after.tables.iter().map(|table| table.state_bytes);
+        let tables = after.tables.iter().map(|table| table.state.bytes);
         let sinks = after.sinks.iter().map(|sink| sink.pipeline.state_bytes);
         let sources = after.sources.iter().map(|source| ("source", &source.name, &source.state));
         let members = after.pipelines.iter().map(|pipeline| ("pipeline", &pipeline.name, &pipeline.state));

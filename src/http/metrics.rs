@@ -62,7 +62,7 @@ fn tables(out: &mut Exposition, status: &EngineStatus) {
     let mut family = out.gauge("tidemill_table_rows", "Rows in the table.");
     status.tables.iter().for_each(|table| family.value(&[("table", &table.name)], table.rows));
     let mut family = out.gauge("tidemill_table_state_bytes", "Bytes that the table takes.");
-    status.tables.iter().for_each(|table| family.value(&[("table", &table.name)], table.state_bytes));
+    status.tables.iter().for_each(|table| family.value(&[("table", &table.name)], table.state.bytes));
     let mut family = out.gauge("tidemill_table_epoch", "The last epoch that changed the table.");
     status.tables.iter().for_each(|table| family.value(&[("table", &table.name)], table.epoch));
 }

@@ -87,8 +87,12 @@ fn try_case(case: &Case) -> Outcome {
 
 async fn live(case: &Case, life: usize, directory: &Path, created: &mut Vec<usize>, outcome: &mut Outcome) {
     let (n_lanes, statements) = &case.lives[life];
-    let config =
-        EngineConfig { checkpoint_interval: std::time::Duration::from_millis(20), ..EngineConfig::default() };
+    let config = EngineConfig {
+        checkpoint_interval: std::time::Duration::from_millis(20),
+        // So little that state of a few hundred rows lies in files.
+        memory_limit: 16 << 10,
+        ..EngineConfig::default()
+    };
     let database = Database::open(directory, *n_lanes, config).await.unwrap();
     let mut session = Session::new(database, "tidemill".into());
     if life == 0 {

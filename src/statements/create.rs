@@ -27,6 +27,9 @@ use crate::names::find;
 use crate::session::api::{Notice, Response, SqlError};
 use crate::session::{Call, Session};
 
+/// What stands behind WITH of a pipeline.
+const PIPELINE_OPTIONS: [&str; 1] = ["memory_limit"];
+
 /// What `CREATE … name` says before its own part.
 struct Head<'a> {
     name: &'a ObjectName,
@@ -272,7 +275,7 @@ pub async fn pipeline(
 ) -> Result<Response, SqlError> {
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
-    check_options(&create.options, &[])?;
+    check_options(&create.options, &PIPELINE_OPTIONS)?;
     let changing = session.database.change_definitions().await;
     if let Some(response) = kept(session, &head, "CREATE PIPELINE")? {
         return Ok(response);
@@ -300,7 +303,7 @@ pub async fn pipeline(
     };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE PIPELINE")) };
     plan.schema = entered.object.arrow_schema();
-    let spec = session.database.pipeline_spec(&entered.object, plan);
+    let spec = session.database.pipeline_spec(&entered.object, plan)?;
     start_member(session, changing, entered, spec).await?;
     Ok(done("CREATE PIPELINE"))
 }
@@ -663,7 +666,7 @@ fn check_options(options: &WithOptions, known: &[&str]) -> Result<(), SqlError> 
         .with_position(option.position);
         return Err(match did_you_mean(&option.key, known.iter().copied()) {
             Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
-            None => error.with_hint("A pipeline takes no options yet."),
+            None => error.with_hint(format!("A pipeline takes: {}.", known.join(", "))),
         });
     }
     Ok(())

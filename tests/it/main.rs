@@ -7,6 +7,7 @@ mod docs;
 mod fill;
 mod flights;
 mod kafka;
+mod memory;
 mod postgres;
 mod recovery;
 mod server;
