@@ -304,9 +304,11 @@ impl SplitReader for GeneratorReader {
         if self.next >= end {
             return Ok(None);
         }
-        let due = match &mut self.pace {
-            Some(pace) => pace.due(self.walk, self.next).await,
-            None => end,
+        let due = match (&mut self.pace, until) {
+            (Some(pace), None) => pace.due(self.walk, self.next).await,
+            // What somebody asks for again has been due before: a pipeline that is created a day later does not
+            // take a day to fill.
+            (Some(_), Some(_)) | (None, _) => end,
         };
         let behind = due.min(end).min(self.next + self.n_rows_max);
         let rows = self.rows.batch((self.next..behind).map(|idx| self.walk.event(idx)))?;

@@ -176,6 +176,25 @@ async fn rate_is_kept() {
 }
 
 #[tokio::test]
+async fn what_has_come_once_comes_again_at_once() {
+    let declared = generator("n bigint!").with("data", "sequence").with("rate", 10);
+    let source = source(&declared);
+    let splits = source.splits().await.unwrap();
+    let mut reader = source.open(&splits[0].id, &splits[0].start).await.unwrap();
+    let until = Offset::from(20_000u64);
+    let read = async {
+        let mut n_rows = 0;
+        while let Some(batch) = reader.next(Some(&until)).await.unwrap() {
+            n_rows += batch.changes.len();
+        }
+        n_rows
+    };
+    // At its rate it would take half an hour.
+    let n_rows = tokio::time::timeout(Duration::from_secs(30), read).await.expect("nothing waits");
+    assert_eq!(n_rows, 20_000);
+}
+
+#[tokio::test]
 async fn resumes_anywhere_at_once() {
     let declared = generator("n bigint!").with("data", "sequence");
     let batch = next(&*source(&declared), 0, Some(1 << 50)).await;
