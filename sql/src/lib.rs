@@ -16,6 +16,7 @@ mod first_rows;
 mod functions;
 mod lateral;
 mod match_recognize;
+mod meaning;
 mod named_windows;
 mod naming;
 mod planner;

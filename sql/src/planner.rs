@@ -32,6 +32,7 @@ use crate::first_rows::{rewrite_fetch, rewrite_first_rows};
 use crate::functions::{aggregate_functions, scalar_functions, window_functions};
 use crate::lateral::{lower_lateral_unnest, rewrite_unnest};
 use crate::match_recognize::MatchRecognizeRelations;
+use crate::meaning::unify;
 use crate::named_windows::rewrite_named_windows;
 use crate::naming::name_columns;
 use crate::postgres::{self, ArrowText, TextFormat};
@@ -196,7 +197,7 @@ impl Planner {
         let schema: SchemaRef = Arc::new(Schema::new(
             optimized.schema().fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>(),
         ));
-        let rewritten = rewrite(&optimized, emit_on_window_close)?;
+        let rewritten = rewrite(&unify(optimized)?, emit_on_window_close)?;
         Ok(PipelinePlan {
             delta_plan: rewritten.plan,
             schema,
