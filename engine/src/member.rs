@@ -11,7 +11,6 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::context::SessionState;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::metrics::Time;
 use datafusion::physical_plan::repartition::BatchPartitioner;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -127,7 +126,7 @@ impl Member {
             let mut operator = lane.lock().expect("nothing has run yet");
             operator.state().into_iter().for_each(|table| table.arrangement.keep_within(budget));
         }
-        let n_parts = compiled.plan.output_partitioning().partition_count();
+        let n_parts = compiled.plan.n_parts();
         let view = match outbox {
             Some(_) => None,
             None => {
@@ -264,7 +263,7 @@ impl Member {
 
     /// Runs the plan over what the slots hold, adding to the view part by part.
     async fn execute(&self) -> Result<Vec<RecordBatch>, Error> {
-        let plan = reset_plan_states(self.compiled.plan.clone())?;
+        let plan = self.compiled.plan.begin()?;
         let n_parts = plan.output_partitioning().partition_count();
         let parts = (0..n_parts).map(|part| self.execute_part(&plan, part));
         let batches = futures::future::try_join_all(parts).await?;

@@ -17,13 +17,13 @@ use tidemill_plan::IncrementalNode;
 
 use super::{
     BatchPlan, BoundedExec, HeldExec, HeldSlot, InputExec, InputSlot, Iterations, LaneMetrics, Lanes,
-    OperatorExec, OperatorMetrics,
+    OperatorExec, OperatorMetrics, StepPlan,
 };
 use crate::operators::{Build, StepContext, build, distribution};
 
 /// An execution plan with the ends that a dataflow holds.
 pub(crate) struct Compiled {
-    pub plan: Arc<dyn ExecutionPlan>,
+    pub plan: StepPlan,
     pub inputs: Vec<(plan::Input, Arc<InputSlot>)>,
     pub operators: Vec<Arc<Lanes>>,
     pub context: Arc<RwLock<StepContext>>,
@@ -34,8 +34,11 @@ pub(crate) async fn compile(logical: &LogicalPlan, session: &SessionState) -> Re
     let planner = Arc::new(IncrementalPlanner::default());
     let physical = DefaultPhysicalPlanner::with_extension_planners(vec![planner.clone()]);
     let plan = physical.create_physical_plan(logical, session).await?;
-    let found = std::mem::take(&mut *planner.found.lock().expect("planning does not panic"));
-    Ok(Compiled { plan, inputs: found.inputs, operators: found.operators, context: planner.context.clone() })
+    let plan = StepPlan::new(plan)?;
+    let mut found = std::mem::take(&mut *planner.found.lock().expect("planning does not panic"));
+    found.inputs.retain(|(_, slot)| plan.reads(slot));
+    let operators = found.operators.into_iter().map(|(_, lanes)| lanes).collect();
+    Ok(Compiled { plan, inputs: found.inputs, operators, context: planner.context.clone() })
 }
 
 #[derive(Default)]
@@ -44,10 +47,18 @@ struct IncrementalPlanner {
     found: Mutex<Found>,
 }
 
+impl IncrementalPlanner {
+    /// The lanes of an operator that does the same to the same.
+    fn known(&self, node: &IncrementalNode) -> Option<Arc<Lanes>> {
+        let found = self.found.lock().expect("planning does not panic");
+        found.operators.iter().find(|(known, _)| known == node).map(|(_, lanes)| lanes.clone())
+    }
+}
+
 #[derive(Default)]
 struct Found {
     inputs: Vec<(plan::Input, Arc<InputSlot>)>,
-    operators: Vec<Arc<Lanes>>,
+    operators: Vec<(IncrementalNode, Arc<Lanes>)>,
     /// How often each meaning has occurred.
     ids: HashMap<String, usize>,
     /// Of a batch plan.
@@ -86,6 +97,9 @@ impl ExtensionPlanner for IncrementalPlanner {
             let mut found = self.found.lock().expect("planning does not panic");
             found.bounds.push(exec.iterations.clone());
             return Ok(Some(Arc::new(exec)));
+        }
+        if let Some(lanes) = self.known(node) {
+            return Ok(Some(Arc::new(OperatorExec::new(lanes, physical_inputs.to_vec(), schema))));
         }
         let batch_plan = match &node.operator {
             plan::Operator::Recompute(recompute) => Some(Arc::new(batch_plan(recompute, session).await?)),
@@ -131,7 +145,7 @@ impl ExtensionPlanner for IncrementalPlanner {
             late: Mutex::default(),
             metrics: Arc::new(metrics),
         });
-        found.operators.push(lanes.clone());
+        found.operators.push((node.clone(), lanes.clone()));
         Ok(Some(Arc::new(OperatorExec::new(lanes, physical_inputs.to_vec(), schema))))
     }
 }

@@ -17,10 +17,21 @@ pub(super) struct Notes<'a> {
 pub(super) fn text(root: &ExplainedNode, notes: &Notes<'_>) -> String {
     let mut text = String::new();
     let mut seen: Vec<&str> = Vec::new();
+    let mut known: Vec<&ExplainedNode> = Vec::new();
+    let mut known_at: Option<usize> = None;
     for (depth, node) in root.walk() {
+        if known_at.is_some_and(|known_at| depth > known_at) {
+            continue;
+        }
+        known_at = None;
         let indent = "  ".repeat(depth);
         text.push_str(&format!("{indent}{}\n", node.display));
         let mut say = |line: String| text.push_str(&format!("{indent}    {line}\n"));
+        if is_known(node, &mut known) {
+            say("the same as above, computed once".into());
+            known_at = Some(depth);
+            continue;
+        }
         match status(node, notes, &mut seen) {
             Some(operator) => {
                 say(done(&operator.total()));
@@ -43,10 +54,25 @@ pub(super) fn text(root: &ExplainedNode, notes: &Notes<'_>) -> String {
 }
 
 pub(super) fn json(root: &ExplainedNode, notes: &Notes<'_>) -> Value {
-    json_node(root, notes, &mut Vec::new())
+    json_node(root, notes, &mut Vec::new(), &mut Vec::new())
 }
 
-fn json_node<'a>(node: &'a ExplainedNode, notes: &Notes<'_>, seen: &mut Vec<&'a str>) -> Value {
+/// Whether an operator stood there before, and so all that is below it.
+fn is_known<'a>(node: &'a ExplainedNode, known: &mut Vec<&'a ExplainedNode>) -> bool {
+    if node.state.is_none() {
+        return false;
+    }
+    let is_known = known.contains(&node);
+    known.push(node);
+    is_known
+}
+
+fn json_node<'a>(
+    node: &'a ExplainedNode,
+    notes: &Notes<'_>,
+    seen: &mut Vec<&'a str>,
+    known: &mut Vec<&'a ExplainedNode>,
+) -> Value {
     let mut value = json!({
         "Node Type": node.kind,
         "Details": node.display,
@@ -54,6 +80,9 @@ fn json_node<'a>(node: &'a ExplainedNode, notes: &Notes<'_>, seen: &mut Vec<&'a 
         "Unique Keys": node.unique_keys,
         "Cost": node.cost.name(),
     });
+    if is_known(node, known) {
+        return json!({ "Node Type": node.kind, "Details": node.display, "Same As Above": true });
+    }
     if let Some(relation) = &node.relation {
         value["Relation Name"] = relation.as_str().into();
     }
@@ -71,7 +100,7 @@ fn json_node<'a>(node: &'a ExplainedNode, notes: &Notes<'_>, seen: &mut Vec<&'a 
         value["Actual"] = lane_json(&operator.total());
         value["Lanes"] = operator.lanes.iter().map(lane_json).collect();
     }
-    let inputs: Vec<Value> = node.inputs.iter().map(|input| json_node(input, notes, seen)).collect();
+    let inputs: Vec<Value> = node.inputs.iter().map(|input| json_node(input, notes, seen, known)).collect();
     if !inputs.is_empty() {
         value["Plans"] = inputs.into();
     }

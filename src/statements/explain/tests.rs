@@ -47,6 +47,13 @@ fn find<'a>(node: &'a Value, kind: &str) -> Option<&'a Value> {
     node["Plans"].as_array()?.iter().find_map(|input| find(input, kind))
 }
 
+/// All nodes whose line says so, from the top.
+fn find_all<'a>(node: &'a Value, details: &str) -> Vec<&'a Value> {
+    let is_one = node["Details"].as_str().is_some_and(|line| line.contains(details));
+    let below = node["Plans"].as_array().into_iter().flatten().flat_map(|input| find_all(input, details));
+    is_one.then_some(node).into_iter().chain(below).collect()
+}
+
 async fn everything() {
     let directory = tempfile::tempdir().unwrap();
     let mut session = open(directory.path(), 2).await;
@@ -86,6 +93,21 @@ async fn everything() {
     assert!(text.contains("rows in=1011 out=1001") && text.contains("lane 1: rows in="), "{text}");
     let from_relation = "SELECT sum(rows_in) FROM tm_operators WHERE name = 'p' AND operator LIKE 'Join%'";
     assert_eq!(run(&mut session, from_relation).await, ["1011"]);
+
+    // What stands there twice runs once.
+    let query = "WITH x AS (SELECT k, sum(v) AS s FROM t GROUP BY k) SELECT k FROM x WHERE s = (SELECT max(s) FROM x)";
+    run(&mut session, &format!("CREATE PIPELINE best AS {query}")).await;
+    let analyzed = json(&mut session, "EXPLAIN (ANALYZE, FORMAT JSON) PIPELINE best").await;
+    let places = find_all(&analyzed["Plan"], "group=[k]");
+    assert_eq!(places.len(), 2, "{analyzed}");
+    assert_eq!(places[0]["Actual"]["Rows In"], 1001);
+    assert_eq!(places[1]["Same As Above"], true);
+    assert!(places[1]["Actual"].is_null() && places[1]["Plans"].is_null());
+    let text = run(&mut session, "EXPLAIN ANALYZE PIPELINE best").await.join("\n");
+    assert_eq!(text.matches("the same as above, computed once").count(), 1, "{text}");
+    let from_relation =
+        "SELECT sum(rows_in) FROM tm_operators WHERE name = 'best' AND operator LIKE '%group=[k]%'";
+    assert_eq!(run(&mut session, from_relation).await, ["1001"]);
 
     let analyzed = json(&mut session, "EXPLAIN (ANALYZE, FORMAT JSON) SELECT count(*) FROM t").await;
     assert_eq!(analyzed["Rows"], 1);
