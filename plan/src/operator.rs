@@ -105,7 +105,7 @@ pub enum AggregateFunction {
     Max,
     /// The first value in the order of `order_by`.
     First,
-    /// Any other: touched groups are aggregated again.
+    /// Any other: touched groups are aggregated again, unless it is linear.
     Other(OtherAggregate),
 }
 
@@ -115,6 +115,23 @@ pub struct OtherAggregate {
     pub udf: Arc<AggregateUDF>,
     /// The arguments that are constants, by their position among all arguments; `args` are the others.
     pub constants: Vec<(usize, ScalarValue)>,
+}
+
+impl OtherAggregate {
+    /// Whether, over arguments of these types, a row can be taken out of what is known of a group as easily as in.
+    pub fn is_linear(&self, args: &[DataType]) -> bool {
+        let is_known = match args {
+            [DataType::Boolean] => matches!(self.udf.name(), "bool_and" | "bool_or"),
+            [DataType::Int64] => self.udf.name() == "bit_xor",
+            [DataType::Float64] => matches!(self.udf.name(), "var" | "var_pop" | "stddev" | "stddev_pop"),
+            [DataType::Float64, DataType::Float64] => {
+                let name = self.udf.name();
+                matches!(name, "covar_samp" | "covar_pop" | "corr") || name.starts_with("regr_")
+            }
+            _ => false,
+        };
+        is_known && self.constants.is_empty()
+    }
 }
 
 /// Inputs: left, right, of which the first `n_left` and `n_right` columns are the pair's; behind them stand

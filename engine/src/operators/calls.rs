@@ -96,7 +96,9 @@ impl Call {
         first_column: usize,
     ) -> Result<Call, Error> {
         let arg = call.args.first().map(|arg| values.input.field(*arg));
-        let kind = Kind::of(call, arg.map(|arg| arg.data_type()));
+        let args: Vec<DataType> =
+            call.args.iter().map(|arg| values.input.field(*arg).data_type().clone()).collect();
+        let kind = Kind::of(call, &args);
         let method = match (&call.function, kind) {
             (AggregateFunction::Min | AggregateFunction::Max, Some(kind)) if values.is_append_only => {
                 Method::Linear(kind)
@@ -129,12 +131,29 @@ impl Call {
         }
     }
 
+    fn skips_nulls(&self) -> bool {
+        match (&self.method, &self.call.function) {
+            // Which of its rows count is for the function to say.
+            (Method::Replay(_), _) => false,
+            (Method::First(_), AggregateFunction::First) => self.call.ignore_nulls,
+            _ => true,
+        }
+    }
+
     /// The columns that the call adds to a group's row of state.
     pub fn state_columns(&self, call_idx: usize) -> Vec<SortColumn> {
         let column = |(part, data_type)| {
             SortColumn::ascending(&Field::new(format!("__call{call_idx}_{part}"), data_type, true))
         };
         self.state_types().into_iter().enumerate().map(column).collect()
+    }
+
+    /// What the name of the groups' state says of how this call is kept in it.
+    pub fn state_name(&self) -> Option<&'static str> {
+        match &self.method {
+            Method::Linear(kind) | Method::Distinct(kind, _) if kind.was_replayed() => Some("linear"),
+            _ => None,
+        }
     }
 
     /// The table of values, if the call has one.
@@ -167,8 +186,9 @@ impl Call {
         before: &[Option<u32>],
     ) -> Result<CallChange, Error> {
         let old_state = &old_state[self.state.clone()];
-        let rows = counted_rows(&self.call, touched);
-        let arg = self.call.args.first().map(|arg| touched.batch.column(*arg));
+        let rows = counted_rows(&self.call, self.skips_nulls(), touched);
+        let args: Vec<ArrayRef> =
+            self.call.args.iter().map(|arg| touched.batch.column(*arg).clone()).collect();
         match &mut self.method {
             Method::Linear(kind) => {
                 let mut accumulators = Accumulators::load(*kind, &self.call, old_state, before)?;
@@ -177,17 +197,16 @@ impl Call {
                     let row = *row as usize;
                     (row, touched.grouping.ids[row] as usize, touched.weights[row])
                 };
-                accumulators.update(arg, rows.values().iter().map(weighted))?;
+                accumulators.update(&args, rows.values().iter().map(weighted))?;
                 Ok(CallChange { old, new: accumulators.output(), state: accumulators.state() })
             }
             Method::Distinct(kind, table) => {
                 let mut accumulators = Accumulators::load(*kind, &self.call, old_state, before)?;
                 let old = accumulators.output();
-                let arg = arg.expect("DISTINCT has an argument");
-                let (change, groups) = values_change(table, touched, &rows, std::slice::from_ref(arg))?;
+                let (change, groups) = values_change(table, touched, &rows, &args)?;
                 let (crossed, crossings) = crossings(table, &change, &groups)?;
                 let columns = table.layout().decode(crossed)?;
-                accumulators.update(columns.last(), crossings.into_iter())?;
+                accumulators.update(&columns[columns.len() - 1..], crossings.into_iter())?;
                 table.arrangement.append(change);
                 Ok(CallChange { old, new: accumulators.output(), state: accumulators.state() })
             }
@@ -205,16 +224,12 @@ impl Call {
 }
 
 /// The rows that a call looks at.
-fn counted_rows(call: &AggregateCall, touched: &Touched) -> UInt32Array {
-    let skips_nulls = match &call.function {
-        AggregateFunction::Other(_) => false,
-        AggregateFunction::First => call.ignore_nulls,
-        _ => true,
-    };
-    let arg = call.args.first().filter(|_| skips_nulls).map(|arg| touched.batch.column(*arg));
+fn counted_rows(call: &AggregateCall, skips_nulls: bool, touched: &Touched) -> UInt32Array {
+    let args = if skips_nulls { &call.args[..] } else { &[] };
+    let args: Vec<&ArrayRef> = args.iter().map(|arg| touched.batch.column(*arg)).collect();
     let filter = call.filter.map(|filter| touched.batch.column(filter).as_boolean());
     let counts = |row: usize| {
-        arg.is_none_or(|arg| arg.is_valid(row))
+        args.iter().all(|arg| arg.is_valid(row))
             && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
     };
     (0..touched.weights.len()).filter(|row| counts(*row)).map(|row| row as u32).collect::<Vec<_>>().into()

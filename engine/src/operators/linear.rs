@@ -1,5 +1,5 @@
-//! Accumulators that take a row out as easily as in: count, sum, average; and, over input that never
-//! retracts, min and max.
+//! Accumulators that take a row out as easily as in: count, sum, average, what is made of counts of true, of false
+//! and of bits, and statistics ([`moments`](super::moments)); and, over input that never retracts, min and max.
 //!
 //! One value holds the accumulators of a call for all groups that a step touches, as columns. Between steps
 //! they are columns of the group's row of state.
@@ -10,14 +10,15 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Float64Builder, Int64Array, UInt32Array,
-    UInt64Array, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Float64Array, Float64Builder, Int64Array,
+    UInt32Array, UInt64Array, new_null_array,
 };
 use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, UInt64Type};
 use arrow::row::{RowConverter, SortField};
 use tidemill_plan::{AggregateCall, AggregateFunction};
 
+use super::moments::{self, Moments, Statistic};
 use crate::Error;
 
 /// Which accumulator a call has.
@@ -29,15 +30,19 @@ pub(crate) enum Kind {
     SumFloat,
     SumDecimal,
     AvgFloat,
+    BoolAnd,
+    BoolOr,
+    BitXor,
+    Statistic(Statistic),
     /// Over append-only input.
     Min,
     Max,
 }
 
 impl Kind {
-    /// The accumulator of a call whose argument has type `arg`, if it has one.
-    pub fn of(call: &AggregateCall, arg: Option<&DataType>) -> Option<Kind> {
-        match (&call.function, arg) {
+    /// The accumulator of a call whose arguments have types `args`, if it has one.
+    pub fn of(call: &AggregateCall, args: &[DataType]) -> Option<Kind> {
+        match (&call.function, args.first()) {
             (AggregateFunction::Count, _) => Some(Kind::Count),
             (AggregateFunction::Sum, Some(DataType::Int64)) => Some(Kind::SumInt),
             (AggregateFunction::Sum, Some(DataType::UInt64)) => Some(Kind::SumUInt),
@@ -46,15 +51,36 @@ impl Kind {
             (AggregateFunction::Avg, Some(DataType::Float64)) => Some(Kind::AvgFloat),
             (AggregateFunction::Min, Some(_)) => Some(Kind::Min),
             (AggregateFunction::Max, Some(_)) => Some(Kind::Max),
+            // Of distinct values a table is kept, and it has one column.
+            (AggregateFunction::Other(other), _)
+                if other.is_linear(args) && (!call.distinct || args.len() == 1) =>
+            {
+                Some(Kind::of_other(other.udf.name()))
+            }
             _ => None,
         }
+    }
+
+    fn of_other(function: &str) -> Kind {
+        match function {
+            "bool_and" => Kind::BoolAnd,
+            "bool_or" => Kind::BoolOr,
+            "bit_xor" => Kind::BitXor,
+            statistic => Kind::Statistic(Statistic::of(statistic).expect("the plan knows no others")),
+        }
+    }
+
+    /// Whether groups were once kept in another way, so that the name of their state must differ.
+    pub fn was_replayed(self) -> bool {
+        matches!(self, Kind::BoolAnd | Kind::BoolOr | Kind::BitXor | Kind::Statistic(_))
     }
 
     /// The columns of a group's accumulator; all are nullable.
     pub fn state_types(self, call: &AggregateCall) -> Vec<DataType> {
         match self {
             Kind::Count => vec![DataType::Int64],
-            Kind::SumInt => vec![DataType::Int64; 2],
+            Kind::SumInt | Kind::BoolAnd | Kind::BoolOr | Kind::BitXor => vec![DataType::Int64; 2],
+            Kind::Statistic(statistic) => statistic.state_types(),
             Kind::SumUInt => vec![DataType::UInt64, DataType::Int64],
             Kind::SumDecimal => vec![call.return_type.clone(), DataType::Int64],
             Kind::SumFloat | Kind::AvgFloat => {
@@ -75,6 +101,9 @@ pub(crate) enum Accumulators {
     SumUInt { sum: Vec<u64>, n: Vec<i64> },
     SumDecimal { sum: Vec<i128>, n: Vec<i64>, data_type: DataType },
     Float { sums: Vec<FloatSum>, is_average: bool },
+    Bools { n_true: Vec<i64>, n_false: Vec<i64>, is_and: bool },
+    BitXor { bits: Vec<i64>, n: Vec<i64> },
+    Moments { groups: Vec<Moments>, statistic: Statistic },
     Best { values: ArrayRef, is_max: bool },
 }
 
@@ -161,6 +190,15 @@ impl Accumulators {
                     before.iter().map(|row| row.map_or_else(FloatSum::default, |row| load(row as usize)));
                 Accumulators::Float { sums: sums.collect(), is_average: kind == Kind::AvgFloat }
             }
+            Kind::BoolAnd | Kind::BoolOr => Accumulators::Bools {
+                n_true: ints(&state[0]),
+                n_false: ints(&state[1]),
+                is_and: kind == Kind::BoolAnd,
+            },
+            Kind::BitXor => Accumulators::BitXor { bits: ints(&state[0]), n: ints(&state[1]) },
+            Kind::Statistic(statistic) => {
+                Accumulators::Moments { groups: moments::load(statistic, state, before), statistic }
+            }
             Kind::Min | Kind::Max => {
                 let rows = UInt32Array::from(before.to_vec());
                 let values = if state[0].is_empty() {
@@ -173,13 +211,13 @@ impl Accumulators {
         })
     }
 
-    /// Adds rows: `(row of arg, group, weight)`. Rows whose argument is NULL have been left out.
+    /// Adds rows: `(row of the arguments, group, weight)`. Rows of which an argument is NULL have been left out.
     pub fn update(
         &mut self,
-        arg: Option<&ArrayRef>,
+        args: &[ArrayRef],
         rows: impl Iterator<Item = (usize, usize, i64)>,
     ) -> Result<(), Error> {
-        let arg = || arg.expect("every function but count has an argument");
+        let arg = || args.first().expect("every function but count has an argument");
         match self {
             Accumulators::Count { n } => rows.for_each(|(_, group, weight)| n[group] += weight),
             // DataFusion's sums wrap; so must ours, or a view would differ from its SELECT.
@@ -208,6 +246,24 @@ impl Accumulators {
                 let values = arg().as_primitive::<Float64Type>();
                 rows.for_each(|(row, group, weight)| sums[group].add(values.value(row), weight));
             }
+            Accumulators::Bools { n_true, n_false, .. } => {
+                let values = arg().as_boolean();
+                for (row, group, weight) in rows {
+                    let n = if values.value(row) { &mut n_true[group] } else { &mut n_false[group] };
+                    *n += weight;
+                }
+            }
+            Accumulators::BitXor { bits, n } => {
+                let values = arg().as_primitive::<Int64Type>();
+                for (row, group, weight) in rows {
+                    // Two of the same undo each other, and so does taking one out.
+                    if weight % 2 != 0 {
+                        bits[group] ^= values.value(row);
+                    }
+                    n[group] += weight;
+                }
+            }
+            Accumulators::Moments { groups, .. } => moments::update(groups, args, rows),
             Accumulators::Best { values, is_max } => *values = best(values, arg(), *is_max, rows)?,
         }
         Ok(())
@@ -237,6 +293,17 @@ impl Accumulators {
                 }
                 Arc::new(output.finish())
             }
+            Accumulators::Bools { n_true, n_false, is_and } => {
+                let value = |(n_true, n_false): (&i64, &i64)| {
+                    let is_true = if *is_and { *n_false == 0 } else { *n_true > 0 };
+                    (n_true + n_false != 0).then_some(is_true)
+                };
+                Arc::new(n_true.iter().zip(n_false).map(value).collect::<BooleanArray>())
+            }
+            Accumulators::BitXor { bits, n } => Arc::new(
+                bits.iter().zip(n).map(|(bits, n)| (*n != 0).then_some(*bits)).collect::<Int64Array>(),
+            ),
+            Accumulators::Moments { groups, statistic } => moments::output(*statistic, groups),
             Accumulators::Best { values, .. } => values.clone(),
         }
     }
@@ -268,6 +335,9 @@ impl Accumulators {
                     int(|sum| sum.n_negative_infinite),
                 ]
             }
+            Accumulators::Bools { n_true, n_false, .. } => vec![ints(n_true), ints(n_false)],
+            Accumulators::BitXor { bits, n } => vec![ints(bits), ints(n)],
+            Accumulators::Moments { groups, statistic } => moments::state(*statistic, groups),
             Accumulators::Best { values, .. } => vec![values.clone()],
         }
     }

@@ -13,6 +13,7 @@ mod hold;
 mod join;
 mod linear;
 mod match_recognize;
+mod moments;
 mod once;
 mod recompute;
 mod replay;

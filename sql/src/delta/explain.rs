@@ -194,15 +194,21 @@ struct Stored {
 
 fn aggregated(aggregate: &Aggregate, input: &DFSchema, rows: Growth) -> Stored {
     let groups: Vec<usize> = (0..aggregate.n_groups).collect();
-    let keeps_values = |call: &tidemill_plan::AggregateCall| match call.function {
+    let is_linear = |call: &tidemill_plan::AggregateCall, other: &tidemill_plan::OtherAggregate| {
+        let args: Vec<DataType> = call.args.iter().map(|arg| input.field(*arg).data_type().clone()).collect();
+        other.is_linear(&args) && (!call.distinct || args.len() == 1)
+    };
+    let keeps_values = |call: &tidemill_plan::AggregateCall| match &call.function {
         AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::First => {
             !aggregate.is_append_only
         }
         AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg => call.distinct,
-        AggregateFunction::Other(_) => true,
+        AggregateFunction::Other(other) => call.distinct || !is_linear(call, other),
     };
-    let recomputes =
-        |call: &tidemill_plan::AggregateCall| matches!(call.function, AggregateFunction::Other(_));
+    let recomputes = |call: &tidemill_plan::AggregateCall| match &call.function {
+        AggregateFunction::Other(other) => !is_linear(call, other),
+        _ => false,
+    };
     let cost = match aggregate.calls.iter().any(recomputes) {
         true => Cost::Recompute,
         false => Cost::PerKey,
