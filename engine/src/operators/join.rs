@@ -14,7 +14,8 @@
 //! ```
 //!
 //! so rows are touched only where a key's other side becomes empty or stops being so. With a residual
-//! condition each row of a touched key has partners of its own, which are counted before and after.
+//! condition each row has partners of its own: rows are looked at again only where a changed row of the other side
+//! fulfils the condition with them, and only until a partner is found.
 //!
 //! Pairs are made and filtered in batches of bounded length.
 
@@ -162,18 +163,10 @@ impl Operator for Join {
             self.pairs(&left, &right_before, false, &mut output)?;
             self.pairs(&right, &left_after, true, &mut output)?;
         }
-        let left_states = States {
-            own_before: &left_before,
-            own_after: &left_after,
-            other_before: &right_before,
-            other_after: &right_after,
-        };
-        let right_states = States {
-            own_before: &right_before,
-            own_after: &right_after,
-            other_before: &left_before,
-            other_after: &left_after,
-        };
+        let left_states =
+            States { own_before: &left_before, other_before: &right_before, other_after: &right_after };
+        let right_states =
+            States { own_before: &right_before, other_before: &left_before, other_after: &left_after };
         self.alone(&left, &right, left_states, false, &mut output)?;
         self.alone(&right, &left, right_states, true, &mut output)?;
         let n_rows = left.weights.len() + right.weights.len();
@@ -194,7 +187,6 @@ impl Operator for Join {
 #[derive(Clone, Copy)]
 struct States<'a> {
     own_before: &'a Snapshot,
-    own_after: &'a Snapshot,
     other_before: &'a Snapshot,
     other_after: &'a Snapshot,
 }
@@ -374,81 +366,80 @@ impl Join {
         is_right: bool,
         rows: &mut AloneRows<'a>,
     ) -> Result<(), Error> {
-        // Every key that either side touched, with whether it can match.
-        let mut keys: Vec<(&[u8], bool)> = Vec::new();
-        for change in [own, other] {
-            keys.extend(
-                (0..change.grouping.len()).map(|group| (change.grouping.key(group), change.matchable[group])),
-            );
+        // ΔL · e'
+        let encoded = side.state.layout().encode_rows(&own.columns)?;
+        let of_step: Vec<OfGroup> = (0..own.weights.len())
+            .map(|row| OfGroup { group: own.grouping.ids[row] as usize, row: encoded.row(row).data() })
+            .collect();
+        let has_partner = self.have_partner(&of_step, &own.others(states.other_after, |_| true), is_right)?;
+        for ((row, has_partner), weight) in of_step.iter().zip(has_partner).zip(&own.weights) {
+            rows.push_owned(side.role, row.row, has_partner, *weight);
         }
-        keys.sort_unstable();
-        keys.dedup();
-        for (own_state, other_state, sign) in
-            [(states.own_before, states.other_before, -1), (states.own_after, states.other_after, 1)]
-        {
-            let mut own_rows: Vec<Vec<(&'a [u8], i64)>> = vec![Vec::new(); keys.len()];
-            let mut other_rows: Vec<Vec<&'a [u8]>> = vec![Vec::new(); keys.len()];
-            own_state
-                .lookup(keys.iter().map(|key| key.0), |idx, row, weight| own_rows[idx].push((row, weight)));
-            other_state.lookup(keys.iter().map(|key| key.0), |idx, row, _| other_rows[idx].push(row));
-            let partners = self.partners(&keys, &own_rows, &other_rows, is_right)?;
-            for (idx, own_rows) in own_rows.iter().enumerate() {
-                for (row_idx, (row, weight)) in own_rows.iter().enumerate() {
-                    rows.push(side.role, row, partners[idx][row_idx], sign * weight);
-                }
+        // L · (e' − e), which only differ for a row that some changed row of the other side meets.
+        let other_side = if is_right { &self.left } else { &self.right };
+        let encoded = other_side.state.layout().encode_rows(&other.columns)?;
+        let mut changed: Vec<Vec<&[u8]>> = vec![Vec::new(); other.grouping.len()];
+        for (row, group) in other.grouping.ids.iter().enumerate() {
+            changed[*group as usize].push(encoded.row(row).data());
+        }
+        let mut known: Vec<OfGroup<'a>> = Vec::new();
+        let mut weights = Vec::new();
+        states.own_before.lookup(other.grouping.keys(), |group, row, weight| {
+            if other.matchable[group] {
+                known.push(OfGroup { group, row });
+                weights.push(weight);
+            }
+        });
+        let mut meets = self.have_partner(&known, &changed, is_right)?.into_iter();
+        let mut met = meets.clone();
+        known.retain(|_| meets.next().expect("an answer for each row"));
+        weights.retain(|_| met.next().expect("an answer for each row"));
+        let mut is_met = vec![false; changed.len()];
+        known.iter().for_each(|row| is_met[row.group] = true);
+        let before =
+            self.have_partner(&known, &other.others(states.other_before, |group| is_met[group]), is_right)?;
+        let after =
+            self.have_partner(&known, &other.others(states.other_after, |group| is_met[group]), is_right)?;
+        for (idx, known) in known.iter().enumerate() {
+            if before[idx] != after[idx] {
+                rows.push(side.role, known.row, before[idx], -weights[idx]);
+                rows.push(side.role, known.row, after[idx], weights[idx]);
             }
         }
         Ok(())
     }
 
-    /// For each row of each key, whether some row of the other side fulfils the condition with it.
-    fn partners(
+    /// For each of some rows of one side, whether it fulfils the condition with one of `others`, the rows of the
+    /// other side that stand for its group.
+    ///
+    /// Most rows that have a partner find one soon: all look at a few, those that found none at some more.
+    fn have_partner(
         &self,
-        keys: &[(&[u8], bool)],
-        own_rows: &[Vec<(&[u8], i64)>],
-        other_rows: &[Vec<&[u8]>],
+        rows: &[OfGroup<'_>],
+        others: &[Vec<&[u8]>],
         is_right: bool,
-    ) -> Result<Vec<Vec<bool>>, Error> {
-        let filter = self.filter.as_ref().expect("rows are looked at one by one only under a condition");
-        let mut found: Vec<Vec<bool>> = own_rows.iter().map(|rows| vec![false; rows.len()]).collect();
-        let (own, other) = if is_right { (&self.right, &self.left) } else { (&self.left, &self.right) };
-        let mut places: Vec<(usize, usize)> = Vec::new();
-        let mut left: Vec<&[u8]> = Vec::new();
-        let mut right: Vec<&[u8]> = Vec::new();
-        let mut evaluate =
-            |places: &mut Vec<(usize, usize)>, left: &mut Vec<&[u8]>, right: &mut Vec<&[u8]>| {
-                let own_columns = own.pair_columns(&own.state.layout().decode(left.drain(..))?);
-                let other_columns = other.pair_columns(&other.state.layout().decode(right.drain(..))?);
-                let columns = if is_right {
-                    [other_columns, own_columns].concat()
-                } else {
-                    [own_columns, other_columns].concat()
-                };
-                let keep = filter.evaluate(columns)?;
-                for (pair, (key, row)) in places.drain(..).enumerate() {
-                    found[key][row] |= keep.value(pair);
-                }
-                Ok::<(), Error>(())
-            };
-        for (key, (_, is_matchable)) in keys.iter().enumerate() {
-            if !is_matchable {
-                continue;
+    ) -> Result<Vec<bool>, Error> {
+        let mut candidates =
+            Candidates { join: self, is_right, rows, found: vec![false; rows.len()], pairs: Vec::new() };
+        let mut open: Vec<usize> = (0..rows.len()).collect();
+        let (mut start, mut n) = (0, 16);
+        loop {
+            open.retain(|row| !candidates.found[*row] && others[rows[*row].group].len() > start);
+            if open.is_empty() {
+                return Ok(candidates.found);
             }
-            for (row, (own_row, _)) in own_rows[key].iter().enumerate() {
-                for other_row in &other_rows[key] {
-                    places.push((key, row));
-                    left.push(own_row);
-                    right.push(other_row);
-                    if places.len() == BATCH_ROWS {
-                        evaluate(&mut places, &mut left, &mut right)?;
+            for row in &open {
+                for other in others[rows[*row].group].iter().skip(start).take(n) {
+                    candidates.pairs.push((*row, other));
+                    if candidates.pairs.len() == BATCH_ROWS {
+                        candidates.evaluate()?;
                     }
                 }
             }
+            candidates.evaluate()?;
+            start += n;
+            n *= 4;
         }
-        if !places.is_empty() {
-            evaluate(&mut places, &mut left, &mut right)?;
-        }
-        Ok(found)
     }
 
     /// Rows of one side as rows of the output.
@@ -488,6 +479,61 @@ impl Join {
             }
         };
         output_batch(&self.output, columns, weights)
+    }
+}
+
+/// An encoded row, and the group of a change that it belongs to.
+#[derive(Clone, Copy)]
+struct OfGroup<'a> {
+    group: usize,
+    row: &'a [u8],
+}
+
+/// Pairs that may fulfil the condition.
+struct Candidates<'a> {
+    join: &'a Join,
+    is_right: bool,
+    rows: &'a [OfGroup<'a>],
+    /// For each row, whether it is part of a pair that does.
+    found: Vec<bool>,
+    /// Positions in `rows`, with a row of the other side.
+    pairs: Vec<(usize, &'a [u8])>,
+}
+
+impl Candidates<'_> {
+    fn evaluate(&mut self) -> Result<(), Error> {
+        if self.pairs.is_empty() {
+            return Ok(());
+        }
+        let filter = self.join.filter.as_ref().expect("rows are looked at one by one only under a condition");
+        let (left, right) = (&self.join.left, &self.join.right);
+        let (own, other) = if self.is_right { (right, left) } else { (left, right) };
+        let own_rows = self.pairs.iter().map(|(row, _)| self.rows[*row].row);
+        let own_columns = own.pair_columns(&own.state.layout().decode(own_rows)?);
+        let other_rows = self.pairs.iter().map(|(_, other)| *other);
+        let other_columns = other.pair_columns(&other.state.layout().decode(other_rows)?);
+        let columns = match self.is_right {
+            true => [other_columns, own_columns].concat(),
+            false => [own_columns, other_columns].concat(),
+        };
+        let keep = filter.evaluate(columns)?;
+        for (pair, (row, _)) in self.pairs.drain(..).enumerate() {
+            self.found[row] |= keep.value(pair);
+        }
+        Ok(())
+    }
+}
+
+impl Change {
+    /// For each group that can match and is asked for, the rows of the other side.
+    fn others<'a>(&self, state: &'a Snapshot, is_wanted: impl Fn(usize) -> bool) -> Vec<Vec<&'a [u8]>> {
+        let mut others: Vec<Vec<&[u8]>> = vec![Vec::new(); self.grouping.len()];
+        let wanted: Vec<usize> =
+            (0..others.len()).filter(|group| self.matchable[*group] && is_wanted(*group)).collect();
+        state.lookup(wanted.iter().map(|group| self.grouping.key(*group)), |idx, row, _| {
+            others[wanted[idx]].push(row);
+        });
+        others
     }
 }
 
