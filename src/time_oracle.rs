@@ -170,6 +170,8 @@ const CLOSED: &[&str] = &[
     "SELECT auction, price, date_time FROM bid WHERE price > 500 EMIT ON WINDOW CLOSE",
     "SELECT a.seller, b.price, b.window_end FROM TUMBLE(auction, date_time, INTERVAL '100 milliseconds') AS a JOIN TUMBLE(bid, date_time, INTERVAL '100 milliseconds') AS b ON a.window_end = b.window_end AND a.seller = b.bidder EMIT ON WINDOW CLOSE",
     "SELECT b.date_time, count(*) AS n, max(b.price) AS hi FROM auction AS a JOIN bid AS b ON a.id = b.auction AND b.date_time BETWEEN a.date_time AND a.date_time + INTERVAL '50 milliseconds' GROUP BY b.date_time EMIT ON WINDOW CLOSE",
+    "SELECT window_start, window_end, count(*) AS n FROM TUMBLE(early, date_time, INTERVAL '100 milliseconds') GROUP BY window_start, window_end EMIT ON WINDOW CLOSE",
+    "SELECT auction, price, date_time FROM early EMIT ON WINDOW CLOSE",
 ];
 
 #[test]
@@ -192,6 +194,9 @@ fn what_watermarks_complete_is_the_batch_answer() {
                 let copy = format!("CREATE PIPELINE all_{name} AS SELECT * FROM {name}");
                 run(&mut session, &copy).await.unwrap();
             }
+            // What other pipelines read, and which is over before its source is: time goes on without rows.
+            let early = "CREATE PIPELINE early AS SELECT * FROM bid WHERE date_time < TIMESTAMP '2015-07-15 00:00:01.5'";
+            run(&mut session, early).await.unwrap();
             for (idx, query) in CLOSED.iter().enumerate() {
                 run(&mut session, &format!("CREATE PIPELINE p{idx} AS {query}"))
                     .await

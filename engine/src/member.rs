@@ -194,10 +194,10 @@ impl Member {
     ) -> Result<StepResult, Error> {
         let mut result = StepResult { changes: Vec::new(), late: Vec::new() };
         let is_touched = self.inputs.iter().any(|input| changes.get(input).is_some_and(|c| !c.is_empty()));
-        let is_timed = self
-            .inputs
-            .iter()
-            .any(|input| context.watermarks.get(input) != context.watermarks_before.get(input));
+        // Of sources, also where other pipelines stand in between.
+        let mut timed_by = self.compiled.operators.iter().flat_map(|lanes| &lanes.timed_by);
+        let is_timed =
+            timed_by.any(|source| context.watermarks.get(source) != context.watermarks_before.get(source));
         let is_due = || -> Result<bool, Error> {
             Ok(self.next_time(context.now_before)?.is_some_and(|next| next <= context.now))
         };

@@ -286,6 +286,33 @@ impl Input {
 }
 
 impl Operator {
+    /// The sources whose watermarks say what is complete, and so what it gives and forgets.
+    pub fn close_sources(&self) -> Vec<CloseSource> {
+        match self {
+            Operator::Aggregate(aggregate) => {
+                aggregate.close.as_ref().map(|close| close.sources.clone()).unwrap_or_default()
+            }
+            Operator::Hold(hold) => hold.close.sources.clone(),
+            Operator::Session(session) => session.close.clone().unwrap_or_default(),
+            Operator::Join(join) => {
+                let sides = join.trim.iter().flat_map(|trim| [&trim.left, &trim.right]);
+                sides.flat_map(|side| side.own.iter().chain(&side.other)).copied().collect()
+            }
+            Operator::MatchRecognize(pattern) => pattern.sources.clone(),
+            Operator::Input(_)
+            | Operator::Upsert(_)
+            | Operator::Distinct
+            | Operator::TopN(_)
+            | Operator::Once
+            | Operator::SetOperation(_)
+            | Operator::Recompute(_)
+            | Operator::Held(_)
+            | Operator::Bounded
+            | Operator::Temporal(_)
+            | Operator::Window(_) => Vec::new(),
+        }
+    }
+
     /// A word for EXPLAIN, metrics and the names of state.
     pub fn name(&self) -> &'static str {
         match self {

@@ -19,6 +19,7 @@ use datafusion::physical_plan::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use tidemill_core::Delta;
+use tidemill_plan::RelationId;
 
 use crate::operators::{LateRows, Operator, StepContext};
 
@@ -54,6 +55,8 @@ pub(crate) struct Lanes {
     pub lanes: Vec<Mutex<Box<dyn Operator>>>,
     /// Whether the output may change because time passes.
     pub is_timed: bool,
+    /// The sources whose watermarks may change the output.
+    pub timed_by: Vec<RelationId>,
     pub context: Arc<RwLock<StepContext>>,
     /// Rows that came too late in the current step.
     pub late: Mutex<Vec<LateRows>>,

@@ -141,6 +141,7 @@ impl ExtensionPlanner for IncrementalPlanner {
             distribution,
             lanes,
             is_timed: matches!(node.operator, plan::Operator::Temporal(_)),
+            timed_by: node.operator.close_sources().iter().map(|source| source.relation).collect(),
             context: self.context.clone(),
             late: Mutex::default(),
             metrics: Arc::new(metrics),
