@@ -19,6 +19,7 @@ use datafusion::physical_expr::expressions::Literal;
 use tidemill_core::SqlState;
 
 use crate::error::Error;
+use crate::functions::grouped::grouped_functions;
 use crate::functions::json::{as_jsonb, write_key, write_value};
 use crate::postgres::{INTERVAL, between};
 use crate::types::PG_TYPE;
@@ -36,6 +37,7 @@ pub fn aggregate_functions() -> Vec<Arc<AggregateUDF>> {
     ]
     .into_iter()
     .map(|(name, kind)| Arc::new(AggregateUDF::from(Collected::new(name, kind))))
+    .chain(grouped_functions())
     .collect()
 }
 

@@ -8,6 +8,7 @@ mod datetime;
 mod declared;
 mod epoch_bound;
 mod extended;
+mod grouped;
 mod hop_starts;
 mod json;
 mod jsonpath;
