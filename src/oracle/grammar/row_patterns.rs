@@ -1,6 +1,8 @@
 //! Random `MATCH_RECOGNIZE`.
 
-use super::grammar::{Choices, Column, Grammar, Output, Query, Type, condition, total_order};
+use super::expr::{condition, order};
+use super::query::{Output, Query};
+use super::{Choices, Column, Grammar, Type};
 
 /// Patterns over `a`, `b` and `c`; the second says whether some rows are not shown.
 const PATTERNS: &[(&str, bool)] = &[
@@ -34,7 +36,7 @@ impl Grammar<'_> {
             0 => None,
             _ => Some(choices.one(&columns).clone()),
         };
-        let order = total_order(choices, &columns);
+        let order = order(choices, &columns);
         let shown = match choices.below(if is_excluding { 4 } else { 5 }) {
             0 | 1 => "ONE ROW PER MATCH",
             2 => "ALL ROWS PER MATCH",
