@@ -30,6 +30,8 @@ pub enum Error {
     Pattern(tidemill_pattern::Error),
     #[error("WITH RECURSIVE did not end after {bound}")]
     EndlessRecursion { bound: String },
+    #[error("what source \"{name}\" holds when it is read again does not fit into {bytes_max} bytes")]
+    ReplayTooLarge { name: String, bytes_max: usize },
     #[error("the server is shutting down")]
     ShuttingDown,
     #[error("{0}")]
@@ -60,6 +62,7 @@ impl Diagnostic for Error {
             Error::Cancelled => SqlState::QUERY_CANCELED,
             Error::Pattern(error) => error.sqlstate(),
             Error::EndlessRecursion { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
+            Error::ReplayTooLarge { .. } => SqlState::OUT_OF_MEMORY,
             Error::ShuttingDown => SqlState::ADMIN_SHUTDOWN,
             Error::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
         }
@@ -86,6 +89,9 @@ impl Diagnostic for Error {
                  its inputs are read from the start."
                     .into(),
             ),
+            Error::ReplayTooLarge { .. } => {
+                Some("It changes rows that it has given, so all have to be kept. SET verify_memory to more.".into())
+            }
             _ => None,
         }
     }

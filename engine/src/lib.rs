@@ -25,7 +25,8 @@ mod view;
 mod view_scan;
 
 pub use engine::{
-    Engine, EngineConfig, MemberSpec, ReadView, Sample, Sampled, SampledFrom, StandingView, Subscription,
+    Engine, EngineConfig, MemberSpec, ReadView, Replayed, Sample, Sampled, SampledFrom, StandingView,
+    Subscription,
 };
 pub use error::Error;
 pub use member::MemberHandle;
