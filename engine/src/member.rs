@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -25,13 +25,18 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::Error;
 use crate::exec::{Compiled, LaneMetrics, OperatorMetrics, compile};
 use crate::metrics::{Counter, Histogram};
-use crate::operators::{LateRows, StepContext};
+use crate::operators::{LateRows, Operator, StepContext};
 use crate::outbox::Outbox;
 use crate::status::{LaneStatus, OperatorStatus};
 use crate::view::{History, View, ViewSnapshot};
 
 /// Rows of an input batch above which it is cut up for the lanes.
 const LANE_ROWS: usize = 4096;
+
+/// A lane, even one in which a step has panicked: its state is put back like any other's.
+fn whole(lane: &Mutex<Box<dyn Operator>>) -> MutexGuard<'_, Box<dyn Operator>> {
+    lane.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What others see of a member while it runs.
 #[derive(Debug)]
@@ -297,9 +302,8 @@ impl Member {
         let mut operators = Vec::new();
         for lanes in &self.compiled.operators {
             for lane in &lanes.lanes {
-                if let Ok(mut operator) = lane.lock() {
-                    operators.extend(operator.state().iter().map(|table| table.snapshot()));
-                }
+                let mut operator = whole(lane);
+                operators.extend(operator.state().iter().map(|table| table.snapshot()));
             }
         }
         (operators, self.view.as_ref().map(View::parts).unwrap_or_default())
@@ -309,10 +313,8 @@ impl Member {
         let mut snapshots = operators.into_iter();
         for lanes in &self.compiled.operators {
             for lane in &lanes.lanes {
-                if let Ok(mut operator) = lane.lock() {
-                    for table in operator.state() {
-                        table.arrangement.reset(snapshots.next().expect("as many as before the step"));
-                    }
+                for table in whole(lane).state() {
+                    table.arrangement.reset(snapshots.next().expect("as many as before the step"));
                 }
             }
         }
