@@ -1,6 +1,6 @@
 //! TPC-H: all 22 queries as pipelines over tables that are loaded in batches, with the refresh functions running: RF1
 //! inserts new orders and their lines, RF2 deletes the oldest ones. Each equals its batch answer after every batch, in one
-//! lane and in four, over a crash.
+//! lane and, after a crash, in four.
 //!
 //! The data are dbgen's, made by the crate `tpchgen`. `TIDEMILL_TPCH=0.1 cargo test --lib tpch` takes another scale factor.
 
@@ -146,17 +146,16 @@ fn tpch_equals_its_batch_answers() {
     assert_eq!(queries.len(), 22);
     let scale =
         std::env::var("TIDEMILL_TPCH").ok().and_then(|text| text.parse().ok()).unwrap_or(SCALE_FACTOR);
-    for lanes in [[1, 4], [4, 1]] {
-        let directory = tempfile::tempdir().unwrap();
-        let life = runtime();
-        life.block_on(first_life(directory.path(), lanes[0], &queries, scale));
-        life.shutdown_timeout(Duration::ZERO);
-        let life = runtime();
-        let n_rows = life.block_on(second_life(directory.path(), lanes[1], &queries, scale));
-        life.shutdown_timeout(Duration::ZERO);
-        let empty: Vec<&str> =
-            queries.iter().zip(&n_rows).filter(|(_, n)| **n == 0).map(|(query, _)| &query.name[..]).collect();
-        println!("rows by query: {n_rows:?}; no rows: {empty:?}");
-        assert!(empty.len() <= 3, "too little is compared: no rows of {empty:?}");
+    // Nexmark goes the other way.
+    let lanes = [1, 4];
+    let directory = tempfile::tempdir().unwrap();
+    let life = runtime();
+    life.block_on(first_life(directory.path(), lanes[0], &queries, scale));
+    life.shutdown_timeout(Duration::ZERO);
+    let life = runtime();
+    let n_rows = life.block_on(second_life(directory.path(), lanes[1], &queries, scale));
+    life.shutdown_timeout(Duration::ZERO);
+    for (SuiteQuery { name, .. }, n_rows) in queries.iter().zip(n_rows) {
+        assert!(n_rows > 0, "{name} has an answer");
     }
 }

@@ -56,6 +56,7 @@ impl Grammar<'_> {
         };
         let define = |choices: &mut Choices, own: char| -> Option<String> {
             let other = *choices.one(&["a", "b"]);
+            let other = if pattern.contains(other) { other } else { "a" };
             let n = choices.below(5);
             let Some(number) = &number else {
                 return Some(format!("{own} AS {}", condition(choices, &columns, 1)));
