@@ -456,6 +456,7 @@ impl Database {
         let primary_key = sink_key(object, &plan, &options)?;
         let sink = tidemill_connectors::create_sink(&SinkSpec {
             name: &object.name,
+            id: &format!("{}-{:x}", object.oid, object.created_at),
             schema: plan.schema.clone(),
             primary_key: &primary_key,
             append_only: plan.properties.is_append_only,

@@ -162,7 +162,7 @@ fn lines(rows: &RecordBatch) -> Vec<String> {
 }
 
 /// What the future gives at its first poll, if it does.
-fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+pub(crate) fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,

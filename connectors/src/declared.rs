@@ -11,6 +11,7 @@ use crate::spec::{Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSp
 #[derive(Debug, Clone)]
 pub struct Declared {
     pub schema: SchemaRef,
+    id: String,
     include: Vec<IncludeColumn>,
     primary_key: Vec<usize>,
     append_only: bool,
@@ -46,6 +47,7 @@ impl Declared {
     pub fn new(connector: &str, text: &str) -> Declared {
         Declared {
             schema: Arc::new(Schema::new(columns(text))),
+            id: "s".to_string(),
             include: Vec::new(),
             primary_key: Vec::new(),
             append_only: true,
@@ -58,6 +60,12 @@ impl Declared {
 
     pub fn with(mut self, name: &str, value: impl ToString) -> Declared {
         self.options.insert(name.to_string(), value.to_string());
+        self
+    }
+
+    /// Of a sink: what destinations know it by.
+    pub fn id(mut self, id: &str) -> Declared {
+        self.id = id.to_string();
         self
     }
 
@@ -108,6 +116,7 @@ impl Declared {
     pub fn sink(&self) -> SinkSpec<'_> {
         SinkSpec {
             name: "s",
+            id: &self.id,
             schema: self.schema.clone(),
             primary_key: &self.primary_key,
             append_only: self.append_only,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use tidemill_core::sink::Delivery;
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{SqlState, did_you_mean};
 
@@ -221,6 +222,18 @@ impl OptionValue for Duration {
 
     fn parse(text: &str) -> Result<Duration, String> {
         parse_duration(text).ok_or_else(|| "a duration, such as 10ms, 5s or 1 minute".to_string())
+    }
+}
+
+impl OptionValue for Delivery {
+    const KIND: &'static str = "`exactly_once` `at_least_once`";
+
+    fn parse(text: &str) -> Result<Delivery, String> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "exactly_once" => Ok(Delivery::ExactlyOnce),
+            "at_least_once" => Ok(Delivery::AtLeastOnce),
+            _ => Err("one of exactly_once, at_least_once".to_string()),
+        }
     }
 }
 

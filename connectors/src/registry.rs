@@ -29,17 +29,8 @@ pub(crate) trait ConnectorSource: Source {
     }
 }
 
-/// A sink that can say whether the outside is as declared.
-#[async_trait]
-pub(crate) trait ConnectorSink: Sink {
-    /// Reaches out, and says what is wrong there.
-    async fn validate(&self) -> Result<(), ConnectorError> {
-        Ok(())
-    }
-}
-
 type CreateSource = fn(&SourceSpec<'_>) -> Result<Arc<dyn ConnectorSource>, ConnectorError>;
-type CreateSink = fn(&SinkSpec<'_>) -> Result<Arc<dyn ConnectorSink>, ConnectorError>;
+type CreateSink = fn(&SinkSpec<'_>) -> Result<Arc<dyn Sink>, ConnectorError>;
 type Columns = fn(
     &BTreeMap<String, String>,
     Encode,
@@ -96,7 +87,7 @@ pub fn create_source(spec: &SourceSpec<'_>) -> Result<Arc<dyn Source>, Connector
 
 /// The sink that the statement declared. Nothing outside is asked.
 pub fn create_sink(spec: &SinkSpec<'_>) -> Result<Arc<dyn Sink>, ConnectorError> {
-    Ok(new_sink(spec)?)
+    new_sink(spec)
 }
 
 /// Whether the outside is as the statement says: paths exist, the broker answers, the topic is
@@ -130,7 +121,7 @@ fn new_source(spec: &SourceSpec<'_>) -> Result<Arc<dyn ConnectorSource>, Connect
     info.create_source.expect("found by having one")(spec)
 }
 
-fn new_sink(spec: &SinkSpec<'_>) -> Result<Arc<dyn ConnectorSink>, ConnectorError> {
+fn new_sink(spec: &SinkSpec<'_>) -> Result<Arc<dyn Sink>, ConnectorError> {
     let info = find(spec.options, "sink", |info| info.create_sink.is_some())?;
     info.create_sink.expect("found by having one")(spec)
 }

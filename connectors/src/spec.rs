@@ -76,6 +76,9 @@ pub struct SourceSpec<'a> {
 #[derive(Debug, Clone)]
 pub struct SinkSpec<'a> {
     pub name: &'a str,
+    /// Tells this sink from all others, of this database and of others, and stays the same as long as it
+    /// exists: the name that destinations know it by.
+    pub id: &'a str,
     /// The columns of the rows, without weight.
     pub schema: SchemaRef,
     /// Places in the schema.

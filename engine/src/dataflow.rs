@@ -24,6 +24,7 @@ use crate::Error;
 use crate::feed::{Feed, Sealed};
 use crate::member::Member;
 use crate::operators::{LateRows, StepContext};
+use crate::outbox::Outbox;
 use crate::source::{DeadLetter, RangeReader, SourceRuntime};
 use tidemill_core::SqlState;
 
@@ -144,7 +145,14 @@ pub(crate) struct Dataflow {
     pub failure: Option<String>,
 }
 
-type Written = (CheckpointStore, Epoch, Result<(), Error>);
+/// A checkpoint that has been written, or not.
+struct Written {
+    store: CheckpointStore,
+    epoch: Epoch,
+    /// Who is in it. A member that has come since is not.
+    members: BTreeSet<RelationId>,
+    outcome: Result<(), Error>,
+}
 
 impl Dataflow {
     /// Runs the dataflow in a task of its own, which first takes in what it has missed and then says so.
@@ -187,6 +195,8 @@ impl Dataflow {
         let mut is_time = false;
         let feed = self.feed.clone();
         loop {
+            let is_full =
+                self.members.iter().filter_map(|member| member.outbox.as_ref()).any(Outbox::is_full);
             let written = async {
                 match &mut writing {
                     Some(task) => task.await,
@@ -197,11 +207,11 @@ impl Dataflow {
                 biased;
                 written = written => {
                     writing = None;
-                    let (store, epoch, outcome) = written.expect("writing a checkpoint does not panic");
+                    let Written { store, epoch, members, outcome } = written.expect("writing a checkpoint does not panic");
                     self.store = Some(store);
                     let outcome = outcome.map_err(|error| { tracing::error!(dataflow = self.id, %error, "a checkpoint failed"); error.to_string() });
                     match &outcome {
-                        Ok(()) => self.durable(epoch),
+                        Ok(()) => self.durable(epoch, &members),
                         Err(_) => self.is_dirty = true,
                     }
                     for answer in answered.drain(..) {
@@ -221,17 +231,19 @@ impl Dataflow {
                     Some(Command::Checkpoint { answer }) => asked.push(answer),
                     Some(Command::Release { answer }) => {
                         if let Some(task) = writing.take() {
-                            let (store, epoch, outcome) = task.await.expect("writing a checkpoint does not panic");
-                            self.store = Some(store);
-                            if outcome.is_ok() {
-                                self.durable(epoch);
+                            let written = task.await.expect("writing a checkpoint does not panic");
+                            self.store = Some(written.store);
+                            if written.outcome.is_ok() {
+                                self.durable(written.epoch, &written.members);
                             }
                         }
                         let _ = answer.send(Box::new(self));
                         return;
                     }
                 },
-                () = feed.sealed(), if self.failure.is_none() => {
+                // Meanwhile checkpoints go on: what waits for one would keep the outbox full for ever.
+                () = space(&self.members), if is_full => (),
+                () = feed.sealed(), if self.failure.is_none() && !is_full => {
                     let sealed = feed.take();
                     if let Err(error) = self.step(sealed).await {
                         self.fail(&error);
@@ -239,7 +251,9 @@ impl Dataflow {
                 }
                 _ = tick.tick() => is_time = true,
             }
-            let is_due = !asked.is_empty() || (self.is_dirty && is_time);
+            let is_stale =
+                self.members.iter().filter_map(|member| member.outbox.as_ref()).any(Outbox::is_stale);
+            let is_due = !asked.is_empty() || (is_time && (self.is_dirty || is_stale));
             if writing.is_none() && is_due && self.failure.is_none() {
                 is_time = false;
                 answered.append(&mut asked);
@@ -280,9 +294,6 @@ impl Dataflow {
         let passes_time = !sealed.watermarks.is_empty();
         is_something |= !changes.is_empty() || !sealed.offsets.is_empty() || !sealed.watermarks.is_empty();
         for member in &mut self.members {
-            if let Some(outbox) = &member.outbox {
-                outbox.space().await;
-            }
             if passes_time || member.reads_time() || !member.inputs.is_disjoint(&touched) {
                 touched.insert(member.id);
             }
@@ -493,9 +504,10 @@ impl Dataflow {
         self.is_dirty = false;
         let checkpoint = self.capture();
         let epoch = self.frontier;
+        let members = self.members.iter().map(|member| member.id).collect();
         Some(tokio::spawn(async move {
-            let outcome = store.write(&checkpoint).await;
-            (store, epoch, outcome.map(drop).map_err(Error::from))
+            let outcome = store.write(&checkpoint).await.map(drop).map_err(Error::from);
+            Written { store, epoch, members, outcome }
         }))
     }
 
@@ -514,9 +526,9 @@ impl Dataflow {
         checkpoint
     }
 
-    fn durable(&self, epoch: Epoch) {
+    fn durable(&self, epoch: Epoch, members: &BTreeSet<RelationId>) {
         self.checkpointed.store(epoch.0, Ordering::Release);
-        for member in &self.members {
+        for member in self.members.iter().filter(|member| members.contains(&member.id)) {
             if let Some(outbox) = &member.outbox {
                 outbox.durable(epoch);
             }
@@ -533,6 +545,13 @@ impl Dataflow {
         // Nothing may wait for a dataflow that takes nothing.
         self.feed.set_relations(BTreeSet::new());
         self.feed.set_deadline(None);
+    }
+}
+
+/// Waits until no outbox is full.
+async fn space(members: &[Member]) {
+    for outbox in members.iter().filter_map(|member| member.outbox.as_ref()) {
+        outbox.space().await;
     }
 }
 

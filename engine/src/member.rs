@@ -374,14 +374,18 @@ impl Member {
         if changes.is_empty() {
             return Ok(());
         }
-        if self.is_append_only && outbox.delivery() == Delivery::AtLeastOnce {
-            // Insertions alone need no order, and what leaves at once needs no name.
-            for batch in changes {
-                outbox.push(SinkBatch { from, to, delta: Delta::new(batch.clone()) });
+        // Insertions alone cancel nothing out, and go in the order in which they came.
+        let delta = match (self.is_append_only, outbox.delivery()) {
+            (true, Delivery::AtLeastOnce) => {
+                // What leaves at once needs no name.
+                for batch in changes {
+                    outbox.push(SinkBatch { from, to, delta: Delta::new(batch.clone()) });
+                }
+                return Ok(());
             }
-            return Ok(());
-        }
-        let delta = consolidate_delta(&self.handle.schema, changes)?;
+            (true, Delivery::ExactlyOnce) => concat_delta(&self.handle.schema, changes)?,
+            (false, _) => consolidate_delta(&self.handle.schema, changes)?,
+        };
         if !delta.is_empty() {
             outbox.push(SinkBatch { from, to, delta });
         }
@@ -476,7 +480,7 @@ impl Member {
                 what: format!("sink \"{}\"", self.handle.name),
                 epoch,
             })?;
-            outbox.restore(blob)?;
+            outbox.restore(blob, epoch)?;
         }
         self.handle.frontier.send_replace(epoch);
         if let Some(view) = &self.view {
@@ -541,14 +545,19 @@ fn redeal(lanes: &crate::exec::Lanes, table_idx: usize, stored: &[&Vec<Arc<Run>>
     Ok(())
 }
 
-/// A change with each row once and no weight zero, retractions first.
-pub(crate) fn consolidate_delta(schema: &SchemaRef, changes: &[RecordBatch]) -> Result<Delta, Error> {
+/// A change as one batch, with the names of `schema`.
+fn concat_delta(schema: &SchemaRef, changes: &[RecordBatch]) -> Result<Delta, Error> {
     let delta_schema = delta_schema(schema);
     let renamed = |batch: &RecordBatch| RecordBatch::try_new(delta_schema.clone(), batch.columns().to_vec());
     let changes = changes.iter().map(renamed).collect::<Result<Vec<_>, _>>()?;
-    let all = arrow::compute::concat_batches(&delta_schema, &changes)?;
+    Ok(Delta::new(arrow::compute::concat_batches(&delta_schema, &changes)?))
+}
+
+/// A change with each row once and no weight zero, retractions first.
+pub(crate) fn consolidate_delta(schema: &SchemaRef, changes: &[RecordBatch]) -> Result<Delta, Error> {
+    let all = concat_delta(schema, changes)?;
     let view = View::new(schema.clone(), &[], 1)?;
-    view.add(0, &all)?;
+    view.add(0, all.batch())?;
     let snapshot = view.snapshot(Epoch::ZERO);
     let (mut rows, mut weights) = (Vec::new(), Vec::new());
     for is_insertion in [false, true] {

@@ -10,6 +10,7 @@ use tidemill_catalog::{
     SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition, Watermark,
 };
 use tidemill_connectors::IncludeKind as ConnectorInclude;
+use tidemill_core::source::ConnectorError;
 use tidemill_core::{SqlState, did_you_mean};
 use tidemill_engine::{OnConflict as OnDuplicate, TableWrite};
 use tidemill_plan::PipelinePlan;
@@ -113,7 +114,7 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE SOURCE")) };
     let spec = session.database.source_spec(&entered.object)?;
     if !session.database.is_for_checks() {
-        validate(&spec).await?;
+        validate("source", &spec.name, async { spec.source.splits().await.map(drop) }).await?;
     }
     let database = session.database.clone();
     uninterrupted(async move {
@@ -127,14 +128,17 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
 }
 
 /// Asks the outside whether it is there, so that a mistake shows now and not in a log.
-async fn validate(spec: &tidemill_engine::SourceSpec) -> Result<(), SqlError> {
+async fn validate(
+    kind: &str,
+    name: &str,
+    asked: impl Future<Output = Result<(), ConnectorError>>,
+) -> Result<(), SqlError> {
     let limit = std::time::Duration::from_secs(12);
-    match tokio::time::timeout(limit, spec.source.splits()).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.into()),
+    match tokio::time::timeout(limit, asked).await {
+        Ok(answer) => Ok(answer?),
         Err(_) => Err(SqlError::new(
             SqlState::CONNECTION_FAILURE,
-            format!("source \"{}\" does not answer within {} seconds", spec.name, limit.as_secs()),
+            format!("{kind} \"{name}\" does not answer within {} seconds", limit.as_secs()),
         )),
     }
 }
@@ -357,6 +361,9 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
             None => error,
         }
     })?;
+    if let Some(sink) = spec.sink.as_ref().filter(|_| !session.database.is_for_checks()) {
+        validate("sink", &spec.name, sink.validate()).await?;
+    }
     start_member(session, changing, entered, spec).await?;
     Ok(done("CREATE SINK"))
 }

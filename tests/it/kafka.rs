@@ -17,33 +17,44 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::server::{self, Server, execute, query};
 
-const PARTITIONS: i32 = 2;
-const WAIT: Duration = Duration::from_secs(30);
+pub const PARTITIONS: i32 = 2;
+pub const WAIT: Duration = Duration::from_secs(30);
 
 /// A broker of the test's own.
-struct Kafka {
+pub struct Kafka {
     directory: PathBuf,
-    address: String,
+    pub address: String,
 }
 
 impl Kafka {
     /// `None` where tests are run without network.
-    fn start(directory: &Path) -> Option<Kafka> {
+    pub fn start(directory: &Path) -> Option<Kafka> {
         if std::env::var("TIDEMILL_TEST_OFFLINE").is_ok_and(|value| value == "1") {
             println!("skipped: TIDEMILL_TEST_OFFLINE=1, and a broker may have to be fetched");
             return None;
         }
-        let output = script("start", directory);
+        let mut kafka = Kafka { directory: directory.to_owned(), address: String::new() };
+        kafka.start_again();
+        Some(kafka)
+    }
+
+    /// After an end, with what was written before.
+    pub fn start_again(&mut self) {
+        let output = script("start", &self.directory);
         assert!(
             output.status.success(),
             "Kafka cannot be started (TIDEMILL_TEST_OFFLINE=1 leaves this test out):\n{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let address = String::from_utf8(output.stdout).expect("an address is text").trim().to_owned();
-        Some(Kafka { directory: directory.to_owned(), address })
+        self.address = String::from_utf8(output.stdout).expect("an address is text").trim().to_owned();
     }
 
-    async fn create_topics(&self, names: &[&str]) {
+    /// `stop` lets the broker end in order, `kill` does not.
+    pub fn end(&self, how: &str) {
+        assert!(script(how, &self.directory).status.success(), "the broker ends");
+    }
+
+    pub async fn create_topics(&self, names: &[&str]) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a client");
         let topics: Vec<NewTopic<'_>> =
@@ -180,7 +191,7 @@ async fn kafka_to_pipeline_to_kafka_survives_a_kill() {
     // What is to be delivered is delivered before the end.
     assert!(server.terminate().await.success(), "SIGTERM ends well:\n{}", server.log_tail());
 
-    // At least once: the last value of each key is the view's row.
+    // The last value of each key is the view's row.
     let mut last: BTreeMap<String, (String, String)> = BTreeMap::new();
     for (key, value) in kafka.read("totals") {
         let key: serde_json::Value = serde_json::from_str(&key.expect("a key")).expect("the key is JSON");
@@ -231,7 +242,7 @@ async fn a_broker_that_does_not_answer_is_an_error_of_the_statement() {
     assert_eq!(query(&client, "SHOW SOURCES").await.len(), 0);
 }
 
-async fn wait_for(server: &Server, sql: &str, expected: &[&str]) {
+pub async fn wait_for(server: &Server, sql: &str, expected: &[&str]) {
     let client = server.connect().await;
     let deadline = Instant::now() + server::TIMEOUT;
     loop {

@@ -4,8 +4,10 @@
 #   tests/services/kafka.sh start DIR    fetch the jars if need be, start, wait, print the address
 #   tests/services/kafka.sh status DIR   print the address; exit 1 if it does not run
 #   tests/services/kafka.sh stop DIR     stop, and wait until it has
+#   tests/services/kafka.sh kill DIR     kill -9, and wait until it has ended
 #
-# DIR takes the configuration, the log and the data; whoever made it removes it. The jars come
+# DIR takes the configuration, the log and the data; whoever made it removes it. What has been stopped or
+# killed starts again under the same address, with the same data. The jars come
 # from Maven Central and are kept under ${XDG_CACHE_HOME:-~/.cache}/tidemill/services.
 # Needs Java 17 or newer, and mvn for the first start.
 
@@ -59,15 +61,7 @@ pid() {
     echo "$id"
 }
 
-start() {
-    if pid >/dev/null; then
-        cat "$dir/address"
-        return
-    fi
-    command -v java >/dev/null || die "java is needed to run Kafka (apt-get install openjdk-17-jre-headless)"
-    fetch
-    mkdir -p "$dir"
-    dir=$(cd "$dir" && pwd)
+configure() {
     local client controller
     read -r client controller <<<"$(free_ports)"
     cat >"$dir/server.properties" <<PROPERTIES
@@ -87,8 +81,24 @@ offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.num.partitions=1
 transaction.state.log.min.isr=1
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 group.initial.rebalance.delay.ms=0
 PROPERTIES
+    echo "127.0.0.1:$client" >"$dir/address"
+}
+
+start() {
+    if pid >/dev/null; then
+        cat "$dir/address"
+        return
+    fi
+    command -v java >/dev/null || die "java is needed to run Kafka (apt-get install openjdk-17-jre-headless)"
+    fetch
+    mkdir -p "$dir"
+    dir=$(cd "$dir" && pwd)
+    [[ -f $dir/server.properties ]] || configure
+    local client
+    client=$(sed 's/.*://' "$dir/address")
     if [[ ! -d $dir/data ]]; then
         java "${java_options[@]}" kafka.tools.StorageTool random-uuid >"$dir/cluster-id" 2>>"$dir/kafka.out"
         java "${java_options[@]}" kafka.tools.StorageTool format -t "$(tail -1 "$dir/cluster-id")" -c "$dir/server.properties" \
@@ -98,7 +108,6 @@ PROPERTIES
     setsid java "${java_options[@]}" kafka.Kafka "$dir/server.properties" \
         </dev/null >>"$dir/kafka.out" 2>&1 &
     echo $! >"$dir/pid"
-    echo "127.0.0.1:$client" >"$dir/address"
     local deadline=$((SECONDS + seconds_to_start))
     until (exec 3<>"/dev/tcp/127.0.0.1/$client") 2>/dev/null; do
         pid >/dev/null || { tail -20 "$dir/kafka.out" >&2; die "Kafka ended while starting; see $dir/kafka.out"; }
@@ -126,7 +135,18 @@ stop() {
     rm -f "$dir/pid"
 }
 
-[[ $# == 2 && $1 =~ ^(start|stop|status)$ ]] || die "usage: kafka.sh start|stop|status DIR"
+abandon() {
+    local id
+    id=$(pid) || return 0
+    kill -9 "$id"
+    while pid >/dev/null; do sleep 0.05; done
+    rm -f "$dir/pid"
+}
+
+[[ $# == 2 && $1 =~ ^(start|stop|kill|status)$ ]] || die "usage: kafka.sh start|stop|kill|status DIR"
 dir=$2
 [[ -d $dir ]] && dir=$(cd "$dir" && pwd)
-"$1"
+case $1 in
+    kill) abandon ;;
+    *) "$1" ;;
+esac

@@ -15,15 +15,14 @@ use flate2::write::GzEncoder;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::ZstdLevel;
 use parquet::file::properties::WriterProperties;
-use tidemill_core::SqlState;
 use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter};
 use tidemill_core::source::ConnectorError;
+use tidemill_core::{Epoch, SqlState};
 
 use crate::file::config::{Compression, FileSinkConfig};
 use crate::file::io_error;
 use crate::formats::changelog::{self, Changelog, CsvSinkOptions};
 use crate::options::Options;
-use crate::registry::ConnectorSink;
 use crate::spec::{Encode, Format, SinkSpec};
 
 /// Writes the changes of its relation into a directory.
@@ -193,19 +192,16 @@ impl Sink for FileSink {
         Delivery::ExactlyOnce
     }
 
-    async fn open(&self) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-        Ok(Box::new(FileWriter { sink: self.clone() }))
-    }
-}
-
-#[async_trait]
-impl ConnectorSink for FileSink {
     async fn validate(&self) -> Result<(), ConnectorError> {
         let path = self.directory.to_string_lossy();
         fs::create_dir_all(&self.directory).map_err(|error| io_error("create directory", &path, &error))?;
         let probe = self.directory.join(format!(".{}.probe", self.name));
         let probed = File::create(&probe).and_then(|_| fs::remove_file(&probe));
         probed.map_err(|error| io_error("write to directory", &path, &error))
+    }
+
+    async fn open(&self, _known: Epoch) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+        Ok(Box::new(FileWriter { sink: self.clone() }))
     }
 }
 

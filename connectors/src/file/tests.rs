@@ -320,13 +320,13 @@ async fn sink_writes_a_file_for_each_batch() {
         validate_sink(&declared.sink()).await.unwrap();
         let made = create_sink(&declared.sink()).unwrap();
         assert_eq!(made.delivery(), Delivery::ExactlyOnce);
-        let mut writer = made.open().await.unwrap();
+        let mut writer = made.open(Epoch::ZERO).await.unwrap();
         writer.write(&batch(2, &[(1, "a", 1), (2, "b,\"\n", 2)])).await.unwrap();
         writer.write(&batch(10, &[(3, "c", 1)])).await.unwrap();
         writer.write(&batch(11, &[])).await.unwrap();
         writer.flush().await.unwrap();
         // After a crash: the same batch once more.
-        let mut writer = made.open().await.unwrap();
+        let mut writer = made.open(Epoch::ZERO).await.unwrap();
         let names = || {
             let mut names: Vec<String> = fs::read_dir(&out)
                 .unwrap()
@@ -352,7 +352,7 @@ async fn sink_writes_a_file_for_each_batch() {
 async fn sink_writes_changes_if_asked() {
     let directory = tempfile::tempdir().unwrap();
     let write = async |declared: Declared| -> Result<String, ConnectorError> {
-        let mut writer = create_sink(&declared.sink())?.open().await?;
+        let mut writer = create_sink(&declared.sink())?.open(Epoch::ZERO).await?;
         writer.write(&batch(1, &[(1, "a", -1), (1, "b", 1)])).await?;
         Ok(fs::read_to_string(directory.path().join("s-00000000000000000001.jsonl")).unwrap())
     };

@@ -56,6 +56,19 @@ impl ClientContext for Log {
 
 impl ConsumerContext for Log {}
 
+/// What any client of the cluster needs of a producer's configuration: where it is, and how to log in.
+pub fn common(producer: &ClientConfig) -> ClientConfig {
+    const PREFIXES: [&str; 7] =
+        ["bootstrap.", "client.id", "security.", "sasl.", "ssl.", "socket.", "broker."];
+    let mut client = ClientConfig::new();
+    for (name, value) in producer.config_map() {
+        if PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            client.set(name, value);
+        }
+    }
+    client
+}
+
 /// A topic of a cluster, as error messages name it.
 #[derive(Debug, Clone)]
 pub struct Topic {

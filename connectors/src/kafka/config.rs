@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::ClientConfig;
 use tidemill_core::SqlState;
+use tidemill_core::sink::Delivery;
 use tidemill_core::source::ConnectorError;
 
 use crate::options::{Options, option_enum, options};
@@ -63,6 +64,9 @@ options! {
         "properties.bootstrap.servers" => bootstrap_servers: Option<String>,
         /// The same, in short.
         "brokers" => brokers: Option<String>,
+        /// `exactly_once` writes a transaction after each checkpoint, `at_least_once` each message as soon as its
+        /// row is there, and after a crash some of them again.
+        "delivery" => delivery: Delivery = "exactly_once",
         /// With `FORMAT PLAIN`: drop retractions instead of refusing a query that makes them.
         "force_append_only" => force_append_only: bool = "false",
         /// How the columns of the primary key become the message's key: `json`, an object, or `text`, the

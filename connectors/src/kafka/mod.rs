@@ -2,8 +2,10 @@
 
 mod client;
 mod config;
+mod producer;
 mod sink;
 mod source;
+mod transaction;
 
 #[cfg(test)]
 mod tests;

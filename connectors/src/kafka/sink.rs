@@ -1,53 +1,47 @@
-//! Changes as messages, at least once.
-//!
-//! The producer is idempotent: what it retries by itself arrives once and in order. What a crash
-//! cuts off is sent again by the engine.
-
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+//! Changes as messages: in transactions, or at least once, as they come.
 
 use arrow::array::{ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
-use rdkafka::ClientContext;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
-use tidemill_core::SqlState;
+use rdkafka::config::ClientConfig;
 use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter};
 use tidemill_core::source::ConnectorError;
-use tokio::sync::Notify;
+use tidemill_core::{Epoch, SqlState};
 
 use crate::formats::changelog::{self, Changelog, CsvSinkOptions, Entry};
 use crate::formats::csv::{CsvOptions, RecordEnd};
-use crate::kafka::client::{Inquiry, Log, Topic};
+use crate::kafka::client::{self, Inquiry, Topic};
 use crate::kafka::config::{self, KafkaSinkConfig, KeyEncode};
+use crate::kafka::producer::{Outgoing, Outlet};
+use crate::kafka::transaction::{self, Epochs, TransactionWriter};
 use crate::options::Options;
-use crate::registry::ConnectorSink;
 use crate::spec::{Encode, Format, SinkSpec};
 
 /// What can be overridden.
-const DEFAULTS: [(&str, &str); 6] = [
+const DEFAULTS: [(&str, &str); 5] = [
     ("client.id", "tidemill"),
     ("linger.ms", "5"),
-    // The engine tries again, and shows that it does.
-    ("message.timeout.ms", "30000"),
     ("queue.buffering.max.messages", "500000"),
     // As Java's clients do it, so that a key's messages stay together.
     ("partitioner", "murmur2_random"),
     ("log.connection.close", "false"),
 ];
 
+/// Without transactions, the engine tries again, and shows that it does. With them, a message has as long as its
+/// transaction, which librdkafka sees to.
+const MESSAGE_TIMEOUT: (&str, &str) = ("message.timeout.ms", "30000");
+
 const MUSTS: [(&str, &str); 2] = [("enable.idempotence", "true"), ("acks", "all")];
 
 /// A topic to write to.
 #[derive(Debug, Clone)]
 pub struct KafkaSink {
-    client: ClientConfig,
-    topic: Topic,
+    pub client: ClientConfig,
+    pub topic: Topic,
+    /// Of a sink that delivers exactly once.
+    epochs: Option<Epochs>,
     format: Format,
     primary_key: Vec<usize>,
     key_encode: KeyEncode,
@@ -71,8 +65,19 @@ impl KafkaSink {
         let config = KafkaSinkConfig::take(&mut options)?;
         let bootstrap =
             [&config.bootstrap_server, &config.bootstrap_servers, &config.brokers].map(Option::as_ref);
-        let client = config::client(&mut options, bootstrap, &DEFAULTS, &MUSTS)?;
+        let id = format!("tidemill-{}", spec.id);
+        let (mut defaults, mut musts) = (DEFAULTS.to_vec(), MUSTS.to_vec());
+        match config.delivery {
+            Delivery::ExactlyOnce => musts.push(("transactional.id", &id)),
+            Delivery::AtLeastOnce => defaults.push(MESSAGE_TIMEOUT),
+        }
+        let client = config::client(&mut options, bootstrap, &defaults, &musts)?;
         options.finish()?;
+        if config.delivery == Delivery::AtLeastOnce && client.get("transactional.id").is_some() {
+            let message = "option \"properties.transactional.id\" of connector \"kafka\" cannot be set";
+            return Err(ConnectorError::fatal(SqlState::INVALID_PARAMETER, message)
+                .with_hint("delivery = 'exactly_once' writes transactions, under an id of the sink's own."));
+        }
         let refuse = |message: String, hint: &str| {
             Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(hint))
         };
@@ -128,8 +133,11 @@ impl KafkaSink {
             }
         };
         encode_options.finish()?;
+        let topic = Topic::new(&config.topic, &client);
+        let is_exactly_once = config.delivery == Delivery::ExactlyOnce;
         Ok(KafkaSink {
-            topic: Topic::new(&config.topic, &client),
+            epochs: is_exactly_once.then(|| Epochs::new(&topic, &client, &id)),
+            topic,
             client,
             format: spec.format,
             primary_key: spec.primary_key.to_vec(),
@@ -140,7 +148,7 @@ impl KafkaSink {
     }
 
     /// The messages of a batch, in their order.
-    fn messages(&self, batch: &SinkBatch) -> Result<Vec<Outgoing>, ConnectorError> {
+    pub fn messages(&self, batch: &SinkBatch) -> Result<Vec<Outgoing>, ConnectorError> {
         let entries = self.changelog.entries(batch)?;
         let keys = self.keys(batch, &entries)?;
         // An upsert sink deletes with a key alone.
@@ -205,156 +213,69 @@ fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
     bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
-/// A message to be sent.
-#[derive(Debug, PartialEq, Eq)]
-struct Outgoing {
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-}
-
-/// Counts messages that are on their way.
-#[derive(Default)]
-struct Deliveries {
-    log: Log,
-    n_pending: AtomicU64,
-    arrived: Notify,
-    failure: Mutex<Option<KafkaError>>,
-}
-
-/// [`Deliveries`], shared by the producer's threads and the writer.
-#[derive(Clone, Default)]
-struct Shared(Arc<Deliveries>);
-
-impl ClientContext for Shared {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.log.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.0.log.error(error, reason);
-    }
-}
-
-impl ProducerContext for Shared {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let mut failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            failure.get_or_insert_with(|| error.clone());
-        }
-        if self.0.n_pending.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.arrived.notify_waiters();
-        }
-    }
-}
-
 #[async_trait]
 impl Sink for KafkaSink {
     fn delivery(&self) -> Delivery {
-        Delivery::AtLeastOnce
+        match self.epochs {
+            Some(_) => Delivery::ExactlyOnce,
+            None => Delivery::AtLeastOnce,
+        }
     }
 
-    async fn open(&self) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-        let deliveries = Shared::default();
-        let producer = self.client.create_with_context(deliveries.clone());
-        let producer = producer.map_err(|error| self.topic.error("write to", &error))?;
-        Ok(Box::new(KafkaWriter { sink: self.clone(), producer: Some(producer), deliveries }))
-    }
-}
-
-#[async_trait]
-impl ConnectorSink for KafkaSink {
     async fn validate(&self) -> Result<(), ConnectorError> {
         // A consumer asks, since a producer's question may create the topic.
-        let mut client = ClientConfig::new();
-        let is_common = |name: &str| {
-            ["bootstrap.", "client.id", "security.", "sasl.", "ssl.", "socket.", "broker."]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
-        };
-        for (name, value) in self.client.config_map().iter().filter(|(name, _)| is_common(name)) {
-            client.set(*name, *value);
-        }
-        let topic = self.topic.clone();
+        let (client, topic) = (client::common(&self.client), self.topic.clone());
         let asked =
             tokio::task::spawn_blocking(move || Inquiry::new(&client, &topic)?.partitions().map(drop));
         asked.await.map_err(|error| {
             let message = format!("looking up topic \"{}\" broke off: {error}", self.topic.name);
             ConnectorError::fatal(SqlState::INTERNAL_ERROR, message)
-        })?
-    }
-}
-
-struct KafkaWriter {
-    sink: KafkaSink,
-    /// `None` only while being dropped.
-    producer: Option<ThreadedProducer<Shared>>,
-    deliveries: Shared,
-}
-
-impl KafkaWriter {
-    fn check(&self) -> Result<(), ConnectorError> {
-        let mut failure = self.deliveries.0.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        match failure.take() {
-            Some(error) => Err(self.sink.topic.error("write to", &error)),
+        })??;
+        match &self.epochs {
+            Some(epochs) => transaction::validate(self, epochs).await,
             None => Ok(()),
         }
     }
 
-    /// Hands a message to librdkafka; false if its queue is full.
-    fn send(&self, message: &Outgoing) -> Result<bool, ConnectorError> {
-        let producer = self.producer.as_ref().expect("the writer is not being dropped");
-        let mut record = BaseRecord::<[u8], [u8]>::to(&self.sink.topic.name);
-        if let Some(key) = &message.key {
-            record = record.key(key);
+    async fn open(&self, known: Epoch) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+        match &self.epochs {
+            Some(epochs) => Ok(Box::new(TransactionWriter::open(self, epochs, known).await?)),
+            None => {
+                let outlet = Outlet::new(&self.topic, &self.client)?;
+                Ok(Box::new(KafkaWriter { sink: self.clone(), outlet: Some(outlet) }))
+            }
         }
-        if let Some(value) = &message.value {
-            record = record.payload(value);
-        }
-        self.deliveries.0.n_pending.fetch_add(1, Ordering::AcqRel);
-        let Err((error, _)) = producer.send(record) else {
-            return Ok(true);
-        };
-        self.deliveries.0.n_pending.fetch_sub(1, Ordering::AcqRel);
-        match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::QueueFull) => Ok(false),
-            _ => Err(self.sink.topic.error("write to", &error)),
-        }
+    }
+}
+
+/// Sends messages as they come.
+struct KafkaWriter {
+    sink: KafkaSink,
+    /// `None` only while being dropped.
+    outlet: Option<Outlet>,
+}
+
+impl KafkaWriter {
+    fn outlet(&self) -> &Outlet {
+        self.outlet.as_ref().expect("the writer is not being dropped")
     }
 }
 
 #[async_trait]
 impl SinkWriter for KafkaWriter {
     async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError> {
-        self.check()?;
-        for message in self.sink.messages(batch)? {
-            while !self.send(&message)? {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                self.check()?;
-            }
-        }
-        Ok(())
+        self.outlet().send_all(&self.sink.messages(batch)?).await
     }
 
     async fn flush(&mut self) -> Result<(), ConnectorError> {
-        loop {
-            let arrived = self.deliveries.0.arrived.notified();
-            tokio::pin!(arrived);
-            arrived.as_mut().enable();
-            if self.deliveries.0.n_pending.load(Ordering::Acquire) == 0 {
-                return self.check();
-            }
-            // Every message is delivered or fails within message.timeout.ms.
-            arrived.await;
-        }
+        self.outlet().all_arrived().await
     }
 }
 
 impl Drop for KafkaWriter {
     fn drop(&mut self) {
         // Waits for the producer's threads.
-        let producer = self.producer.take();
-        std::thread::spawn(move || drop(producer));
+        let outlet = self.outlet.take();
+        std::thread::spawn(move || drop(outlet));
     }
 }

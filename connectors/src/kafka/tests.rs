@@ -36,7 +36,11 @@ fn mock() -> (Mock, String) {
 }
 
 fn kafka(brokers: &str, topic: &str, columns: &str) -> Declared {
-    Declared::new("kafka", columns).with("properties.bootstrap.server", brokers).with("topic", topic)
+    // One sink a topic, as far as the broker can tell.
+    Declared::new("kafka", columns)
+        .id(topic)
+        .with("properties.bootstrap.server", brokers)
+        .with("topic", topic)
 }
 
 fn source(declared: &Declared) -> Arc<dyn Source> {
@@ -290,7 +294,7 @@ fn batch(to: u64, rows: &[(i64, &str, i64)]) -> SinkBatch {
 
 /// Writes two batches, the second an update and a deletion.
 async fn write(declared: &Declared) -> Result<(), ConnectorError> {
-    let mut writer = create_sink(&declared.sink())?.open().await?;
+    let mut writer = create_sink(&declared.sink())?.open(Epoch(1000)).await?;
     writer.write(&batch(1, &[(1, "a", 1), (2, "b, c", 1)])).await?;
     if declared.source().format != Format::Plain {
         writer.write(&batch(2, &[(1, "a", -1), (2, "b, c", -1), (1, "z", 1)])).await?;
@@ -357,19 +361,34 @@ async fn sink_writes_what_the_source_reads() {
     .await;
 }
 
-/// How many messages there are in the only partition of a topic.
+/// How many messages there are in the only partition of a topic, once no transaction is open: the broker answers a
+/// commit before it shows what was committed.
 async fn n_messages(brokers: &str, topic: &str) -> u64 {
     let (brokers, topic) = (brokers.to_string(), topic.to_string());
     let asked = tokio::task::spawn_blocking(move || {
-        let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
-        consumer.fetch_watermarks(&topic, 0, Duration::from_secs(20)).unwrap().1
+        let consumer = |isolation: &str| -> BaseConsumer {
+            let mut client = ClientConfig::new();
+            client.set("bootstrap.servers", &brokers).set("isolation.level", isolation).create().unwrap()
+        };
+        let consumers = ["read_committed", "read_uncommitted"].map(consumer);
+        let end = |consumer: &BaseConsumer| {
+            consumer.fetch_watermarks(&topic, 0, Duration::from_secs(20)).unwrap().1
+        };
+        loop {
+            let [committed, all] = consumers.each_ref().map(end);
+            if committed == all {
+                return all;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     });
     asked.await.unwrap() as u64
 }
 
-async fn sink_conforms_on(brokers: &str, topic: &str) {
+async fn sink_conforms_on(brokers: &str, topic: &str, delivery: &str) {
     let columns = "id bigint, name text";
     let declared = kafka(brokers, topic, columns).format(Format::Debezium).retracting();
+    let declared = declared.with("delivery", delivery);
     // Fewer than the suite writes at once: writing has to wait for space.
     let declared = declared.with("properties.queue.buffering.max.messages", 100);
     let back = kafka(brokers, topic, columns).format(Format::Debezium);
@@ -391,7 +410,39 @@ async fn sink_conforms_on(brokers: &str, topic: &str) {
 async fn sink_conforms() {
     let (cluster, brokers) = mock();
     cluster.create_topic("one", 1, 1).unwrap();
-    sink_conforms_on(&brokers, "one").await;
+    // The mock shows what was aborted, too.
+    sink_conforms_on(&brokers, "one", "at_least_once").await;
+}
+
+#[tokio::test]
+async fn transactions_that_the_broker_refuses_are_explained() {
+    use rdkafka::types::RDKafkaApiKey::{EndTxn, InitProducerId, OffsetFetch};
+    let (cluster, brokers) = mock();
+    let declared = kafka(&brokers, "t", ROW);
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED;
+    cluster.request_errors(InitProducerId, &[refused; 2]);
+    let error = validate_sink(&declared.sink()).await.unwrap_err();
+    assert_eq!(error.sqlstate.0, "28000");
+    assert!(error.hint.as_deref().unwrap_or_default().contains("write the transactional id"), "{error:?}");
+    cluster.clear_request_errors(InitProducerId);
+    validate_sink(&declared.sink()).await.unwrap();
+
+    // Before the first group of a cluster nobody keeps groups.
+    cluster.request_errors(OffsetFetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_COORDINATOR; 3]);
+    validate_sink(&declared.sink()).await.unwrap();
+
+    cluster.request_errors(EndTxn, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
+    let error = write(&declared).await.unwrap_err();
+    assert_eq!((error.sqlstate.0, error.transient), ("55006", true), "{error}");
+    assert!(error.to_string().starts_with("cannot commit a transaction to topic \"t\""), "{error}");
+
+    let own = declared.clone().with("properties.transactional.id", "mine");
+    let error = create_sink(&own.sink()).unwrap_err();
+    assert!(error.to_string().contains("\"properties.transactional.id\""), "{error}");
+    let error = create_sink(&own.with("delivery", "at_least_once").sink()).unwrap_err();
+    assert!(error.to_string().contains("\"properties.transactional.id\""), "{error}");
+    let error = create_sink(&declared.with("delivery", "at_most_once").sink()).unwrap_err();
+    assert_eq!(error.hint.as_deref(), Some("Expected one of exactly_once, at_least_once."));
 }
 
 #[tokio::test]
@@ -403,7 +454,10 @@ async fn sink_refuses_unknown_options() {
 
 #[tokio::test]
 async fn sink_without_a_broker_fails() {
-    let declared = kafka("127.0.0.1:1", "t", ROW).with("properties.message.timeout.ms", 500);
+    let declared = kafka("127.0.0.1:1", "t", ROW);
+    let error = conformance::sink::check_broken(&*create_sink(&declared.sink()).unwrap()).await;
+    assert!(error.to_string().contains("no broker answers at \"127.0.0.1:1\""), "{error}");
+    let declared = declared.with("delivery", "at_least_once").with("properties.message.timeout.ms", 500);
     let error = conformance::sink::check_broken(&*create_sink(&declared.sink()).unwrap()).await;
     assert!(error.to_string().contains("topic \"t\""), "{error}");
 }
@@ -541,9 +595,102 @@ async fn real_broker_takes_what_the_sink_writes() {
         create_topic(&brokers, topic, 1).await;
     }
     sink_round_trips(&brokers, |name| names[name].clone()).await;
-    let topic = fresh("conformance");
+    for delivery in ["at_least_once", "exactly_once"] {
+        let topic = fresh("conformance");
+        create_topic(&brokers, &topic, 1).await;
+        sink_conforms_on(&brokers, &topic, delivery).await;
+    }
+}
+
+/// The rows that whoever reads committed messages sees.
+async fn committed(declared: &Declared, brokers: &str, topic: &str) -> Vec<String> {
+    let n = n_messages(brokers, topic).await;
+    read(&*source(declared), "0", n).await.rows
+}
+
+/// The epoch that a new writer finds at the destination.
+async fn reached(declared: &Declared, known: u64) -> Result<u64, ConnectorError> {
+    Ok(create_sink(&declared.sink())?.open(Epoch(known)).await?.reached().0)
+}
+
+#[tokio::test]
+async fn real_broker_says_how_far_a_sink_has_come() {
+    let Some(brokers) = real() else { return };
+    let topic = fresh("reached");
     create_topic(&brokers, &topic, 1).await;
-    sink_conforms_on(&brokers, &topic).await;
+    let declared = kafka(&brokers, &topic, ROW);
+    assert_eq!(reached(&declared, 0).await.unwrap(), 0);
+    let mut writer = create_sink(&declared.sink()).unwrap().open(Epoch(0)).await.unwrap();
+    for to in [3, 7] {
+        writer.write(&batch(to, &[(1, "a", 1)])).await.unwrap();
+    }
+    writer.flush().await.unwrap();
+    writer.write(&batch(9, &[(1, "b", 1)])).await.unwrap();
+    drop(writer);
+    assert_eq!(reached(&declared, 9).await.unwrap(), 7, "only what was committed counts");
+    let other = declared.clone().id(&fresh("other"));
+    assert_eq!(reached(&other, 0).await.unwrap(), 0, "each sink has an epoch of its own");
+    let ahead = reached(&declared, 6).await.unwrap_err();
+    assert_eq!(ahead.sqlstate.0, "55000");
+    assert!(ahead.to_string().contains("epoch 7, but this server wrote no more than 6"), "{ahead}");
+    assert!(!ahead.transient);
+}
+
+#[tokio::test]
+async fn real_broker_shuts_earlier_writers_out() {
+    let Some(brokers) = real() else { return };
+    let topic = fresh("zombie");
+    create_topic(&brokers, &topic, 1).await;
+    let declared = kafka(&brokers, &topic, ROW);
+    let open = async |known| create_sink(&declared.sink()).unwrap().open(Epoch(known)).await;
+    let mut zombie = open(0).await.unwrap();
+    zombie.write(&batch(1, &[(1, "a", 1)])).await.unwrap();
+    zombie.flush().await.unwrap();
+    zombie.write(&batch(2, &[(2, "b", 1)])).await.unwrap();
+    // Another server takes over in the middle of that transaction.
+    let mut heir = open(2).await.unwrap();
+    assert_eq!(heir.reached(), Epoch(1));
+    let error = match zombie.flush().await {
+        Err(error) => error,
+        Ok(()) => panic!("a writer that was shut out commits nothing"),
+    };
+    assert_eq!((error.sqlstate.0, error.transient), ("55006", true), "{error}");
+    heir.write(&batch(2, &[(2, "b", 1)])).await.unwrap();
+    heir.write(&batch(3, &[(3, "c", 1)])).await.unwrap();
+    heir.flush().await.unwrap();
+    // The first has fallen behind: it touches nothing any more.
+    let error = open(2).await.err().expect("the destination is ahead");
+    assert!(error.to_string().contains("epoch 3, but this server wrote no more than 2"), "{error}");
+    heir.write(&batch(4, &[(4, "d", 1)])).await.unwrap();
+    heir.flush().await.unwrap();
+    assert_eq!(committed(&declared, &brokers, &topic).await, ["1 | a", "2 | b", "3 | c", "4 | d"]);
+}
+
+#[tokio::test]
+async fn real_broker_ends_transactions_that_take_too_long() {
+    let Some(brokers) = real() else { return };
+    let topic = fresh("slow");
+    create_topic(&brokers, &topic, 1).await;
+    let declared = kafka(&brokers, &topic, ROW).with("properties.transaction.timeout.ms", 1000);
+    let mut writer = create_sink(&declared.sink()).unwrap().open(Epoch(0)).await.unwrap();
+    writer.write(&batch(1, &[(1, "a", 1)])).await.unwrap();
+    // The broker looks for such transactions from time to time.
+    let mut outcome = Ok(());
+    for to in 2..200 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        outcome = writer.write(&batch(to, &[(2, "b", 1)])).await;
+        if outcome.is_err() {
+            break;
+        }
+    }
+    let error = outcome.and(writer.flush().await).expect_err("the transaction was aborted");
+    assert!(error.transient, "{error}");
+    drop(writer);
+    let mut writer = create_sink(&declared.sink()).unwrap().open(Epoch(200)).await.unwrap();
+    assert_eq!(writer.reached(), Epoch(0), "nothing of it counts");
+    writer.write(&batch(1, &[(1, "a", 1)])).await.unwrap();
+    writer.flush().await.unwrap();
+    assert_eq!(committed(&declared, &brokers, &topic).await, ["1 | a"]);
 }
 
 /// `TIDEMILL_KAFKA=… cargo test --release -p tidemill-connectors real_broker_rate -- --ignored --nocapture`
@@ -556,7 +703,7 @@ async fn real_broker_rate() {
     const N: i64 = 1_000_000;
     let declared = kafka(&brokers, &topic, ROW);
     let began = std::time::Instant::now();
-    let mut writer = create_sink(&declared.sink()).unwrap().open().await.unwrap();
+    let mut writer = create_sink(&declared.sink()).unwrap().open(Epoch(1000)).await.unwrap();
     let rows: Vec<(i64, &str, i64)> = (0..10_000).map(|id| (id, "somebody's name", 1)).collect();
     for epoch in 1..=(N / 10_000) as u64 {
         writer.write(&batch(epoch, &rows)).await.unwrap();

@@ -22,11 +22,16 @@ pub(crate) struct InputSlot {
 }
 
 impl InputSlot {
-    /// Deals `batches` out to `n` partitions.
+    /// Deals `batches` out to `n` partitions, about as many rows to each. What comes later never stands before: so
+    /// the output of a plan that deals nothing out anew is in the order in which its rows came.
     pub fn fill(&self, batches: Vec<RecordBatch>, n: usize) {
+        let n_rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let mut partitions: Vec<Vec<RecordBatch>> = vec![Vec::new(); n];
-        for (idx, batch) in batches.into_iter().enumerate() {
-            partitions[idx % n].push(batch);
+        let mut n_before = 0;
+        for batch in batches {
+            let partition = (n_before * n).checked_div(n_rows).unwrap_or(0).min(n - 1);
+            n_before += batch.num_rows();
+            partitions[partition].push(batch);
         }
         *self.partitions.lock().expect("nobody panics while filling") = partitions;
     }
