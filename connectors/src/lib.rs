@@ -22,6 +22,7 @@ pub mod blackhole;
 pub mod file;
 pub mod generator;
 pub mod kafka;
+pub mod postgres;
 pub mod print;
 
 mod registry;

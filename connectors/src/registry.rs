@@ -15,7 +15,7 @@ use crate::formats::csv::CsvOptions;
 use crate::formats::json::JsonOptions;
 use crate::options::OptionDoc;
 use crate::spec::{Encode, SinkSpec, SourceSpec};
-use crate::{blackhole, file, generator, kafka, print};
+use crate::{blackhole, file, generator, kafka, postgres, print};
 
 /// How long a validation may reach out.
 pub(crate) const VALIDATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,8 +55,14 @@ pub struct ConnectorInfo {
     pub(crate) columns: Option<Columns>,
 }
 
-static CONNECTORS: [ConnectorInfo; 5] =
-    [blackhole::CONNECTOR, file::CONNECTOR, generator::CONNECTOR, kafka::CONNECTOR, print::CONNECTOR];
+static CONNECTORS: [ConnectorInfo; 6] = [
+    blackhole::CONNECTOR,
+    file::CONNECTOR,
+    generator::CONNECTOR,
+    kafka::CONNECTOR,
+    postgres::CONNECTOR,
+    print::CONNECTOR,
+];
 
 /// The options of `ENCODE x (…)`.
 #[derive(Debug)]

@@ -15,3 +15,6 @@ pub use byte_size::ByteSize;
 pub use delta::{Delta, WEIGHT, delta_schema};
 pub use diagnostic::{Diagnostic, SqlState, did_you_mean};
 pub use epoch::Epoch;
+
+/// The metadata key under which a field keeps the name of its PostgreSQL type, where the Arrow type is shared: `jsonb` is text.
+pub const PG_TYPE: &str = "tidemill.pg_type";

@@ -16,8 +16,7 @@ use tidemill_core::{SqlState, did_you_mean};
 use crate::error::Error;
 use crate::parser::cursor::Cursor;
 
-/// The metadata key under which a field says which PostgreSQL type it was declared with.
-pub const PG_TYPE: &str = "tidemill.pg_type";
+pub use tidemill_core::PG_TYPE;
 
 /// `numeric` without precision.
 pub const NUMERIC: DataType = DataType::Decimal128(38, 10);

@@ -33,29 +33,39 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 const DIGITS_MIN: usize = 12;
 
 /// A PostgreSQL of the test's own.
-struct Postgres {
+pub struct Postgres {
     directory: PathBuf,
-    address: String,
+    pub address: String,
 }
 
 impl Postgres {
     /// `None` where tests are run without network.
-    fn start(directory: &Path) -> Option<Postgres> {
+    pub fn start(directory: &Path) -> Option<Postgres> {
         if std::env::var("TIDEMILL_TEST_OFFLINE").is_ok_and(|value| value == "1") {
             println!("skipped: TIDEMILL_TEST_OFFLINE=1, and PostgreSQL may have to be installed");
             return None;
         }
-        let output = script("start", directory);
+        let mut postgres = Postgres { directory: directory.to_owned(), address: String::new() };
+        postgres.start_again();
+        Some(postgres)
+    }
+
+    /// After a stop, with what was written before.
+    pub fn start_again(&mut self) {
+        let output = script("start", &self.directory);
         assert!(
             output.status.success(),
             "PostgreSQL cannot be started (TIDEMILL_TEST_OFFLINE=1 leaves this test out):\n{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let address = String::from_utf8(output.stdout).expect("an address is text").trim().to_owned();
-        Some(Postgres { directory: directory.to_owned(), address })
+        self.address = String::from_utf8(output.stdout).expect("an address is text").trim().to_owned();
     }
 
-    async fn connect(&self) -> Client {
+    pub fn stop(&self) {
+        assert!(script("stop", &self.directory).status.success(), "PostgreSQL stops");
+    }
+
+    pub async fn connect(&self) -> Client {
         let url = format!("postgresql://postgres@{}/postgres", self.address);
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("PostgreSQL is there");
         tokio::spawn(async move { drop(connection.await) });

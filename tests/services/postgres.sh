@@ -5,7 +5,8 @@
 #   tests/services/postgres.sh status DIR   print the address; exit 1 if it does not run
 #   tests/services/postgres.sh stop DIR     stop, and wait until it has
 #
-# DIR takes the data and the log; whoever made it removes it. The superuser is "postgres", without a
+# DIR takes the data and the log; whoever made it removes it. What has been stopped starts again under the same address.
+# The superuser is "postgres", without a
 # password, over loopback only. PostgreSQL refuses to run as root: then it runs as the system's user postgres.
 # Needs Debian's package postgresql-15 or newer (POSTGRES_BIN names another place of initdb and pg_ctl).
 
@@ -80,7 +81,7 @@ log_timezone = 'UTC'
 SETTINGS
     fi
     local port
-    port=$(free_port)
+    port=$(sed 's/.*://' "$dir/address" 2>/dev/null) || port=$(free_port)
     unprivileged "$bin/pg_ctl" start -D "$dir/cluster" -w -t "$seconds_to_start" -l "$dir/cluster/log" \
         -o "-p $port" >"$dir/start.out" 2>&1 \
         || { cat "$dir/start.out" "$dir/cluster/log" >&2; die "PostgreSQL did not start"; }
