@@ -4,6 +4,7 @@
 //! own; `server.rs` knows how. Set `TIDEMILL_TEST_LOG=1` to see what the servers write.
 
 mod docs;
+mod exactly_once;
 mod fill;
 mod flights;
 mod kafka;

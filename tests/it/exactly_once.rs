@@ -1,0 +1,328 @@
+//! Every row once at the destination, and each key in order, whatever ends in between.
+//!
+//! Kafka to Kafka: a producer upstream writes transactions, of which some are aborted, while the server is killed, the broker
+//! is stopped or killed, or both. `TIDEMILL_KILLS` says how often something ends; `TIDEMILL_SEED` gives other
+//! moments. Half of the times it is when messages of the sink come in, hence in the middle of a transaction.
+//! A generator to PostgreSQL: its tables are the pipelines' rows.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use crate::kafka::{Kafka, PARTITIONS, WAIT, wait_for};
+use crate::postgres::Postgres;
+use crate::server::{self, Server, execute, sorted};
+
+const KILLS: u64 = 4;
+const KEYS: u64 = 10;
+/// Events of a transaction upstream.
+const TRANSACTION: u64 = 20 * KEYS;
+
+fn from_env(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// A small generator of moments.
+struct Moments(u64);
+
+impl Moments {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % end
+    }
+}
+
+/// Writes events of ten keys, each numbered, in transactions.
+struct Upstream {
+    /// Held by who ends the broker: what becomes of a transaction meanwhile is not what is tested.
+    broker: Arc<Mutex<()>>,
+    is_stopping: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Upstream {
+    fn start(address: &str) -> Upstream {
+        let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+            .set("bootstrap.servers", address)
+            .set("transactional.id", "upstream")
+            .create()
+            .expect("a client");
+        producer.init_transactions(WAIT).expect("the broker answers");
+        let (broker, is_stopping) = (Arc::new(Mutex::new(())), Arc::new(AtomicBool::new(false)));
+        let (lock, stop) = (broker.clone(), is_stopping.clone());
+        let thread = std::thread::spawn(move || {
+            let mut n_committed = 0;
+            for transaction in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let held = lock.lock().expect("nobody panics while holding it");
+                producer.begin_transaction().expect("a transaction can be begun");
+                let is_aborted = transaction % 5 == 4;
+                for event in 0..TRANSACTION {
+                    let n = (n_committed + event) / KEYS + if is_aborted { 1_000_000 } else { 0 };
+                    let key = format!("c{}", event % KEYS);
+                    // Comes first in the row, so that any sorting of rows would show.
+                    let noise = n.wrapping_mul(0x9E37_79B9) % 1009;
+                    let value = format!(r#"{{"noise": {noise}, "customer": "{key}", "n": {n}}}"#);
+                    let record = BaseRecord::<str, str>::to("events").key(&key).payload(&value);
+                    producer.send(record).map_err(|(error, _)| error).expect("the queue has room");
+                }
+                if is_aborted {
+                    producer.flush(WAIT).expect("the broker takes them");
+                    producer.abort_transaction(WAIT).expect("a transaction can be aborted");
+                } else {
+                    producer.commit_transaction(WAIT).expect("a transaction can be committed");
+                    n_committed += TRANSACTION;
+                }
+                drop(held);
+                std::thread::sleep(Duration::from_millis(30));
+            }
+            n_committed
+        });
+        Upstream { broker, is_stopping, thread }
+    }
+
+    fn stop(self) -> u64 {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the producer does not fail")
+    }
+}
+
+/// How many messages and markers there are in a topic, whoever may see them.
+fn n_written(consumer: &BaseConsumer, topic: &str) -> i64 {
+    let ends = (0..PARTITIONS).map(|partition| consumer.fetch_watermarks(topic, partition, WAIT));
+    ends.map(|ends| ends.expect("the broker answers").1).sum()
+}
+
+/// The values of a topic that `isolation` shows, by key, in their order.
+fn read(kafka: &Kafka, topic: &str, isolation: &str) -> BTreeMap<String, Vec<serde_json::Value>> {
+    let mut values: BTreeMap<String, Vec<serde_json::Value>> = BTreeMap::new();
+    for (key, value) in kafka.read(topic, isolation) {
+        let value = serde_json::from_str(&value.expect("a value")).expect("JSON");
+        values.entry(key.expect("a key")).or_default().push(value);
+    }
+    values
+}
+
+/// Waits until all that there is has been delivered.
+async fn wait_until_delivered(server: &Server) {
+    let client = server.connect().await;
+    execute(&client, "FLUSH").await;
+    wait_for(server, "SELECT sum(rows_pending) FROM tm_sinks", &["0"]).await;
+}
+
+fn count(values: &BTreeMap<String, Vec<serde_json::Value>>) -> usize {
+    values.values().map(Vec::len).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn kafka_gets_every_row_once_and_in_order() {
+    let kafka_directory = server::directory();
+    let Some(mut kafka) = Kafka::start(kafka_directory.path()) else { return };
+    kafka.create_topics(&["events", "copy", "totals"]).await;
+    let directory = server::directory();
+    let mut server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    let at = format!("connector = 'kafka', properties.bootstrap.server = '{}'", kafka.address);
+    let statements = format!(
+        "CREATE SOURCE events (noise BIGINT, customer TEXT, n BIGINT) WITH ({at}, topic = 'events') \
+             FORMAT PLAIN ENCODE JSON;
+         CREATE PIPELINE totals AS SELECT customer, count(*) AS n, max(n) AS last FROM events GROUP BY customer;
+         CREATE SINK copy_out AS SELECT noise, customer, n FROM events \
+             WITH ({at}, topic = 'copy', primary_key = 'customer', key.encode = 'text') FORMAT PLAIN ENCODE JSON;
+         CREATE SINK totals_out FROM totals WITH ({at}, topic = 'totals', key.encode = 'text') \
+             FORMAT UPSERT ENCODE JSON"
+    );
+    execute(&client, &statements).await;
+    // Sees what is written before it is committed.
+    let watcher: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.address)
+        .set("isolation.level", "read_uncommitted")
+        .create()
+        .expect("a client");
+
+    let upstream = Upstream::start(&kafka.address);
+    let seed = from_env("TIDEMILL_SEED", 1);
+    let mut moments = Moments(seed);
+    for kill in 0..from_env("TIDEMILL_KILLS", KILLS) {
+        if moments.below(2) == 0 {
+            let before = n_written(&watcher, "copy");
+            let deadline = Instant::now() + server::TIMEOUT;
+            while n_written(&watcher, "copy") == before {
+                assert!(Instant::now() < deadline, "the sink goes on:\n{}", server.log_tail());
+            }
+        } else {
+            tokio::time::sleep(Duration::from_millis(moments.below(2500))).await;
+        }
+        let held = (kill % 4 != 0).then(|| upstream.broker.lock().expect("nobody panics while holding it"));
+        let how = if moments.below(2) == 0 { "stop" } else { "kill" };
+        println!("{kill}: {}", ["server", "broker", "server", "both"][(kill % 4) as usize]);
+        match kill % 4 {
+            1 => {
+                kafka.end(how);
+                std::thread::sleep(Duration::from_millis(moments.below(3000)));
+                kafka.start_again();
+            }
+            3 => {
+                kafka.end(how);
+                server.kill_and_restart().await;
+                std::thread::sleep(Duration::from_millis(moments.below(3000)));
+                kafka.start_again();
+            }
+            _ => server.kill_and_restart().await,
+        }
+        drop(held);
+    }
+    let n_events = upstream.stop();
+    let n_each = n_events / KEYS;
+    assert!(n_events > 0, "something was written");
+    wait_for(&server, "SELECT sum(n) FROM totals", &[&n_events.to_string()]).await;
+    wait_until_delivered(&server).await;
+    assert!(server.terminate().await.success(), "SIGTERM ends well:\n{}", server.log_tail());
+
+    let copies = read(&kafka, "copy", "read_committed");
+    assert_eq!(copies.len() as u64, KEYS);
+    for (key, rows) in &copies {
+        let numbers: Vec<u64> = rows.iter().map(|row| row["n"].as_u64().expect("a number")).collect();
+        let wrong = numbers.iter().enumerate().find(|(idx, n)| *idx as u64 != **n);
+        assert_eq!(wrong, None, "seed {seed}: {key} has each of its rows once, in their order (place, row)");
+        assert_eq!(numbers.len() as u64, n_each, "seed {seed}: {key} has all of its rows");
+    }
+    let totals = read(&kafka, "totals", "read_committed");
+    assert_eq!(totals.len() as u64, KEYS);
+    for (key, rows) in &totals {
+        let numbers: Vec<u64> = rows.iter().map(|row| row["n"].as_u64().expect("a number")).collect();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "seed {seed}: {key} only ever grows: {numbers:?}");
+        assert_eq!(numbers.last(), Some(&n_each), "seed {seed}: the last total of {key} is its total");
+    }
+    let n_aborted = count(&read(&kafka, "copy", "read_uncommitted")) - count(&copies);
+    println!("{n_events} rows copied; {n_aborted} of the sink's were aborted on the way");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn postgres_gets_every_row_once() {
+    let postgres_directory = server::directory();
+    let Some(mut postgres) = Postgres::start(postgres_directory.path()) else { return };
+    let directory = server::directory();
+    let mut server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    let kills = from_env("TIDEMILL_KILLS", KILLS);
+    let (rate, seconds) = (4000, 3 * kills + 4);
+    let at = format!("connector = 'postgres', url = 'postgresql://postgres@{}/postgres'", postgres.address);
+    // The keys of the counts come and go.
+    let statements = format!(
+        "CREATE SOURCE bid WITH (connector = 'generator', table = 'bid', events = '{}', rate = '{rate}');
+         CREATE PIPELINE dear AS SELECT auction, bidder, price, date_time FROM bid WHERE price > 100000;
+         CREATE PIPELINE counts AS SELECT auction % 97 AS auction, n % 5 AS n, n AS total FROM \
+             (SELECT auction, count(*) AS n FROM bid GROUP BY auction) WHERE n % 5 < 4;
+         CREATE PIPELINE sums AS SELECT auction, sum(total) AS total, count(*) AS n FROM counts \
+             GROUP BY auction HAVING sum(total) % 3 < 2;
+         CREATE SINK dear_out FROM dear WITH ({at}, table = 'dear', create_table = true);
+         CREATE SINK sums_out FROM sums WITH ({at}, table = 'sums', create_table = true) FORMAT UPSERT",
+        rate * seconds
+    );
+    execute(&client, &statements).await;
+    let seed = from_env("TIDEMILL_SEED", 1);
+    let mut moments = Moments(seed);
+    for kill in 0..kills {
+        tokio::time::sleep(Duration::from_millis(moments.below(2500))).await;
+        match kill % 4 {
+            1 => {
+                postgres.stop();
+                std::thread::sleep(Duration::from_millis(moments.below(2000)));
+                postgres.start_again();
+            }
+            3 => {
+                postgres.stop();
+                server.kill_and_restart().await;
+                std::thread::sleep(Duration::from_millis(moments.below(2000)));
+                postgres.start_again();
+            }
+            _ => server.kill_and_restart().await,
+        }
+    }
+    server.wait_until_finished(&["bid"]).await;
+    let client = server.connect().await;
+    let mut expected = Vec::new();
+    for name in ["dear", "sums"] {
+        expected.push(sorted(&client, &format!("SELECT * FROM {name}")).await);
+    }
+    drop(client);
+    wait_until_delivered(&server).await;
+    assert!(server.terminate().await.success(), "SIGTERM ends well:\n{}", server.log_tail());
+    let there = postgres.connect().await;
+    for (name, expected) in ["dear", "sums"].into_iter().zip(expected) {
+        let rows = sorted(&there, &format!("SELECT * FROM {name}")).await;
+        assert!(!expected.is_empty(), "{name} has rows to compare");
+        assert_eq!(rows.len(), expected.len(), "seed {seed}: {name} has as many rows as its pipeline");
+        assert_eq!(rows, expected, "seed {seed}: {name} is what its pipeline shows");
+    }
+}
+
+/// How long a row takes from one topic to another, by kind of delivery.
+///
+/// `cargo test --release --test it kafka_delivery_latency -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn kafka_delivery_latency() {
+    let kafka_directory = server::directory();
+    let Some(kafka) = Kafka::start(kafka_directory.path()) else { return };
+    let directory = server::directory();
+    let server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    let at = format!("connector = 'kafka', properties.bootstrap.server = '{}'", kafka.address);
+    kafka.create_topics(&["at_least_once", "exactly_once"]).await;
+    execute(&client, "CREATE TABLE events (id BIGINT PRIMARY KEY)").await;
+    for delivery in ["at_least_once", "exactly_once"] {
+        let sink = format!(
+            "CREATE SINK {delivery} AS SELECT id FROM events WITH ({at}, topic = '{delivery}', \
+             primary_key = 'id', delivery = '{delivery}') FORMAT UPSERT ENCODE JSON"
+        );
+        execute(&client, &sink).await;
+    }
+    for delivery in ["at_least_once", "exactly_once"] {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &kafka.address)
+            .set("group.id", "reader")
+            .set("fetch.wait.max.ms", "5")
+            .set("isolation.level", "read_committed")
+            .create()
+            .expect("a client");
+        let mut assignment = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            assignment.add_partition_offset(delivery, partition, Offset::Beginning).expect("a partition");
+        }
+        consumer.assign(&assignment).expect("partitions can be assigned");
+        let mut millis: Vec<f64> = Vec::new();
+        for id in 0..60 {
+            // Not in step with the checkpoints.
+            tokio::time::sleep(Duration::from_millis(1037 + 13 * (id % 17))).await;
+            let began = Instant::now();
+            let id = id + if delivery == "exactly_once" { 1000 } else { 0 };
+            execute(&client, &format!("INSERT INTO events VALUES ({id})")).await;
+            loop {
+                let Some(message) = consumer.poll(Duration::from_millis(50)) else { continue };
+                let message = message.expect("a message can be read");
+                let value = message.payload().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+                if value == format!("{{\"id\":{id}}}") {
+                    break;
+                }
+            }
+            millis.push(began.elapsed().as_secs_f64() * 1000.0);
+        }
+        millis.sort_by(f64::total_cmp);
+        println!(
+            "{delivery}: median {:.0} ms, largest {:.0} ms",
+            millis[millis.len() / 2],
+            millis[millis.len() - 1]
+        );
+    }
+}
