@@ -329,6 +329,8 @@ pub(crate) mod testing {
                 pipeline: pipeline("nowhere"),
                 rows_delivered: 90,
                 rows_pending: 10,
+                bytes_pending: 4096,
+                pending_for: Some(Duration::from_millis(1500)),
                 delivered_to: Epoch(39),
                 retries: 1,
                 last_error: None,

@@ -960,6 +960,8 @@ impl Engine {
                     pipeline,
                     rows_delivered: delivery.rows.get(),
                     rows_pending: delivery.pending_rows(),
+                    bytes_pending: delivery.pending_bytes(),
+                    pending_for: delivery.pending_for(),
                     delivered_to: delivery.delivered_to(),
                     retries: delivery.retries.get(),
                     last_error: delivery.last_error(),

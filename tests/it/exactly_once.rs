@@ -18,7 +18,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::kafka::{Kafka, PARTITIONS, WAIT, wait_for};
 use crate::postgres::Postgres;
-use crate::server::{self, Server, execute, sorted};
+use crate::server::{self, Server, execute, query, sorted};
 
 const KILLS: u64 = 4;
 const KEYS: u64 = 10;
@@ -265,6 +265,62 @@ async fn postgres_gets_every_row_once() {
         assert_eq!(rows.len(), expected.len(), "seed {seed}: {name} has as many rows as its pipeline");
         assert_eq!(rows, expected, "seed {seed}: {name} is what its pipeline shows");
     }
+}
+
+/// While a destination is away, its pipeline and who else reads that go on, although far more rows wait than memory
+/// is to hold; when it is back, all of them arrive.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_dead_destination_holds_nobody_up() {
+    let postgres_directory = server::directory();
+    let Some(mut postgres) = Postgres::start(postgres_directory.path()) else { return };
+    let directory = server::directory();
+    let mut server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    let at = format!("connector = 'postgres', url = 'postgresql://postgres@{}/postgres'", postgres.address);
+    let statements = format!(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY);
+         CREATE PIPELINE many AS SELECT id * 1000 + n AS id FROM (SELECT id, unnest(range(0, 1000)) AS n FROM t);
+         CREATE PIPELINE total AS SELECT count(*) AS n FROM many;
+         CREATE SINK many_out FROM many WITH ({at}, table = 'many', create_table = true, primary_key = 'id') FORMAT UPSERT;
+         INSERT INTO t VALUES (0)"
+    );
+    execute(&client, &statements).await;
+    postgres.stop();
+    const BLOCKS: u64 = 1300;
+    for block in 0..13 {
+        let ids: Vec<String> = (1..=100).map(|n| format!("({})", block * 100 + n)).collect();
+        execute(&client, &format!("INSERT INTO t VALUES {}", ids.join(", "))).await;
+    }
+    let n_rows = (BLOCKS + 1) * 1000;
+    // An INSERT is seen at once by who has made it: the pipelines have followed.
+    assert_eq!(query(&client, "SELECT n FROM total").await, [[n_rows.to_string()]]);
+    execute(&client, "FLUSH").await;
+    let deadline = Instant::now() + server::TIMEOUT;
+    loop {
+        let sql =
+            "SELECT rows_pending, bytes_pending, pending_ms, retries FROM tm_sinks WHERE last_error <> ''";
+        let rows = query(&client, sql).await;
+        let numbers: Vec<u64> = rows.iter().flatten().map(|text| text.parse().expect("a number")).collect();
+        if let [rows, bytes, millis, retries] = numbers[..]
+            && rows >= BLOCKS * 1000
+            && bytes > 8 * rows
+            && millis > 0
+            && retries > 0
+        {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{rows:?}\n{}", server.log_tail());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(client);
+    server.kill_and_restart().await;
+    postgres.start_again();
+    let there = postgres.connect().await;
+    while query(&there, "SELECT count(*) FROM many").await != [[n_rows.to_string()]] {
+        assert!(Instant::now() < deadline, "not all rows arrive:\n{}", server.log_tail());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(query(&there, "SELECT count(DISTINCT id) FROM many").await, [[n_rows.to_string()]]);
 }
 
 /// How long a row takes from one topic to another, by kind of delivery.
