@@ -49,6 +49,7 @@ const QUERIES: &[&str] = &[
     "SELECT e.k, e.ts, e.v, f.ts AS since, f.w FROM e ASOF LEFT JOIN f ON e.k = f.k AND e.ts >= f.ts",
     "SELECT e.k, e.v, f.w FROM e ASOF JOIN f ON e.k = f.k AND e.ts < f.ts WHERE f.ts > now() - INTERVAL '15 seconds'",
     "SELECT e.k, e.v, r.w FROM e ASOF LEFT JOIN (SELECT * FROM f WHERE ts > now() - INTERVAL '15 seconds') AS r MATCH_CONDITION (e.ts > r.ts)",
+    "SELECT e.k, e.ts, f.w FROM e JOIN f FOR SYSTEM_TIME AS OF e.ts AS f ON e.k = f.k AND e.v = f.w",
 ];
 
 fn time(rng: &mut Rng, now: i64) -> String {
@@ -177,6 +178,7 @@ const CLOSED: &[&str] = &[
     "SELECT auction, price, date_time FROM early EMIT ON WINDOW CLOSE",
     "SELECT b.auction, b.price, a.seller, a.date_time FROM bid AS b ASOF LEFT JOIN auction AS a ON b.bidder = a.seller AND b.date_time >= a.date_time",
     "SELECT b.auction, b.price, b.date_time, a.id FROM bid AS b ASOF JOIN auction AS a ON b.bidder = a.seller AND b.date_time > a.date_time EMIT ON WINDOW CLOSE",
+    "SELECT b.auction, b.price, a.id FROM bid AS b LEFT JOIN auction FOR SYSTEM_TIME AS OF b.date_time AS a ON b.bidder = a.seller",
     "SELECT a.id, b.price FROM auction AS a ASOF JOIN bid AS b ON a.id = b.auction AND a.date_time <= b.date_time",
 ];
 

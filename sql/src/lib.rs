@@ -37,4 +37,5 @@ pub use planner::{DATABASE, Names, Planner, QueryPlan, Resolved};
 pub use postgres::{ArrowText, TextFormat, set_functions};
 pub use refusal::Refusal;
 pub use relations::{Relation, RelationTable, relation_of};
+pub use time_joins::Versions;
 pub use windows::rewrite_windows;

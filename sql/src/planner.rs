@@ -41,7 +41,7 @@ use crate::refusal::Refusal;
 use crate::set_operations::{Lowering, lower_set_operations, mark_set_operations};
 use crate::subqueries::lower_subqueries;
 use crate::tie_break::physical_rules;
-use crate::time_joins::{lower_time_joins, mark_time_joins};
+use crate::time_joins::{Versions, lower_time_joins, mark_time_joins};
 use crate::windows::rewrite_windows;
 
 /// The one database.
@@ -60,6 +60,11 @@ pub enum Resolved {
 pub trait Names: Sync {
     /// What `name` stands for; without a schema, along the search path.
     fn resolve(&self, schema: Option<&str>, name: &str) -> std::result::Result<Option<Resolved>, Refusal>;
+
+    /// What is known of a relation as one of versions.
+    fn versions(&self, _schema: Option<&str>, _name: &str) -> Option<Versions> {
+        None
+    }
 }
 
 /// DataFusion's rules that are wrong for a standing query, each with its reason.
@@ -249,7 +254,7 @@ impl Planner {
         depth: usize,
     ) -> Result<SessionState, DeltaError> {
         mark_set_operations(query)?;
-        mark_time_joins(query)?;
+        mark_time_joins(query, names)?;
         rewrite_unnest(query)?;
         rewrite_windows(query)?;
         rewrite_fetch(query)?;

@@ -28,12 +28,12 @@ use tidemill_core::{Epoch, SqlState};
 use tidemill_engine::{OnConflict, StandingView, TableWrite};
 use tidemill_plan::{CloseSource, ExplainedNode, Hold, IncrementalNode, Operator, PipelinePlan, RelationId};
 use tidemill_sql::statements::Verify;
-use tidemill_sql::{Names, Refusal, Resolved};
+use tidemill_sql::{Names, Refusal, Resolved, Versions};
 
 use self::differences::{Differences, Sampling};
 use self::replay::Replay;
 use super::{create, engine_error, execution_error, rows};
-use crate::names::{find, view_query};
+use crate::names::{find, versions, view_query};
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
 
@@ -342,6 +342,10 @@ impl Names for Inputs<'_> {
             near: None,
         })?;
         Ok(Some(Resolved::Table(Arc::new(empty))))
+    }
+
+    fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
+        versions(self.catalog, schema, name, self.search_path)
     }
 }
 

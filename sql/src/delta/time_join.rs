@@ -1,4 +1,4 @@
-//! `ASOF JOIN`.
+//! `ASOF JOIN` and `FOR SYSTEM_TIME AS OF`.
 
 use std::sync::Arc;
 
