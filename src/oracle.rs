@@ -7,7 +7,10 @@
 //! `TIDEMILL_SEEDS=100 cargo test --lib oracle` runs more of it.
 
 mod grammar;
+mod nexmark;
 mod random;
+mod suites;
+mod tpch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -270,6 +273,10 @@ async fn live(directory: &Path, n_lanes: usize, rng: &mut Rng, is_first: bool, h
     }
 }
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|n| n.parse().ok())
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -281,7 +288,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 #[test]
 fn pipelines_equal_their_batch_answers() {
-    let n_seeds: u64 = std::env::var("TIDEMILL_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
+    let n_seeds = number("TIDEMILL_SEEDS").unwrap_or(2);
     for seed in 0..n_seeds {
         let directory = tempfile::tempdir().unwrap();
         let mut rng = Rng(seed);
