@@ -8,14 +8,18 @@ use datafusion::logical_expr::{Extension, LogicalPlan, RecursiveQuery, TableScan
 use tidemill_plan::{Held, IncrementalNode, Operator, Properties, Recompute};
 
 use super::columns::with_weight;
-use super::{Node, Result, Rewriter};
+use super::{Node, Result, Rewriter, temporal};
 use crate::relations::relation_of;
 
 impl Rewriter {
     /// `construct` is what of SQL it is.
     pub(super) fn recompute(&mut self, plan: &LogicalPlan, construct: &str) -> Result<Node> {
         let mut scans: Vec<TableScan> = Vec::new();
+        let mut reads_time = false;
         plan.apply(|node| {
+            for expr in node.expressions() {
+                reads_time |= temporal::reads_time(&expr)?;
+            }
             if let LogicalPlan::TableScan(scan) = node
                 && is_relation(scan)?
             {
@@ -23,6 +27,11 @@ impl Rewriter {
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
+        if reads_time {
+            return Err(temporal::misplaced(format!(
+                "a pipeline cannot use now() in what {construct} reads; compare with it in a pipeline that this one reads"
+            )));
+        }
         let mut inputs = Vec::new();
         for scan in &scans {
             inputs.push(self.table_scan(scan)?.plan);

@@ -74,7 +74,7 @@ fn is_time(expr: &Expr) -> bool {
     }
 }
 
-fn reads_time(expr: &Expr) -> std::result::Result<bool, DataFusionError> {
+pub(super) fn reads_time(expr: &Expr) -> std::result::Result<bool, DataFusionError> {
     let mut found = false;
     expr.apply(|expr| {
         found |= is_time(expr);
@@ -105,7 +105,7 @@ pub(super) fn refuse_time(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-fn misplaced(message: impl Into<String>) -> super::DeltaError {
+pub(super) fn misplaced(message: impl Into<String>) -> super::DeltaError {
     Refusal {
         sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
         message: message.into(),
