@@ -86,6 +86,8 @@ pub(crate) struct Positions(Mutex<VecDeque<(Epoch, Position)>>);
 pub(crate) struct Position {
     pub offsets: BTreeMap<RelationId, Arc<Offsets>>,
     pub watermarks: BTreeMap<RelationId, i64>,
+    /// The time of the epoch, `now()`.
+    pub now: i64,
 }
 
 impl Positions {
@@ -315,7 +317,8 @@ impl Dataflow {
     }
 
     fn note_position(&self) {
-        let position = Position { offsets: self.offsets.clone(), watermarks: self.watermarks.clone() };
+        let position =
+            Position { offsets: self.offsets.clone(), watermarks: self.watermarks.clone(), now: self.now };
         self.positions.push(self.frontier, position);
     }
 

@@ -84,7 +84,7 @@ pub struct Subscription {
 }
 
 pub use self::sample::{Sample, Sampled, SampledFrom};
-pub use self::standing::StandingView;
+pub use self::standing::{Replayed, StandingView};
 
 /// Everything that runs.
 pub struct Engine {

@@ -28,6 +28,8 @@ pub enum Error {
     Cancelled,
     #[error("WITH RECURSIVE did not end after {bound}")]
     EndlessRecursion { bound: String },
+    #[error("what source \"{name}\" holds when it is read again does not fit into {bytes_max} bytes")]
+    ReplayTooLarge { name: String, bytes_max: usize },
     #[error("the server is shutting down")]
     ShuttingDown,
     #[error("{0}")]
@@ -47,6 +49,7 @@ impl Diagnostic for Error {
             Error::StateMissing { .. } => SqlState::DATA_CORRUPTED,
             Error::Cancelled => SqlState::QUERY_CANCELED,
             Error::EndlessRecursion { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,
+            Error::ReplayTooLarge { .. } => SqlState::OUT_OF_MEMORY,
             Error::ShuttingDown => SqlState::ADMIN_SHUTDOWN,
             Error::Unsupported(_) => SqlState::FEATURE_NOT_SUPPORTED,
         }
@@ -72,6 +75,9 @@ impl Diagnostic for Error {
                  its inputs are read from the start."
                     .into(),
             ),
+            Error::ReplayTooLarge { .. } => {
+                Some("It changes rows that it has given, so all have to be kept. SET verify_memory to more.".into())
+            }
             _ => None,
         }
     }

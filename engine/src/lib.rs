@@ -23,7 +23,8 @@ mod time;
 mod view;
 
 pub use engine::{
-    Engine, EngineConfig, MemberSpec, ReadView, Sample, Sampled, SampledFrom, StandingView, Subscription,
+    Engine, EngineConfig, MemberSpec, ReadView, Replayed, Sample, Sampled, SampledFrom, StandingView,
+    Subscription,
 };
 pub use error::Error;
 pub use member::MemberHandle;

@@ -42,6 +42,7 @@ const KNOWN: &[(&str, &str, bool)] = &[
     ("transaction_isolation", "serializable", false),
     ("transaction_read_only", "off", false),
     ("unbounded_state", "warn", false),
+    ("verify_memory", "1GB", false),
 ];
 
 /// Settings that cannot be set.
@@ -146,6 +147,11 @@ impl Settings {
         (!duration.is_zero()).then_some(duration)
     }
 
+    /// A number of bytes.
+    pub fn bytes(&self, name: &str) -> Option<usize> {
+        parse_bytes(self.values.get(name)?)
+    }
+
     /// The schemas in which names are looked up.
     pub fn search_path(&self) -> Vec<String> {
         let path = self.values.get("search_path").map(String::as_str).unwrap_or_default();
@@ -190,8 +196,27 @@ fn check(name: &str, value: &str) -> Result<(), SqlError> {
         "unbounded_state" if !["allow", "warn", "reject"].contains(&value.to_lowercase().as_str()) => {
             invalid("Available values: allow, warn, reject.")
         }
+        "verify_memory" if parse_bytes(value).is_none_or(|bytes| bytes == 0) => {
+            invalid("Write a number with a unit: '64MB', '2GB'.")
+        }
         _ => Ok(()),
     }
+}
+
+/// As PostgreSQL writes amounts of memory: kilobytes, or a number with a unit.
+fn parse_bytes(text: &str) -> Option<usize> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: usize = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim() {
+        "B" => 1,
+        "" | "kB" => 1 << 10,
+        "MB" => 1 << 20,
+        "GB" => 1 << 30,
+        "TB" => 1 << 40,
+        _ => return None,
+    };
+    number.checked_mul(unit)
 }
 
 /// Milliseconds, or a number with a unit.
@@ -239,6 +264,12 @@ mod tests {
             "22023"
         );
         assert_eq!(settings.set("server_version", Some("9".into()), false).unwrap_err().sqlstate.0, "55P02");
+        settings.set("verify_memory", Some("64MB".into()), false).unwrap();
+        assert_eq!(settings.bytes("verify_memory"), Some(64 << 20));
+        assert_eq!(
+            settings.set("verify_memory", Some("much".into()), false).unwrap_err().sqlstate.0,
+            "22023"
+        );
         settings.set("search_path", Some("a, \"B\"".into()), false).unwrap();
         assert_eq!(settings.search_path(), ["a", "B"]);
     }

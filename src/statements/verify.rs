@@ -5,6 +5,7 @@
 //! session's own, and ends with the statement.
 
 mod differences;
+mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -15,17 +16,22 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, Str
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::TableProvider;
+use datafusion::dataframe::DataFrame;
 use datafusion::datasource::MemTable;
-use datafusion::execution::context::SessionContext;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
 use futures::TryStreamExt;
 use tidemill_catalog::{Catalog, Column, Definition, Kind, Object, PipelineDefinition};
 use tidemill_core::{Epoch, SqlState};
 use tidemill_engine::{OnConflict, StandingView, TableWrite};
-use tidemill_plan::{CloseSource, ExplainedNode, PipelinePlan, RelationId};
+use tidemill_plan::{CloseSource, ExplainedNode, Hold, IncrementalNode, Operator, PipelinePlan, RelationId};
 use tidemill_sql::statements::Verify;
 use tidemill_sql::{Names, Refusal, Resolved};
 
 use self::differences::{Differences, Sampling};
+use self::replay::Replay;
 use super::{create, engine_error, execution_error, rows};
 use crate::names::{find, view_query};
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
@@ -91,34 +97,39 @@ pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Res
         ));
     }
 
+    let bytes_max = session.settings.bytes("verify_memory").unwrap_or(usize::MAX);
     let mut tables: BTreeMap<RelationId, Arc<dyn TableProvider>> = BTreeMap::new();
     for input in &plan.inputs {
-        let (schema, batches) = match standing.relations.get(input) {
+        let table: Arc<dyn TableProvider> = match standing.relations.get(input) {
             Some(snapshot) => {
                 let batches = snapshot.batches().map_err(|error| engine_error(&database, error))?;
-                (snapshot.schema.clone(), batches)
+                let table = MemTable::try_new(snapshot.schema.clone(), vec![batches]);
+                Arc::new(table.map_err(SqlError::from_datafusion)?)
             }
             None => {
                 let schema = catalog.get(input.0).map(|source| source.arrow_schema());
-                let to = standing.offsets.get(input).map(|to| to.as_ref().clone()).unwrap_or_default();
-                let replayed = database.engine.replay(*input, &to).await;
-                (
-                    schema.unwrap_or_else(|| Arc::new(Schema::empty())),
-                    replayed.map_err(|error| engine_error(&database, error))?,
-                )
+                replay::table(Replay {
+                    database: database.clone(),
+                    source: *input,
+                    schema: schema.unwrap_or_else(|| Arc::new(Schema::empty())),
+                    to: standing.offsets.get(input).cloned().unwrap_or_default(),
+                    bytes_max,
+                })
+                .map_err(SqlError::from_datafusion)?
             }
         };
-        let table = MemTable::try_new(schema, vec![batches]).map_err(SqlError::from_datafusion)?;
-        tables.insert(*input, Arc::new(table));
+        tables.insert(*input, table);
     }
 
     let sampling = Sampling { percent: verify.sample_percent, key: sample_key(&plan) };
-    let mut differences = Differences::new(object.arrow_schema(), sampling)?;
-    expect(session, &object, pipeline, &tables, |batch| match &complete {
-        Some((column, closes)) => differences.expect(&completed(batch, *column, closes, &standing)?),
-        None => differences.expect(batch),
-    })
-    .await?;
+    let mut differences = Differences::new(object.arrow_schema(), sampling, bytes_max)?;
+    let batch = Batch { object: &object, pipeline, tables: &tables, now: standing.now, bytes_max };
+    batch
+        .run(session, |batch| match &complete {
+            Some((column, closes)) => differences.expect(&completed(batch, *column, closes, &standing)?),
+            None => differences.expect(batch),
+        })
+        .await?;
     let shown = standing.relations.get(&id).ok_or_else(|| {
         SqlError::new(SqlState::INTERNAL_ERROR, "the pipeline is not among what was read for it")
     })?;
@@ -194,6 +205,13 @@ fn complete_column(object: &Object, plan: &PipelinePlan) -> Result<(usize, Vec<C
         )
         .with_hint("Verify a pipeline with the same query, without EMIT ON WINDOW CLOSE.")
     };
+    // Rows that wait for their time are out as soon as it is complete, whatever is below.
+    if let LogicalPlan::Extension(extension) = &plan.delta_plan
+        && let Some(node) = extension.node.as_any().downcast_ref::<IncrementalNode>()
+        && let Operator::Hold(Hold { close }) = &node.operator
+    {
+        return Ok((close.column, close.sources.clone()));
+    }
     let mut node: &ExplainedNode = &plan.explained;
     while ["Projection", "Filter", "SubqueryAlias"].contains(&node.kind.as_str()) {
         node = &node.inputs[0];
@@ -229,41 +247,75 @@ fn completed(
     filter_record_batch(batch, &complete).map_err(failed)
 }
 
-/// Runs the query as a batch; its rows have the pipeline's columns.
-async fn expect(
-    session: &Session,
-    object: &Object,
-    pipeline: &PipelineDefinition,
-    tables: &BTreeMap<RelationId, Arc<dyn TableProvider>>,
-    mut each: impl FnMut(&RecordBatch) -> Result<(), SqlError>,
-) -> Result<(), SqlError> {
-    let database = &session.database;
-    let catalog = database.catalog();
-    let names = Inputs { catalog: &catalog, search_path: &object.search_path, tables };
-    let query = tidemill_sql::parser::parse_query(&pipeline.query)?;
-    let planned = database.planner.plan_query(&query, &names).await;
-    let planned = planned.map_err(|error| database.delta_error(error, &pipeline.query))?;
-    let error = |error| execution_error(database, error, "");
-    let context = SessionContext::new_with_state(planned.state);
-    let frame = context.execute_logical_plan(planned.plan).await.map_err(error)?;
-    let mut stream = frame.execute_stream().await.map_err(error)?;
-    let schema = object.arrow_schema();
-    while let Some(batch) = stream.try_next().await.map_err(error)? {
-        let columns = batch
-            .columns()
-            .iter()
-            .zip(schema.fields())
-            .map(|(column, field)| cast(column, field.data_type()))
-            .collect::<Result<Vec<ArrayRef>, _>>()
-            .map_err(|error| SqlError::from_datafusion(error.into()))?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let nullable: Vec<Field> =
-            schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
-        let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(nullable)), columns, &options)
-            .map_err(|error| SqlError::from_datafusion(error.into()))?;
-        each(&batch)?;
+/// The pipeline's query as a batch.
+struct Batch<'a> {
+    object: &'a Object,
+    pipeline: &'a PipelineDefinition,
+    tables: &'a BTreeMap<RelationId, Arc<dyn TableProvider>>,
+    /// The time of the epoch.
+    now: i64,
+    bytes_max: usize,
+}
+
+impl Batch<'_> {
+    /// Runs it; its rows have the pipeline's columns.
+    async fn run(
+        &self,
+        session: &Session,
+        mut each: impl FnMut(&RecordBatch) -> Result<(), SqlError>,
+    ) -> Result<(), SqlError> {
+        let database = &session.database;
+        let catalog = database.catalog();
+        let names = Inputs { catalog: &catalog, search_path: &self.object.search_path, tables: self.tables };
+        let query = tidemill_sql::parser::parse_query(&self.pipeline.query)?;
+        let planned = database.planner.plan_query(&query, &names).await;
+        let planned = planned.map_err(|error| database.delta_error(error, &self.pipeline.query))?;
+        let error = |error: DataFusionError| match error.find_root() {
+            DataFusionError::ResourcesExhausted(_) => self.too_large(),
+            _ => execution_error(database, error, ""),
+        };
+        // Sorts and aggregates that do not fit spill to disk; what cannot is an error.
+        let memory =
+            RuntimeEnvBuilder::new().with_memory_limit(self.bytes_max, 1.0).build_arc().map_err(error)?;
+        let mut state =
+            SessionStateBuilder::new_from_existing(planned.state).with_runtime_env(memory).build();
+        state.execution_props_mut().query_execution_start_time =
+            chrono::DateTime::from_timestamp_micros(self.now);
+        let frame = DataFrame::new(state, planned.plan);
+        let mut stream = frame.execute_stream().await.map_err(error)?;
+        let schema = self.object.arrow_schema();
+        while let Some(batch) = stream.try_next().await.map_err(error)? {
+            each(&with_columns_of(&schema, &batch)?)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn too_large(&self) -> SqlError {
+        SqlError::new(
+            SqlState::OUT_OF_MEMORY,
+            format!(
+                "the batch answer of \"{}\" does not fit into {} bytes",
+                self.object.name, self.bytes_max
+            ),
+        )
+        .with_hint("SET verify_memory to more.")
+    }
+}
+
+/// A batch answer's rows with the types of the pipeline's columns.
+fn with_columns_of(schema: &Schema, batch: &RecordBatch) -> Result<RecordBatch, SqlError> {
+    let failed = |error: arrow::error::ArrowError| SqlError::from_datafusion(error.into());
+    let columns = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| cast(column, field.data_type()))
+        .collect::<Result<Vec<ArrayRef>, _>>()
+        .map_err(failed)?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let nullable: Vec<Field> =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(nullable)), columns, &options).map_err(failed)
 }
 
 /// What names in the pipeline's query stand for.

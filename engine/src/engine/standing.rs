@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use datafusion::common::DataFusionError;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use tidemill_core::source::Offsets;
 use tidemill_core::{Delta, Epoch, SqlState};
 use tidemill_plan as plan;
@@ -19,7 +21,7 @@ use super::Engine;
 use crate::Error;
 use crate::dataflow::Position;
 use crate::operators::{Build, StepContext, build};
-use crate::source::RangeReader;
+use crate::source::{RangeReader, SourceRuntime};
 use crate::view::{View, ViewSnapshot};
 use tidemill_core::source::ConnectorError;
 
@@ -35,6 +37,8 @@ pub struct StandingView {
     /// How far each source had been read.
     pub offsets: BTreeMap<RelationId, Arc<Offsets>>,
     pub watermarks: BTreeMap<RelationId, i64>,
+    /// The time of the epoch, in microseconds: what `now()` is to the pipeline.
+    pub now: i64,
     /// Rows that came too late, since the server started.
     pub late_rows: u64,
 }
@@ -88,11 +92,11 @@ impl Engine {
             let relations: Option<BTreeMap<_, _>> =
                 handles.iter().map(|(handle, _)| Some((handle.id, handle.at(epoch)?))).collect();
             let position = dataflow.and_then(|dataflow| dataflow.positions.at(epoch));
-            if let (Some(relations), Some(Position { offsets, watermarks }), true) =
+            if let (Some(relations), Some(Position { offsets, watermarks, now }), true) =
                 (relations, position, epoch >= at_least)
             {
                 let late_rows = handles.last().map_or(0, |(handle, _)| handle.metrics.late_rows.get());
-                return Ok(StandingView { epoch, relations, offsets, watermarks, late_rows });
+                return Ok(StandingView { epoch, relations, offsets, watermarks, now, late_rows });
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -100,8 +104,10 @@ impl Engine {
         Err(not_running(&name, "it and its inputs change too fast to be read at one epoch".into()))
     }
 
-    /// The rows of a source from its start to `to`, as a table with these rows would hold them.
-    pub async fn replay(&self, id: RelationId, to: &Offsets) -> Result<Vec<RecordBatch>, Error> {
+    /// The rows of a source from its start to `to`, as a table with these rows would hold them. Where no row is ever
+    /// taken back they are read as they are asked for, and none is kept. Else all must have been read before it is known
+    /// which are left; those may take up to `bytes_max`.
+    pub async fn replay(&self, id: RelationId, to: &Offsets, bytes_max: usize) -> Result<Replayed, Error> {
         let source = self.sealer.clock.lock().await.sources.get(&id).cloned();
         let Some(source) = source else {
             let reason = "it has been dropped".into();
@@ -116,14 +122,36 @@ impl Engine {
             );
             return Err(ConnectorError::fatal(SqlState::NOT_IN_PREREQUISITE_STATE, message).into());
         }
-        let view = View::new(source.spec.schema.clone(), &[], 1)?;
-        let mut reader = RangeReader::new(source.clone(), &Offsets::new(), to).await?;
-        let mut upsert = None;
-        while let Some(batch) = reader.next().await? {
-            if source.spec.kind != InputKind::Upsert {
-                view.add(0, &batch)?;
-                continue;
-            }
+        let reader = RangeReader::new(source.clone(), &Offsets::new(), to).await?;
+        if source.spec.kind == InputKind::Append {
+            let schema = source.spec.schema.clone();
+            let rows = futures::stream::try_unfold((reader, schema), |(mut reader, schema)| async move {
+                let Some(batch) = reader.next().await? else { return Ok(None) };
+                let columns = batch.columns()[..batch.num_columns() - 1].to_vec();
+                Ok(Some((RecordBatch::try_new(schema.clone(), columns)?, (reader, schema))))
+            });
+            return Ok(rows.boxed());
+        }
+        let rows = remaining(&source, reader, bytes_max).await?;
+        Ok(futures::stream::iter(rows.into_iter().map(Ok)).boxed())
+    }
+}
+
+/// The rows of a source that is read again.
+pub type Replayed = BoxStream<'static, Result<RecordBatch, Error>>;
+
+/// What is left of a source's changes.
+async fn remaining(
+    source: &Arc<SourceRuntime>,
+    mut reader: RangeReader,
+    bytes_max: usize,
+) -> Result<Vec<RecordBatch>, Error> {
+    let view = View::new(source.spec.schema.clone(), &[], 1)?;
+    let mut upsert = None;
+    while let Some(batch) = reader.next().await? {
+        if source.spec.kind != InputKind::Upsert {
+            view.add(0, &batch)?;
+        } else {
             let operator = match &mut upsert {
                 Some(operator) => operator,
                 None => upsert.insert(upsert_of(&source.spec.primary_key, &source.spec.schema, &batch)?),
@@ -132,11 +160,14 @@ impl Engine {
             for batch in &output.batches {
                 view.add(0, batch)?;
             }
-            // Between two batches the session can be told to stop.
-            tokio::task::yield_now().await;
         }
-        view.snapshot(Epoch::ZERO).batches()
+        if view.parts().iter().map(|part| part.size()).sum::<usize>() > bytes_max {
+            return Err(Error::ReplayTooLarge { name: source.spec.name.clone(), bytes_max });
+        }
+        // Between two batches the session can be told to stop.
+        tokio::task::yield_now().await;
     }
+    view.snapshot(Epoch::ZERO).batches()
 }
 
 /// The operator that makes a keyed changelog a delta, for batches like `batch`.

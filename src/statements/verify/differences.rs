@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use tidemill_core::SqlState;
 use tidemill_plan::fnv1a;
 
 use crate::session::api::SqlError;
@@ -20,6 +21,9 @@ use crate::session::api::SqlError;
 const ROUNDING: f64 = 1e-9;
 /// What is left of numbers that cancel out.
 const ROUNDING_NEAR_ZERO: f64 = 1e-12;
+
+/// What a row takes beside its content, about.
+const ROW_BYTES: usize = 48;
 
 /// Which rows are compared.
 pub(super) struct Sampling {
@@ -35,6 +39,9 @@ pub(super) struct Differences {
     rows: RowConverter,
     keys: RowConverter,
     counts: HashMap<Box<[u8]>, i64>,
+    /// What `counts` takes, and may take.
+    bytes: usize,
+    bytes_max: usize,
     n_expected: i64,
     n_shown: i64,
 }
@@ -57,13 +64,18 @@ fn failed(error: ArrowError) -> SqlError {
     SqlError::from_datafusion(error.into())
 }
 
+fn too_many(bytes_max: usize) -> SqlError {
+    SqlError::new(SqlState::OUT_OF_MEMORY, format!("the rows to compare do not fit into {bytes_max} bytes"))
+        .with_hint("Compare a part of them, as in VERIFY PIPELINE p SAMPLE 10 PERCENT, or SET verify_memory to more.")
+}
+
 fn converter(schema: &Schema, columns: &[usize]) -> Result<RowConverter, SqlError> {
     let field = |column: &usize| SortField::new(schema.field(*column).data_type().clone());
     RowConverter::new(columns.iter().map(field).collect()).map_err(failed)
 }
 
 impl Differences {
-    pub fn new(schema: SchemaRef, mut sampling: Sampling) -> Result<Differences, SqlError> {
+    pub fn new(schema: SchemaRef, mut sampling: Sampling, bytes_max: usize) -> Result<Differences, SqlError> {
         let all: Vec<usize> = (0..schema.fields().len()).collect();
         if sampling.key.is_empty() {
             sampling.key = all.clone();
@@ -74,6 +86,8 @@ impl Differences {
             sampling,
             schema,
             counts: HashMap::new(),
+            bytes: 0,
+            bytes_max,
             n_expected: 0,
             n_shown: 0,
         })
@@ -111,13 +125,21 @@ impl Differences {
             n_rows += 1;
             let row = rows.row(idx).data();
             match self.counts.get_mut(row) {
+                Some(count) if *count == -weight => {
+                    self.counts.remove(row);
+                    self.bytes -= row.len() + ROW_BYTES;
+                }
                 Some(count) => *count += weight,
                 None => {
                     self.counts.insert(row.into(), weight);
+                    self.bytes += row.len() + ROW_BYTES;
                 }
             }
         }
-        Ok(n_rows)
+        match self.bytes > self.bytes_max {
+            true => Err(too_many(self.bytes_max)),
+            false => Ok(n_rows),
+        }
     }
 
     pub fn finish(self) -> Result<Found, SqlError> {
@@ -282,7 +304,7 @@ mod tests {
 
     fn compare(expected: &[(i64, f64)], shown: &[(i64, f64)], percent: Option<f64>) -> Found {
         let sampling = Sampling { percent, key: vec![0] };
-        let mut differences = Differences::new(batch(&[]).schema(), sampling).unwrap();
+        let mut differences = Differences::new(batch(&[]).schema(), sampling, usize::MAX).unwrap();
         differences.expect(&batch(expected)).unwrap();
         differences.show(&batch(shown)).unwrap();
         differences.finish().unwrap()

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::TryStreamExt;
-use tidemill_engine::EngineConfig;
+use tidemill_engine::{EngineConfig, TimeSource};
 use tidemill_storage::{CheckpointStore, Root, RunBuilder};
 use tokio_util::sync::CancellationToken;
 
@@ -227,5 +228,83 @@ fn keyed_sources_and_closed_windows_are_replayed() {
         let cancelled = tokio::time::timeout(Duration::from_millis(1), verify(&mut session, "windows")).await;
         drop(cancelled);
         assert_eq!(verify(&mut session, "windows").await[0], "equal");
+    });
+}
+
+#[test]
+fn now_is_the_epochs_time() {
+    on_a_runtime(async {
+        let directory = tempfile::tempdir().unwrap();
+        let start = 1_767_225_600_000_000;
+        let time = TimeSource::manual(start);
+        let config = EngineConfig { time: time.clone(), ..EngineConfig::default() };
+        let database = Database::open(directory.path(), 2, config).await.unwrap();
+        let mut session = Session::new(database.clone(), "tidemill".into());
+        run(&mut session, "CREATE TABLE t (k INT, ts TIMESTAMP)").await;
+        run(&mut session, "INSERT INTO t VALUES (1, '2026-01-01 00:00:00'), (2, '2026-01-01 00:00:20')")
+            .await;
+        run(&mut session, "CREATE PIPELINE p AS SELECT k FROM t WHERE ts > now() - INTERVAL '10 seconds'")
+            .await;
+        assert_eq!(verify(&mut session, "p").await[..3], ["equal", "2", "2"]);
+        // The clock goes on, and no epoch is sealed: the pipeline is where it was, and right.
+        let TimeSource::Manual(clock) = &time else { unreachable!("made as one") };
+        clock.store(start + 15_000_000, Ordering::SeqCst);
+        assert_eq!(verify(&mut session, "p").await[..3], ["equal", "2", "2"]);
+        database.engine.advance_to(start + 15_000_000).await.unwrap();
+        assert_eq!(verify(&mut session, "p").await[..3], ["equal", "1", "1"]);
+    });
+}
+
+#[test]
+fn what_does_not_fit_into_memory_is_an_error() {
+    on_a_runtime(async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut session = open(directory.path(), 2).await;
+        run(
+            &mut session,
+            "CREATE SOURCE bid WITH (connector = 'generator', table = 'bid', events = '20000', seed = '5')",
+        )
+        .await;
+        run(&mut session, "CREATE PIPELINE total AS SELECT count(*) AS n, sum(price) AS s FROM bid").await;
+        run(&mut session, "CREATE PIPELINE copy AS SELECT * FROM bid").await;
+        finished(&mut session, "bid").await;
+        run(&mut session, "SET verify_memory = '256kB'").await;
+        // The input is many times as large, and is not kept.
+        assert_eq!(verify(&mut session, "total").await[..3], ["equal", "1", "1"]);
+        let error = try_run(&mut session, "VERIFY PIPELINE copy").await.unwrap_err();
+        assert_eq!(error.sqlstate.0, "53200");
+        assert!(error.hint.unwrap().contains("SAMPLE"));
+        assert_eq!(verify(&mut session, "copy SAMPLE 1 PERCENT").await[0], "equal");
+        run(&mut session, "RESET verify_memory").await;
+        assert_eq!(verify(&mut session, "copy").await[..3], ["equal", "18400", "18400"]);
+    });
+}
+
+#[test]
+fn rows_that_wait_for_their_time_are_verified() {
+    on_a_runtime(async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut session = open(directory.path(), 2).await;
+        run(
+            &mut session,
+            "CREATE SOURCE bid (auction BIGINT, date_time TIMESTAMP, WATERMARK FOR date_time AS date_time - INTERVAL \
+             '1 second') WITH (connector = 'generator', table = 'bid', events = '20000', event_rate = '1000')",
+        )
+        .await;
+        for (name, query) in [
+            ("rows", "SELECT auction, date_time FROM bid WHERE auction % 3 = 0"),
+            (
+                "windows",
+                "SELECT auction, window_start, window_end FROM TUMBLE(bid, date_time, INTERVAL '1 second')",
+            ),
+        ] {
+            run(&mut session, &format!("CREATE PIPELINE {name} AS {query} EMIT ON WINDOW CLOSE")).await;
+        }
+        finished(&mut session, "bid").await;
+        for name in ["rows", "windows"] {
+            let report = verify(&mut session, name).await;
+            assert_eq!(report[0], "equal", "{name}: {report:?}");
+            assert_ne!(report[1], "0", "{name}");
+        }
     });
 }
