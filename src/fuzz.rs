@@ -2,20 +2,23 @@
 //!
 //! The seeds are the statements of the test files and of the manual. Each is cut into tokens, and tokens are left
 //! out, doubled, exchanged, nested and mixed with those of others. What comes out is parsed, planned as a
-//! statement and, where it is a query, planned as a pipeline; nothing of it runs. It may fail in any way that
-//! a user can read; it may not panic, and it may not take the stack.
+//! statement and, where it is a query, planned as a pipeline. It may fail in any way that a user can read; it may not
+//! panic, and it may not take the stack. Some of it runs as well, over rows that are as odd: pipelines are created,
+//! follow hostile changes, are explained and verified, and whatever becomes of them, the server answers on.
 //!
 //! `TIDEMILL_FUZZ=100000 cargo test --lib fuzz` runs more of it, `TIDEMILL_FUZZ_SEED` others.
 
 use std::path::Path;
 use std::time::Duration;
 
+use futures::StreamExt;
 use tidemill_core::SqlState;
 use tidemill_engine::EngineConfig;
+use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::session::Session;
-use crate::session::api::SessionApi;
+use crate::session::api::{Response, SessionApi};
 use crate::session::internal::PANIC;
 
 const SETUP: &str = "CREATE TABLE t (a INT, b INT); CREATE TABLE u (a INT, b TEXT, at TIMESTAMP); \
@@ -306,10 +309,128 @@ async fn fuzz(seed: u64, n_statements: usize) {
     assert!(wrong.is_empty(), "{} of {n_statements}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-#[test]
-fn mutated_statements_fail_in_words() {
+/// Rows that overflow, divide by zero, are of no day, or are nothing.
+const HOSTILE: &[&str] = &[
+    "INSERT INTO t VALUES (NULL, NULL), (2147483647, -2147483648), (0, 0), (-1, 1), (-2147483648, -1)",
+    "INSERT INTO u VALUES (NULL, NULL, NULL), (0, '', '0001-01-01 00:00:00'), (1, '\u{7f}''%_\\', '9999-12-31 23:59:59.999999'), \
+     (-2147483648, 'NaN', '1970-01-01 00:00:00'), (2147483647, '[1, {\"a\": null}]', '2026-01-01 00:00:00')",
+    "INSERT INTO orders VALUES (0, 0, NULL), (-9, -99999999.99, '{}'), (2147483647, 99999999.99, '{NULL, \"\"}')",
+    "UPDATE t SET b = NULL WHERE a = 0",
+    "DELETE FROM u WHERE at IS NULL OR a = 1",
+    "TRUNCATE orders",
+];
+
+/// What is not to be reached from here.
+const OUTSIDE: &[&str] = &["file", "kafka", "copy"];
+
+/// Statements and pipelines after which the data are made afresh.
+const N_RUN_PER_DATABASE: usize = 40;
+
+/// Runs a statement to its end, or for a while; what is wrong with how it was answered.
+async fn run_for_a_while(session: &mut Session, sql: &str, n_slow: &mut usize) -> Result<(), String> {
+    let run = async {
+        let parsed = SessionApi::parse(session, sql)?;
+        for statement in &parsed {
+            let answer = SessionApi::execute(session, statement, Vec::new(), &CancellationToken::new()).await;
+            if let Err(error) = &answer {
+                session.failed(error);
+            }
+            if let Response::Rows { mut rows, .. } = answer? {
+                while let Some(batch) = rows.next().await {
+                    batch.map_err(|error| session.explain(error))?;
+                }
+            }
+        }
+        SessionApi::end_of_request(session).await
+    };
+    let Ok(answer) = tokio::time::timeout(Duration::from_secs(5), run).await else {
+        *n_slow += 1;
+        return Ok(());
+    };
+    match answer {
+        Err(error) if error.message.contains("panicked") || error.message.starts_with(PANIC) => {
+            Err(format!("{sql}\n  {error:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn running_database(directory: &Path) -> Session {
+    let database = Database::open(directory, 2, EngineConfig::default()).await.unwrap();
+    let mut session = Session::new(database, "tidemill".into());
+    for sql in [SETUP, HOSTILE[0], HOSTILE[1]] {
+        run_for_a_while(&mut session, sql, &mut 0).await.unwrap();
+    }
+    session
+}
+
+/// Pipelines that have failed by a panic.
+async fn panicked(session: &Session) -> Vec<String> {
+    let status = session.database.engine.status().await;
+    let reasons = status.pipelines.iter().filter_map(|pipeline| pipeline.state.error());
+    reasons.filter(|reason| reason.contains("panicked")).map(ToString::to_string).collect()
+}
+
+async fn fuzz_running(seed: u64, n_statements: usize) {
+    let mut seeds = seeds();
+    seeds.retain(|sql| !OUTSIDE.iter().any(|word| sql.to_lowercase().contains(word)));
+    let mut rng = Rng(seed);
+    let mut directory = tempfile::tempdir().unwrap();
+    let mut session = running_database(directory.path()).await;
+    let mut wrong = Vec::new();
+    let (mut n_slow, mut n_pipelines) = (0, 0);
+    for idx in 0..n_statements {
+        if idx % N_RUN_PER_DATABASE == N_RUN_PER_DATABASE - 1 {
+            let _ = session.database.engine.shutdown().await;
+            directory = tempfile::tempdir().unwrap();
+            session = running_database(directory.path()).await;
+        }
+        let mutated = mutate(&mut rng, &seeds);
+        if OUTSIDE.iter().any(|word| mutated.to_lowercase().contains(word)) {
+            continue;
+        }
+        let name = format!("f{idx}");
+        let mut statements = vec![mutated.clone()];
+        if mutated.to_uppercase().starts_with("SELECT") || mutated.to_uppercase().starts_with("WITH") {
+            let changes = (0..2).map(|_| (*rng.pick(HOSTILE)).to_owned());
+            statements.push(format!("CREATE PIPELINE {name} AS {mutated}"));
+            statements.extend(changes);
+            statements.push(format!("SELECT * FROM {name}"));
+            statements.push(format!("EXPLAIN ANALYZE PIPELINE {name}"));
+            statements.push(format!("VERIFY PIPELINE {name}"));
+        }
+        for sql in &statements {
+            if std::env::var_os("TIDEMILL_FUZZ_PRINT").is_some() {
+                println!("{sql}");
+            }
+            wrong.extend(run_for_a_while(&mut session, sql, &mut n_slow).await.err());
+        }
+        let reasons = panicked(&session).await;
+        if !reasons.is_empty() {
+            wrong.push(format!("{}\n  {reasons:?}", statements.join(";\n")));
+        }
+        n_pipelines +=
+            usize::from(session.database.catalog().resolve(None, &name, &["public".into()]).is_ok());
+        // Whatever it was, the server lives.
+        let mut after = Session::new(session.database.clone(), "tidemill".into());
+        let lives = run_for_a_while(&mut after, "SELECT 1", &mut n_slow).await;
+        wrong.extend(lives.err());
+        run_for_a_while(&mut after, &format!("DROP PIPELINE IF EXISTS {name} CASCADE"), &mut n_slow)
+            .await
+            .unwrap();
+        session = after;
+    }
+    println!(
+        "{n_statements} statements, {n_pipelines} of them pipelines that ran, {n_slow} broken off after some time"
+    );
+    drop(directory);
+    assert!(n_pipelines * 10 > n_statements, "too few run");
+    assert!(wrong.is_empty(), "{} of {n_statements}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn fuzzed<F: Future<Output = ()> + Send + 'static>(n_default: u64, fuzz: impl FnOnce(u64, usize) -> F) {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    let n_statements = number("TIDEMILL_FUZZ").unwrap_or(1500) as usize;
+    let n_statements = number("TIDEMILL_FUZZ").unwrap_or(n_default) as usize;
     let seed = number("TIDEMILL_FUZZ_SEED").unwrap_or(1);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -317,6 +438,17 @@ fn mutated_statements_fail_in_words() {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async { tokio::spawn(fuzz(seed, n_statements)).await.unwrap() });
+    let fuzz = fuzz(seed, n_statements);
+    runtime.block_on(async { tokio::spawn(fuzz).await.unwrap() });
     runtime.shutdown_timeout(Duration::ZERO);
+}
+
+#[test]
+fn mutated_statements_fail_in_words() {
+    fuzzed(1500, fuzz);
+}
+
+#[test]
+fn mutated_statements_leave_the_server_running() {
+    fuzzed(200, fuzz_running);
 }

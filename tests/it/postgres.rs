@@ -11,6 +11,9 @@
 //! SELECT …;
 //! ```
 //!
+//! A SELECT whose answer is PostgreSQL's is created as a pipeline as well. It stays to the end of its file, and after each
+//! statement that changes rows it is to show what PostgreSQL answers then.
+//!
 //! Both answers are checked, and a difference that has gone away is a failure as well. The marks are the source of
 //! `docs/reference/differences.md`. `TIDEMILL_BLESS=1` writes the answers into the marks that stand there, and the
 //! page; `TIDEMILL_POSTGRES=part/of/path` runs some of the files.
@@ -342,6 +345,99 @@ fn rounded(number: &str, n_digits: usize) -> String {
     }
 }
 
+/// SELECTs that are pipelines on Tidemill.
+#[derive(Default)]
+struct Standing {
+    /// Name, query, place in its file.
+    pipelines: Vec<(String, String, String)>,
+    n_compared: usize,
+    n_refused: usize,
+}
+
+impl Standing {
+    /// Makes a pipeline of a SELECT, if it can be one.
+    async fn add(&mut self, client: &Client, sql: &str, place: &str) -> Result<(), String> {
+        let verb = sql.split_whitespace().next().unwrap_or_default().to_uppercase();
+        if !["SELECT", "WITH", "VALUES"].contains(&verb.as_str()) {
+            return Ok(());
+        }
+        let sql = unordered(sql);
+        let name = format!("standing_{}", self.pipelines.len() + self.n_refused);
+        match ask(client, &format!("CREATE PIPELINE {name} AS {sql}")).await {
+            Answer::Rows { .. } => {
+                self.pipelines.push((name, sql.to_owned(), place.to_owned()));
+                Ok(())
+            }
+            // Refused for what it is, or for the names of its columns.
+            Answer::Error { sqlstate, .. }
+                if ["0A000", "42P17", "42701", "42P16"].contains(&&sqlstate[..]) =>
+            {
+                self.n_refused += 1;
+                Ok(())
+            }
+            error => Err(format!("{place}: {sql}\n    as a pipeline: {}", error.long_text())),
+        }
+    }
+
+    /// Compares all of them with what PostgreSQL answers now.
+    async fn compare(&mut self, postgres: &Client, client: &Client, after: &str) -> Vec<String> {
+        let mut failures = Vec::new();
+        for (name, sql, place) in &self.pipelines {
+            let sorted = |answer: Answer| match answer {
+                Answer::Rows { columns, mut rows } => {
+                    rows.sort();
+                    Answer::Rows { columns, rows }
+                }
+                error => error,
+            };
+            let expected = sorted(ask(postgres, sql).await);
+            let actual = sorted(ask(client, &format!("SELECT * FROM {name}")).await);
+            self.n_compared += 1;
+            if !has_same_rows(&expected, &actual) {
+                failures.push(format!(
+                    "{place}: {sql}\n    as a pipeline, after {after}\n    postgres: {}\n    tidemill: {}",
+                    expected.long_text(),
+                    actual.long_text()
+                ));
+            }
+        }
+        failures
+    }
+
+    async fn drop(&mut self, client: &Client) {
+        for (name, _, _) in self.pipelines.drain(..) {
+            ask(client, &format!("DROP PIPELINE {name}")).await;
+        }
+    }
+}
+
+/// The query without its last ORDER BY, unless that says which rows it gives.
+fn unordered(sql: &str) -> &str {
+    let Some((query, order)) = sql.rsplit_once(" ORDER BY ") else { return sql };
+    let chooses = ["LIMIT", "FETCH", "OFFSET", ")", "UNION", "DISTINCT ON"];
+    match chooses.iter().any(|word| order.contains(word)) || query.contains("DISTINCT ON") {
+        true => sql,
+        false => query,
+    }
+}
+
+/// Whether the rows are the same, whatever the columns are called.
+fn has_same_rows(postgres: &Answer, tidemill: &Answer) -> bool {
+    match (postgres, tidemill) {
+        (Answer::Rows { columns, .. }, Answer::Rows { rows, .. }) => {
+            agree(postgres, &Answer::Rows { columns: columns.clone(), rows: rows.clone() })
+        }
+        // What fails on both sides has no rows; the pipeline shows what it showed before.
+        (Answer::Error { .. }, _) => true,
+        _ => false,
+    }
+}
+
+fn changes_rows(sql: &str) -> bool {
+    let verb = sql.split_whitespace().next().unwrap_or_default().to_uppercase();
+    ["INSERT", "UPDATE", "DELETE", "TRUNCATE"].contains(&verb.as_str())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_answers_the_same() {
     let directory = server::directory();
@@ -352,12 +448,17 @@ async fn postgres_answers_the_same() {
     let mut client = server.connect().await;
     let wanted = std::env::var("TIDEMILL_POSTGRES").unwrap_or_default();
     let (mut n_same, mut n_marked, mut failures) = (0, 0, Vec::new());
+    let (mut n_followed, mut n_pipelines) = (0, 0);
     for mut corpus in corpora() {
         if !corpus.path.to_string_lossy().contains(&wanted) {
             continue;
         }
         let (name, mut n_here) = (corpus.name(), 0);
+        let mut standing = Standing::default();
         for entry in &mut corpus.entries {
+            if entry.sql.starts_with("DROP") {
+                standing.drop(&client).await;
+            }
             let expected = ask(&postgres_client, &entry.sql).await;
             let actual = ask(&client, &entry.sql).await;
             if client.is_closed() {
@@ -366,7 +467,15 @@ async fn postgres_answers_the_same() {
             let agrees = agree(&expected, &actual);
             let place = format!("sqllogictest/postgres/{name}.sql:{}", entry.line);
             match &mut entry.difference {
-                None if agrees => n_here += 1,
+                None if agrees => {
+                    n_here += 1;
+                    if matches!(expected, Answer::Rows { .. }) {
+                        failures.extend(standing.add(&client, &entry.sql, &place).await.err());
+                    }
+                    if changes_rows(&entry.sql) {
+                        failures.extend(standing.compare(&postgres_client, &client, &entry.sql).await);
+                    }
+                }
                 None => failures.push(format!(
                     "{place}: {}\n    postgres: {}\n    tidemill: {}",
                     entry.sql,
@@ -398,11 +507,17 @@ async fn postgres_answers_the_same() {
         }
         println!("{name}: {n_here} of {} statements have the same answer", corpus.entries.len());
         n_same += n_here;
+        n_followed += standing.n_compared;
+        n_pipelines += standing.pipelines.len();
+        standing.drop(&client).await;
         if is_blessing() {
             corpus.write();
         }
     }
-    println!("{n_same} statements have PostgreSQL's answer, {n_marked} another one that is meant");
+    println!(
+        "{n_same} statements have PostgreSQL's answer, {n_marked} another one that is meant; {n_pipelines} were pipelines, and \
+         compared {n_followed} times after a change"
+    );
     assert!(failures.is_empty(), "{} answers are wrong:\n{}", failures.len(), failures.join("\n"));
     assert!(n_same > 0, "no statement was compared");
 }
@@ -502,6 +617,16 @@ fn functions_are_documented() {
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
     assert!(written == page, "docs/reference/functions.md is stale: TIDEMILL_BLESS=1 writes it");
+}
+
+#[test]
+fn an_order_that_chooses_no_rows_is_left_out() {
+    assert_eq!(unordered("SELECT a FROM t ORDER BY a"), "SELECT a FROM t");
+    for sql in
+        ["SELECT a FROM t ORDER BY a LIMIT 1", "SELECT rank() OVER (ORDER BY a) FROM t", "SELECT a FROM t"]
+    {
+        assert_eq!(unordered(sql), sql);
+    }
 }
 
 #[test]
