@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::checkpoint::{Manifest, pack_name};
-use crate::{Error, Log, Root, Run, RunId};
+use crate::checkpoint::{Manifest, REMOVED, pack_name};
+use crate::{Error, Log, Root, Run, RunId, versioned};
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,11 +32,9 @@ pub async fn check(root: &Root) -> Result<Checked, Error> {
             names.iter().filter_map(|name| name.strip_prefix(owner.as_str())?.strip_prefix('/')).collect();
         check_owner(&root.child(owner), &known, &mut checked).await?;
     }
-    if let Some(directory) = root.child("log").directory().filter(|directory| directory.exists()) {
-        match Log::check(&directory) {
-            Ok(n_records) => checked.n_records = n_records,
-            Err(error) => checked.note(&error),
-        }
+    match Log::check(&root.child("log")).await {
+        Ok(n_records) => checked.n_records = n_records,
+        Err(error) => checked.note(&error),
     }
     Ok(checked)
 }
@@ -45,7 +43,11 @@ async fn check_owner(root: &Root, names: &BTreeSet<&str>, checked: &mut Checked)
     let mut seen: BTreeSet<RunId> = BTreeSet::new();
     for name in names.iter().filter(|name| name.starts_with("manifest/")) {
         let path = root.display(name);
-        let content = root.get(name).await?.unwrap_or_default();
+        let Some(content) = root.get(name).await?.map(versioned::content) else { continue };
+        if content.as_ref() == REMOVED {
+            continue;
+        }
+        let mut missing = Vec::new();
         let manifest = match Manifest::parse(&path, &content) {
             Ok(manifest) => manifest,
             Err(error) => {
@@ -58,7 +60,7 @@ async fn check_owner(root: &Root, names: &BTreeSet<&str>, checked: &mut Checked)
             let name = pack_name(pack);
             let path = root.display(&name);
             let Some(file) = root.map(&name).await? else {
-                checked.problems.push(format!("\"{path}\" does not exist, but a checkpoint needs it"));
+                missing.push(format!("\"{path}\" does not exist, but a checkpoint needs it"));
                 continue;
             };
             let of_pack = |id: &&RunId| id.len > 0 && id.pack == pack;
@@ -85,6 +87,10 @@ async fn check_owner(root: &Root, names: &BTreeSet<&str>, checked: &mut Checked)
                     checked.problems.push(format!("\"{path}\" is shorter than a checkpoint says"));
                 }
             }
+        }
+        // A server that runs removes the oldest manifest, and then what only that one named.
+        if !missing.is_empty() && root.get(name).await?.is_some() {
+            checked.problems.append(&mut missing);
         }
     }
     Ok(())

@@ -11,23 +11,36 @@
 //! local root by a second name of the file, so that such a checkpoint costs no more than syncing it.
 //!
 //! Reading a checkpoint maps its packs and looks at the headers of the runs. What is behind them is read when it is
-//! needed, and its checksums are compared by `tidemill check-data`.
+//! needed, and its checksums are compared by `tidemill check-data`. From an object store what the checkpoint names is
+//! copied into local files first.
+//!
+//! That no pack is removed which a kept manifest names rests on this: a captured state goes on from the one that was captured
+//! before it, so a run that is in the older and not in the newer one is in no later one either. Should one
+//! come back nevertheless, it is written again (see `is_written`). Why another server cannot need it stands in `claim.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Error, Root, Run, RunId, VersionedObject};
+use crate::{Error, Root, Run, RunId, VersionedObject, versioned};
 
 const FORMAT: u32 = 1;
 /// How rows are encoded as bytes; another one cannot be read.
 const ROW_FORMAT: &str = "arrow-row-59";
-/// As many as versions are kept of the manifest.
-const N_MANIFESTS: usize = 3;
+/// The last version of the manifest of an owner that has been dropped.
+pub(crate) const REMOVED: &[u8] = b"removed";
+
+/// Of an object store, packs have the term of their writer above this bit of their number, and so are of one writer.
+const TERM_SHIFT: u32 = 40;
+
+/// How many packs are fetched at once.
+const N_FETCHED: usize = 4;
 
 /// What is to be durable together.
 #[derive(Debug, Default)]
@@ -100,9 +113,22 @@ impl Manifest {
     }
 
     pub fn packs(&self) -> BTreeSet<u64> {
-        // What is empty is nowhere: its pack need not exist.
-        let ids = self.runs.values().flatten().chain(self.blobs.values());
-        ids.filter(|id| id.len > 0).map(|id| id.pack).collect()
+        self.ids().map(|id| id.pack).collect()
+    }
+
+    /// What it names. What is empty is nowhere: its pack need not exist.
+    fn ids(&self) -> impl Iterator<Item = &RunId> {
+        self.runs.values().flatten().chain(self.blobs.values()).filter(|id| id.len > 0)
+    }
+
+    /// What it names of each pack, ascending.
+    fn parts(&self) -> BTreeMap<u64, Vec<Range<u64>>> {
+        let mut parts: BTreeMap<u64, Vec<Range<u64>>> = BTreeMap::new();
+        for id in self.ids() {
+            parts.entry(id.pack).or_default().push(id.offset..id.offset.saturating_add(id.len));
+        }
+        parts.values_mut().for_each(|parts| parts.sort_by_key(|part| part.start));
+        parts
     }
 }
 
@@ -114,35 +140,53 @@ pub struct CheckpointStore {
     root: Root,
     manifest: VersionedObject,
     next_pack: u64,
-    /// The packs that each kept manifest names, oldest first.
-    kept: VecDeque<BTreeSet<u64>>,
+    /// The packs that each kept version of the manifest names, or may name: one that failed may be there.
+    kept: BTreeMap<u64, BTreeSet<u64>>,
+    /// Packs that have been written since the last manifest.
+    unnamed: BTreeSet<u64>,
+    /// Packs that no manifest will name again.
+    garbage: BTreeSet<u64>,
     blobs: BTreeMap<String, (Bytes, RunId)>,
 }
 
 impl CheckpointStore {
-    /// Opens the checkpoints below `root`; with the newest one, if there is any.
+    /// Opens the checkpoints below `root`; with the newest one, if there is any. Whoever wrote them until now cannot
+    /// any more.
     pub async fn open(root: Root) -> Result<(CheckpointStore, Option<Checkpoint>), Error> {
-        let (manifest, content) = VersionedObject::open(root.child("manifest")).await?;
+        let (manifest, content) = VersionedObject::take_over(root.child("manifest")).await?;
         let packs = root.child("packs").list().await?;
-        let next_pack =
-            packs.iter().filter_map(|name| name.parse::<u64>().ok()).max().map_or(0, |pack| pack + 1);
+        let packs: BTreeSet<u64> = packs.iter().filter_map(|name| name.parse().ok()).collect();
+        let newest = packs.iter().rfind(|pack| is_of_term_until(root.term(), **pack));
+        let next_pack = newest.map_or(0, |pack| pack + 1).max(root.term() << TERM_SHIFT);
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let mut store =
-            CheckpointStore { id, root, manifest, next_pack, kept: VecDeque::new(), blobs: BTreeMap::new() };
+        let mut store = CheckpointStore {
+            id,
+            root,
+            manifest,
+            next_pack,
+            kept: BTreeMap::new(),
+            unnamed: BTreeSet::new(),
+            garbage: BTreeSet::new(),
+            blobs: BTreeMap::new(),
+        };
+        let content = content.filter(|content| content.as_ref() != REMOVED);
         let Some(content) = content else { return Ok((store, None)) };
         let path = store.root.display("manifest");
         let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
         let manifest = Manifest::parse(&path, &content)?;
-        let live = manifest.packs();
-        let mut files: BTreeMap<u64, Bytes> = BTreeMap::new();
-        for pack in &live {
-            let name = pack_name(*pack);
-            let Some(file) = store.root.map(&name).await? else {
-                return Err(damaged(format!("it names \"{name}\", which does not exist")));
-            };
-            files.insert(*pack, file);
-        }
+        let map = |(pack, parts): (u64, Vec<Range<u64>>)| {
+            let (root, damaged) = (&store.root, &damaged);
+            async move {
+                let name = pack_name(pack);
+                match root.map_parts(&name, &parts).await? {
+                    Some(file) => Ok((pack, file)),
+                    None => Err(damaged(format!("it names \"{name}\", which does not exist"))),
+                }
+            }
+        };
+        let mapped = stream::iter(manifest.parts().into_iter().map(map).collect::<Vec<_>>());
+        let files: BTreeMap<u64, Bytes> = mapped.buffer_unordered(N_FETCHED).try_collect().await?;
         let slice = |id: &RunId| -> Result<Bytes, Error> {
             if id.len == 0 {
                 return Ok(Bytes::new());
@@ -169,27 +213,54 @@ impl CheckpointStore {
             store.blobs.insert(name.clone(), (blob.clone(), *id));
             checkpoint.blobs.insert(name.clone(), blob);
         }
-        // What a crash left behind: written, but never named.
-        for name in packs {
-            if let Ok(pack) = name.parse::<u64>()
-                && !live.contains(&pack)
-            {
-                store.root.delete(&pack_name(pack)).await?;
+        let mut is_known = true;
+        for (version, content) in store.manifest.kept().await? {
+            match Manifest::parse(&path, &content) {
+                Ok(manifest) => drop(store.kept.insert(version, manifest.packs())),
+                Err(error) => {
+                    tracing::warn!(path, version, %error, "an older checkpoint cannot be read");
+                    is_known = false;
+                }
             }
         }
-        store.kept.push_back(live);
+        if is_known {
+            store.collect(packs).await;
+        }
         Ok((store, Some(checkpoint)))
+    }
+
+    /// Removes those of `packs` that no kept manifest names: what a crash left behind, or what was needed until now.
+    async fn collect(&mut self, packs: BTreeSet<u64>) {
+        let is_kept = |pack: &u64| self.kept.values().any(|kept| kept.contains(pack));
+        // Whoever has a later term may be about to name his.
+        let is_ours = |pack: &u64| is_of_term_until(self.root.term(), *pack);
+        self.garbage.extend(packs.iter().filter(|pack| !is_kept(pack) && is_ours(pack)));
+        let names = self.garbage.iter().map(|pack| pack_name(*pack)).collect();
+        match self.root.delete_all(names).await {
+            Ok(()) => self.garbage.clear(),
+            // The checkpoint is durable all the same; the next one tries again.
+            Err(error) => tracing::warn!(%error, "what no checkpoint needs cannot be removed"),
+        }
+    }
+
+    /// Whether a run is where it says, and stays there.
+    fn is_written(&self, run: &Run) -> bool {
+        run.id_in(self.id).is_some_and(|id| {
+            let is_in = |packs: &BTreeSet<u64>| packs.contains(&id.pack);
+            id.len == 0 || is_in(&self.unnamed) || self.kept.values().any(is_in)
+        })
     }
 
     /// Makes a checkpoint durable.
     pub async fn write(&mut self, checkpoint: &Checkpoint) -> Result<CheckpointStats, Error> {
-        let is_new = |run: &&Arc<Run>| run.id_in(self.id).is_none();
+        let is_new = |run: &&Arc<Run>| !self.is_written(run);
         let new_runs: Vec<Arc<Run>> = checkpoint.runs.values().flatten().filter(is_new).cloned().collect();
         let mut bytes_written = 0;
         for run in &new_runs {
             if let Some(file) = run.file() {
                 let id = RunId { pack: self.next_pack, offset: 0, len: file.len };
                 self.root.adopt(&pack_name(id.pack), file).await?;
+                self.unnamed.insert(id.pack);
                 self.next_pack += 1;
                 run.set_id(self.id, id, None);
                 bytes_written += file.len as usize;
@@ -232,17 +303,18 @@ impl CheckpointStore {
             blobs: blobs.iter().map(|(name, (_, id))| (name.clone(), *id)).collect(),
         };
         let content = serde_json::to_vec(&manifest).expect("a manifest is plain data");
+        let packs = manifest.packs();
+        // Should we not hear that it was written, it may be there all the same.
+        self.kept.entry(self.manifest.version() + 1).or_default().extend(&packs);
         self.manifest.put(content.into()).await?;
         self.blobs = blobs;
-        self.kept.push_back(manifest.packs());
-        if self.kept.len() > N_MANIFESTS {
-            let dropped = self.kept.pop_front().expect("there are several");
-            for pack in dropped {
-                if !self.kept.iter().any(|packs| packs.contains(&pack)) {
-                    self.root.delete(&pack_name(pack)).await?;
-                }
-            }
-        }
+        let version = self.manifest.version();
+        self.kept.insert(version, packs);
+        let later = self.kept.split_off(&(version + 1).saturating_sub(self.root.n_kept()));
+        let dropped = std::mem::replace(&mut self.kept, later);
+        let mut candidates = std::mem::take(&mut self.unnamed);
+        candidates.extend(dropped.into_values().flatten());
+        self.collect(candidates).await;
         Ok(CheckpointStats { bytes_written })
     }
 
@@ -253,6 +325,7 @@ impl CheckpointStore {
         if pack.len > 0 {
             let name = pack_name(self.next_pack);
             self.root.put_pieces(&name, pack.pieces).await?;
+            self.unnamed.insert(self.next_pack);
             self.next_pack += 1;
             if self.root.directory().is_some() {
                 mapped = self.root.map(&name).await?;
@@ -273,13 +346,25 @@ impl CheckpointStore {
 
 /// Removes all objects below `root`, manifests first, so that what is left can be told to be garbage.
 pub async fn remove_all(root: &Root) -> Result<(), Error> {
-    for name in root.child("manifest").list().await? {
-        root.delete(&format!("manifest/{name}")).await?;
+    let manifest = root.child("manifest");
+    let mut last = None;
+    if root.term() > 0 && !root.list().await?.is_empty() {
+        // Another server may be reading, and from then on need, what is here: it has it, or we may remove it.
+        let mut object = VersionedObject::open_own(manifest.clone()).await?;
+        object.put(Bytes::from_static(REMOVED)).await?;
+        last = Some(format!("manifest/{}", versioned::object_name(object.version())));
     }
-    for name in root.list().await? {
-        root.delete(&name).await?;
-    }
-    Ok(())
+    let is_other = |name: &String| Some(name) != last.as_ref();
+    let (manifests, others): (Vec<String>, Vec<String>) =
+        root.list().await?.into_iter().filter(is_other).partition(|name| name.starts_with("manifest/"));
+    root.delete_all(manifests).await?;
+    root.delete_all(others).await?;
+    root.delete_all(last.into_iter().collect()).await
+}
+
+/// Whether a pack was written by a server with this term, or an earlier one. Without terms there is one server.
+fn is_of_term_until(term: u64, pack: u64) -> bool {
+    term == 0 || pack >> TERM_SHIFT <= term
 }
 
 pub(crate) fn pack_name(pack: u64) -> String {
@@ -331,9 +416,87 @@ mod tests {
         assert_eq!(found.meta, json!({"epoch": 6}));
         assert_eq!(rows(&found, "x"), ["a", "b", "c6"]);
         assert_eq!(found.blobs["outbox"], "hello");
-        assert_eq!(root.child("packs").list().await.unwrap().len(), 2);
+        // All that a kept manifest names is still there, and nothing else.
+        assert_eq!(root.child("packs").list().await.unwrap().len(), 4);
+        let checked = crate::check(&Root::local(directory.path()).unwrap()).await.unwrap();
+        assert_eq!((checked.n_checkpoints, checked.problems), (3, Vec::new()));
         store.remove().await.unwrap();
         assert_eq!(root.list().await.unwrap(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn older_server_can_neither_write_nor_destroy() {
+        let root = Root::memory();
+        let old_root = root.same_store();
+        old_root.claim().await.unwrap();
+        let (mut old, _) = CheckpointStore::open(old_root.child("dataflows/7")).await.unwrap();
+        let mut checkpoint = Checkpoint::default();
+        let shared = run(&["a"]);
+        for n in 0..6 {
+            checkpoint.runs.insert("x".into(), vec![shared.clone(), run(&[&format!("b{n}")])]);
+            old.write(&checkpoint).await.unwrap();
+        }
+        let new_root = root.same_store();
+        new_root.claim().await.unwrap();
+        let (mut new, found) = CheckpointStore::open(new_root.child("dataflows/7")).await.unwrap();
+        let mut taken = found.unwrap();
+        assert_eq!(rows(&taken, "x"), ["a", "b5"]);
+        // The older one goes on as if nothing had happened, in turns with the newer one, which removes what it needs no more.
+        for n in 0..9 {
+            checkpoint.runs.insert("x".into(), vec![shared.clone(), run(&[&format!("stale{n}")])]);
+            let error = old.write(&checkpoint).await.unwrap_err();
+            assert!(matches!(error, Error::Fenced { .. }), "{error:?}");
+            let error = remove_all(&old_root.child("dataflows/7")).await.unwrap_err();
+            assert!(matches!(error, Error::Fenced { .. }), "{error:?}");
+            let kept = taken.runs["x"][0].clone();
+            taken.runs.insert("x".into(), vec![kept, run(&[&format!("c{n}")])]);
+            new.write(&taken).await.unwrap();
+            let checked = crate::check(&root).await.unwrap();
+            assert_eq!(checked.problems, Vec::<String>::new());
+        }
+        let last_root = root.same_store();
+        last_root.claim().await.unwrap();
+        let (_, found) = CheckpointStore::open(last_root.child("dataflows/7")).await.unwrap();
+        assert_eq!(rows(&found.unwrap(), "x"), ["a", "c8"]);
+        remove_all(&last_root.child("dataflows/7")).await.unwrap();
+        assert_eq!(last_root.child("dataflows").list().await.unwrap(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn packs_of_a_later_server_are_let_be() {
+        let root = Root::memory();
+        root.claim().await.unwrap();
+        let (mut store, _) = CheckpointStore::open(root.child("x")).await.unwrap();
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.runs.insert("x".into(), vec![run(&["a"])]);
+        store.write(&checkpoint).await.unwrap();
+        // The next one has claimed, and written what it is about to name.
+        let later = (2 << TERM_SHIFT) + 5;
+        root.child("x").put(&pack_name(later), "later".into()).await.unwrap();
+        let (mut store, _) = CheckpointStore::open(root.child("x")).await.unwrap();
+        assert_eq!(store.next_pack, (1 << TERM_SHIFT) + 1);
+        checkpoint.runs.insert("x".into(), vec![run(&["b"])]);
+        store.write(&checkpoint).await.unwrap();
+        assert_eq!(root.child("x").get(&pack_name(later)).await.unwrap().as_deref(), Some(&b"later"[..]));
+    }
+
+    #[tokio::test]
+    async fn run_that_comes_back_is_written_again() {
+        let root = Root::memory();
+        let (mut store, _) = CheckpointStore::open(root.clone()).await.unwrap();
+        let mut checkpoint = Checkpoint::default();
+        let returning = run(&["a"]);
+        checkpoint.runs.insert("x".into(), vec![returning.clone()]);
+        store.write(&checkpoint).await.unwrap();
+        for n in 0..4 {
+            checkpoint.runs.insert("x".into(), vec![run(&[&format!("b{n}")])]);
+            store.write(&checkpoint).await.unwrap();
+        }
+        checkpoint.runs.insert("x".into(), vec![returning]);
+        store.write(&checkpoint).await.unwrap();
+        assert_eq!(crate::check(&root).await.unwrap().problems, Vec::<String>::new());
+        let (_, found) = CheckpointStore::open(root).await.unwrap();
+        assert_eq!(rows(&found.unwrap(), "x"), ["a"]);
     }
 
     #[tokio::test]

@@ -23,6 +23,18 @@ pub enum Error {
     UnknownFormat { path: String, found: String, known: String },
     #[error("version {version} of \"{path}\" has been written by someone else")]
     Conflict { path: String, version: u64 },
+    #[error("\"{root}\" has been taken over by {by}")]
+    Fenced { root: String, by: String },
+    #[error("the store of \"{root}\" ignores conditional writes")]
+    NoConditionalPut { root: String },
+    #[error("\"{url}\" is not a place for data: {reason}")]
+    InvalidUrl { url: String, reason: String },
+    #[error("{what} of \"{root}\" is missing")]
+    Missing { what: &'static str, root: String },
+    #[error("\"{root}\" is not empty")]
+    NotEmpty { root: String },
+    #[error("\"{root}\" changes faster than it can be copied")]
+    Unsteady { root: String },
     #[error("rows cannot be encoded")]
     Encoding(#[from] arrow::error::ArrowError),
 }
@@ -31,9 +43,21 @@ impl Diagnostic for Error {
     fn sqlstate(&self) -> SqlState {
         match self {
             Error::Object { .. } | Error::File { .. } => SqlState::IO_ERROR,
-            Error::Damaged { .. } | Error::UnknownFormat { .. } => SqlState::DATA_CORRUPTED,
-            Error::Conflict { .. } => SqlState::OBJECT_IN_USE,
+            Error::Damaged { .. } | Error::UnknownFormat { .. } | Error::Missing { .. } => {
+                SqlState::DATA_CORRUPTED
+            }
+            Error::Conflict { .. } | Error::Fenced { .. } | Error::Unsteady { .. } => SqlState::OBJECT_IN_USE,
+            Error::NoConditionalPut { .. } => SqlState::FEATURE_NOT_SUPPORTED,
+            Error::InvalidUrl { .. } | Error::NotEmpty { .. } => SqlState::INVALID_PARAMETER,
             Error::Encoding(_) => SqlState::INTERNAL_ERROR,
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        match self {
+            Error::Object { source, .. } => Some(source.to_string()),
+            Error::File { source, .. } => Some(source.to_string()),
+            _ => None,
         }
     }
 
@@ -44,7 +68,18 @@ impl Diagnostic for Error {
                     .into(),
             ),
             Error::UnknownFormat { .. } => Some("Start the version of Tidemill that wrote it.".into()),
-            Error::Damaged { .. } => {
+            Error::Fenced { .. } => {
+                Some("The server that came last has the data; connect to that one. This one stops.".into())
+            }
+            Error::NoConditionalPut { .. } => Some(
+                "Without PUT with If-None-Match two servers could destroy each other's work. AWS S3, Cloudflare R2 and \
+                 MinIO have it."
+                    .into(),
+            ),
+            Error::NotEmpty { .. } => Some("A copy needs a place of its own.".into()),
+            Error::Unsteady { .. } => Some("Copy it while no statement defines anything.".into()),
+            Error::InvalidUrl { .. } => Some("Give a directory, or s3://bucket/prefix.".into()),
+            Error::Damaged { .. } | Error::Missing { .. } => {
                 Some("Restore the data directory from a backup; nothing was changed.".into())
             }
             _ => None,

@@ -8,17 +8,20 @@
 //! One thread writes; whatever has been handed to it while it synced the last group goes out with
 //! the next sync (group commit). A record that was cut off by a crash at the end of the last segment
 //! was never acknowledged and is dropped; a broken record anywhere else is damage.
+//!
+//! In an object store the log is written by `object_log.rs`, with the same records.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tidemill_core::Epoch;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::Error;
 use crate::run_file::file_error;
+use crate::{Error, Root, object_log};
 
 const HEADER: &[u8; 8] = b"TMLOG\x01\0\0";
 /// A segment is closed when it is longer than this.
@@ -32,63 +35,87 @@ pub struct LogRecord {
     pub payload: Vec<u8>,
 }
 
-type Answer = oneshot::Sender<Result<(), String>>;
+/// Why records are not in the log.
+#[derive(Debug, Clone)]
+pub(crate) enum Refused {
+    /// Another server has the root.
+    Fenced,
+    Failed(String),
+}
 
-enum Request {
+type Answer = oneshot::Sender<Result<(), Refused>>;
+
+pub(crate) enum Request {
     Append(Vec<u8>, Epoch, Answer),
     Trim(Epoch),
+}
+
+/// What has come in while the last group was written.
+#[derive(Default)]
+pub(crate) struct Group {
+    /// Records, encoded.
+    pub bytes: Vec<u8>,
+    pub newest: Epoch,
+    answers: Vec<Answer>,
+    pub trim: Option<Epoch>,
+}
+
+impl Group {
+    pub fn new(first: Request, inbox: &mut UnboundedReceiver<Request>) -> Group {
+        let mut group = Group { newest: Epoch::ZERO, ..Group::default() };
+        let mut next = Some(first);
+        while let Some(request) = next {
+            match request {
+                Request::Append(record, epoch, answer) => {
+                    group.bytes.extend(record);
+                    group.newest = group.newest.max(epoch);
+                    group.answers.push(answer);
+                }
+                Request::Trim(epoch) => group.trim = Some(epoch),
+            }
+            next = inbox.try_recv().ok();
+        }
+        group
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    pub fn answer(self, outcome: &Result<(), Refused>) {
+        for answer in self.answers {
+            // Nobody waits any more where the statement was cancelled.
+            let _ = answer.send(outcome.clone());
+        }
+    }
 }
 
 /// An open log.
 #[derive(Debug)]
 pub struct Log {
-    requests: Sender<Request>,
-    directory: PathBuf,
+    requests: UnboundedSender<Request>,
+    root: Root,
 }
 
 impl Log {
-    /// Opens the log in `directory` and reads what is in it.
-    pub fn open(directory: &Path) -> Result<(Log, Vec<LogRecord>), Error> {
-        std::fs::create_dir_all(directory).map_err(|source| file_error("created", directory, source))?;
-        let paths = segment_paths(directory)?;
-        let mut records = Vec::new();
-        let mut segments = Vec::new();
-        for (idx, path) in paths.iter().enumerate() {
-            let read = read_segment(path, idx + 1 == paths.len())?;
-            let newest = read.iter().map(|record| record.epoch).max().unwrap_or(Epoch::ZERO);
-            segments.push(Segment { path: path.clone(), newest });
-            records.extend(read);
-        }
-        let next = paths.last().and_then(|path| segment_number(path)).map_or(0, |number| number + 1);
-        let (requests, inbox) = channel();
-        let mut writer = Writer { directory: directory.to_owned(), closed: segments, open: None, next };
-        std::thread::Builder::new()
-            .name("table-log".into())
-            .spawn(move || writer.run(inbox))
-            .expect("the system can start a thread");
-        Ok((Log { requests, directory: directory.to_owned() }, records))
+    /// Opens the log below `root` and reads what is in it. Whoever wrote it until now cannot any more.
+    pub async fn open(root: &Root) -> Result<(Log, Vec<LogRecord>), Error> {
+        let (requests, inbox) = unbounded_channel();
+        let records = match root.directory() {
+            Some(directory) => open_files(&directory, inbox)?,
+            None => object_log::open(root, inbox).await?,
+        };
+        Ok((Log { requests, root: root.clone() }, records))
     }
 
     /// Reads all records without changing anything; says how many there are.
-    pub fn check(directory: &Path) -> Result<usize, Error> {
-        let paths = segment_paths(directory)?;
-        let mut n_records = 0;
-        for (idx, path) in paths.iter().enumerate() {
-            let content = std::fs::read(path).map_err(|source| file_error("read", path, source))?;
-            let is_last = idx + 1 == paths.len();
-            if is_last && content.len() < HEADER.len() {
-                continue;
-            }
-            let segment = ReadSegment::of(path, &content)?;
-            if !is_last && segment.end < content.len() {
-                return Err(segment.broken(path));
-            }
-            n_records += segment.records.len();
-        }
-        Ok(n_records)
+    pub async fn check(root: &Root) -> Result<usize, Error> {
+        Ok(read(root).await?.values().map(Vec::len).sum())
     }
 
     /// Appends records of one epoch, all or none; durable when the future is done.
+    ///
+    /// As long as an object store does not answer, this waits: what may have been written cannot be called failed.
     pub async fn append(&self, records: &[LogRecord]) -> Result<(), Error> {
         let Some(epoch) = records.iter().map(|record| record.epoch).max() else { return Ok(()) };
         let mut bytes = Vec::new();
@@ -97,11 +124,15 @@ impl Log {
         }
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::Append(bytes, epoch, answer)).expect("the writer outlives the log");
-        answered.await.expect("the writer answers").map_err(|reason| Error::File {
-            verb: "appended to",
-            path: self.directory.display().to_string(),
-            source: std::io::Error::other(reason),
-        })
+        match answered.await.expect("the writer answers") {
+            Ok(()) => Ok(()),
+            Err(Refused::Fenced) => Err(self.root.fenced().expect("whoever refuses for that knows it")),
+            Err(Refused::Failed(reason)) => Err(Error::File {
+                verb: "appended to",
+                path: self.root.display(""),
+                source: std::io::Error::other(reason),
+            }),
+        }
     }
 
     /// Says that records up to `epoch` are not needed any more.
@@ -110,8 +141,79 @@ impl Log {
     }
 }
 
+/// Opens a log in files, and starts who writes it.
+fn open_files(directory: &Path, inbox: UnboundedReceiver<Request>) -> Result<Vec<LogRecord>, Error> {
+    std::fs::create_dir_all(directory).map_err(|source| file_error("created", directory, source))?;
+    let paths = segment_paths(directory)?;
+    let mut records = Vec::new();
+    let mut segments = Vec::new();
+    for (idx, path) in paths.iter().enumerate() {
+        let read = read_segment(path, idx + 1 == paths.len())?;
+        let newest = read.iter().map(|record| record.epoch).max().unwrap_or(Epoch::ZERO);
+        segments.push(Segment { path: path.clone(), newest });
+        records.extend(read);
+    }
+    let next = paths.last().and_then(|path| segment_number(path)).map_or(0, |number| number + 1);
+    let mut writer = Writer { directory: directory.to_owned(), closed: segments, open: None, next };
+    std::thread::Builder::new()
+        .name("table-log".into())
+        .spawn(move || writer.run(inbox))
+        .expect("the system can start a thread");
+    Ok(records)
+}
+
+/// The records of each segment of the log below `root`, by its number. Nothing is changed.
+pub(crate) async fn read(root: &Root) -> Result<BTreeMap<u64, Vec<LogRecord>>, Error> {
+    match root.directory() {
+        Some(directory) if directory.exists() => read_files(&directory),
+        Some(_) => Ok(BTreeMap::new()),
+        None => Ok(object_log::read(root, 0).await?.into_iter().collect()),
+    }
+}
+
+/// Makes a log of `records` below `root`, where there is none.
+pub(crate) async fn write(root: &Root, records: &[LogRecord]) -> Result<(), Error> {
+    let mut bytes = match root.directory() {
+        Some(_) => HEADER.to_vec(),
+        None => object_log::header(0),
+    };
+    records.iter().for_each(|record| encode(record, &mut bytes));
+    let name = match root.directory() {
+        Some(_) => segment_name(0),
+        None => object_log::object_name(0),
+    };
+    root.put(&name, bytes.into()).await
+}
+
+fn read_files(directory: &Path) -> Result<BTreeMap<u64, Vec<LogRecord>>, Error> {
+    let paths = segment_paths(directory)?;
+    let mut segments = BTreeMap::new();
+    for (idx, path) in paths.iter().enumerate() {
+        let content = match std::fs::read(path) {
+            Ok(content) => content,
+            // Whoever writes it has trimmed it since it was listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(file_error("read", path, source)),
+        };
+        let is_last = idx + 1 == paths.len();
+        if is_last && content.len() < HEADER.len() {
+            continue;
+        }
+        let segment = ReadSegment::of(path, &content)?;
+        if !is_last && segment.end < content.len() {
+            return Err(segment.broken(path));
+        }
+        segments.insert(segment_number(path).unwrap_or_default(), segment.records);
+    }
+    Ok(segments)
+}
+
 fn segment_number(path: &Path) -> Option<u64> {
     path.file_stem()?.to_str()?.parse().ok()
+}
+
+fn segment_name(number: u64) -> String {
+    format!("{number:020}.log")
 }
 
 fn encode(record: &LogRecord, out: &mut Vec<u8>) {
@@ -153,12 +255,7 @@ impl ReadSegment {
             let found = content.get(5).map_or("log".into(), |version| format!("log {version}"));
             return Err(Error::UnknownFormat { path, found, known: format!("log {}", HEADER[5]) });
         }
-        let mut records = Vec::new();
-        let mut rest = content.get(HEADER.len()..).unwrap_or_default();
-        while let Some((record, after)) = decode(rest) {
-            records.push(record);
-            rest = after;
-        }
+        let (records, rest) = decode_all(content.get(HEADER.len()..).unwrap_or_default());
         Ok(ReadSegment { records, end: content.len() - rest.len() })
     }
 
@@ -187,6 +284,17 @@ fn read_segment(path: &Path, is_last: bool) -> Result<Vec<LogRecord>, Error> {
             .map_err(|source| file_error("cut back", path, source))?;
     }
     Ok(segment.records)
+}
+
+/// The records that `bytes` begin with, and what follows them.
+pub(crate) fn decode_all(bytes: &[u8]) -> (Vec<LogRecord>, &[u8]) {
+    let mut records = Vec::new();
+    let mut rest = bytes;
+    while let Some((record, after)) = decode(rest) {
+        records.push(record);
+        rest = after;
+    }
+    (records, rest)
 }
 
 fn decode(bytes: &[u8]) -> Option<(LogRecord, &[u8])> {
@@ -219,31 +327,15 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self, inbox: Receiver<Request>) {
-        while let Ok(first) = inbox.recv() {
-            let mut bytes = Vec::new();
-            let mut newest = Epoch::ZERO;
-            let mut answers = Vec::new();
-            let mut trim = None;
-            for request in std::iter::once(first).chain(inbox.try_iter()) {
-                match request {
-                    Request::Append(record, epoch, answer) => {
-                        bytes.extend(record);
-                        newest = newest.max(epoch);
-                        answers.push(answer);
-                    }
-                    Request::Trim(epoch) => trim = Some(epoch),
-                }
-            }
-            if let Some(epoch) = trim {
+    fn run(&mut self, mut inbox: UnboundedReceiver<Request>) {
+        while let Some(first) = inbox.blocking_recv() {
+            let group = Group::new(first, &mut inbox);
+            if let Some(epoch) = group.trim {
                 self.trim(epoch);
             }
-            if !answers.is_empty() {
-                let outcome = self.append(&bytes, newest).map_err(|error| error.to_string());
-                for answer in answers {
-                    // Nobody waits any more where the statement was cancelled.
-                    let _ = answer.send(outcome.clone());
-                }
+            if !group.is_empty() {
+                let outcome = self.append(&group.bytes, group.newest);
+                group.answer(&outcome.map_err(|error| Refused::Failed(error.to_string())));
             }
         }
     }
@@ -264,7 +356,7 @@ impl Writer {
 
     fn try_append(&mut self, bytes: &[u8], newest: Epoch) -> std::io::Result<()> {
         if self.open.is_none() {
-            let path = self.directory.join(format!("{:020}.log", self.next));
+            let path = self.directory.join(segment_name(self.next));
             self.next += 1;
             let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
             file.write_all(HEADER)?;
@@ -302,10 +394,14 @@ mod tests {
         LogRecord { epoch: Epoch(epoch), relation: 7, payload: text.into() }
     }
 
+    async fn open(directory: &Path) -> Result<(Log, Vec<LogRecord>), Error> {
+        Log::open(&Root::local(directory).unwrap()).await
+    }
+
     #[tokio::test]
     async fn appended_records_are_read_again_and_a_torn_end_is_dropped() {
         let directory = tempfile::tempdir().unwrap();
-        let (log, records) = Log::open(directory.path()).unwrap();
+        let (log, records) = open(directory.path()).await.unwrap();
         assert_eq!(records, []);
         log.append(&[record(1, "a"), record(1, "b")]).await.unwrap();
         log.append(&[record(2, "c")]).await.unwrap();
@@ -317,13 +413,13 @@ mod tests {
         encode(&record(3, "torn"), &mut torn);
         for end in whole..torn.len() {
             std::fs::write(&path, &torn[..end]).unwrap();
-            let (_, records) = Log::open(directory.path()).unwrap();
+            let (_, records) = open(directory.path()).await.unwrap();
             assert_eq!(records, [record(1, "a"), record(1, "b"), record(2, "c")], "cut at {end}");
         }
         // In a segment that is not the last one the same is damage.
         std::fs::write(&path, &torn[..whole + 3]).unwrap();
         std::fs::write(directory.path().join(format!("{:020}.log", 1)), HEADER).unwrap();
-        assert!(matches!(Log::open(directory.path()), Err(Error::Damaged { .. })));
+        assert!(matches!(open(directory.path()).await, Err(Error::Damaged { .. })));
     }
 
     #[tokio::test]
@@ -331,14 +427,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         for epoch in 1..=3 {
             // Each opening starts a new segment.
-            let (log, records) = Log::open(directory.path()).unwrap();
+            let (log, records) = open(directory.path()).await.unwrap();
             assert_eq!(records.len() as u64, epoch - 1);
             log.append(&[record(epoch, "x")]).await.unwrap();
         }
-        let (log, _) = Log::open(directory.path()).unwrap();
+        let (log, _) = open(directory.path()).await.unwrap();
         log.trim(Epoch(2));
         log.append(&[record(4, "y")]).await.unwrap();
-        let (_, records) = Log::open(directory.path()).unwrap();
+        let (_, records) = open(directory.path()).await.unwrap();
         assert_eq!(records, [record(3, "x"), record(4, "y")]);
     }
 }

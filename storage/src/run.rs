@@ -315,6 +315,12 @@ impl Run {
         Some(run)
     }
 
+    /// Says that this run is durable where another one of the same rows is.
+    pub(crate) fn take_place_of(&self, other: &Run) {
+        let place = other.place.lock().expect("nobody panics while holding it").clone();
+        *self.place.lock().expect("nobody panics while holding it") = place;
+    }
+
     /// The file that holds this run and nothing else.
     pub(crate) fn file(&self) -> Option<&Arc<RunFile>> {
         match &self.home {

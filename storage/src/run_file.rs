@@ -4,7 +4,7 @@
 //! error here and not a fault of a write to memory later. What is left over at its end is cut off.
 
 use std::fs::File;
-use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,38 +20,67 @@ use crate::run::{HEADER_BYTES, RUN_BYTES_MAX, Rows, Run, Sections, head};
 pub struct Scratch {
     directory: PathBuf,
     next: AtomicU64,
+    /// Held as long as somebody uses the directory: others tell by it that it is not garbage.
+    _lock: File,
 }
+
+/// The name of the file in a scratch directory that its process has locked.
+const LOCK: &str = "LOCK";
 
 impl Scratch {
     /// Makes a directory of this process's own below `parent`. What others left there is removed.
     pub fn open(parent: &Path) -> Result<Scratch, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let left = std::fs::read_dir(parent).into_iter().flatten().flatten();
-        for entry in left {
-            // Somebody may be at it still, in tests that start again without an end.
+        for entry in left.filter(|entry| is_garbage(&entry.path())) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
         let own = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = parent.join(own);
-        std::fs::create_dir_all(&directory).map_err(|source| file_error("created", &directory, source))?;
-        Ok(Scratch { directory, next: AtomicU64::new(0) })
+        let make = || -> std::io::Result<File> {
+            std::fs::create_dir_all(&directory)?;
+            let lock = File::create(directory.join(LOCK))?;
+            lock.lock()?;
+            Ok(lock)
+        };
+        let lock = make().map_err(|source| file_error("created", &directory, source))?;
+        Ok(Scratch { directory, next: AtomicU64::new(0), _lock: lock })
     }
 
     fn next_path(&self) -> PathBuf {
         self.directory.join(format!("{:020}", self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// A new file for bytes that come in pieces.
-    pub(crate) fn file(&self) -> Result<ScratchFile, Error> {
+    /// A new file of `len` bytes, which are zeros until they are written.
+    pub(crate) fn file(&self, len: u64) -> Result<ScratchFile, Error> {
         let path = self.next_path();
         let open = || {
             let file = create(&path)?;
             // The handle, and later the mapping, hold on to it.
             std::fs::remove_file(&path)?;
+            file.set_len(len)?;
             Ok(file)
         };
         let file = open().map_err(|source| file_error("created", &path, source))?;
         Ok(ScratchFile { file, path })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays is removed by the next one.
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Whether nobody uses a scratch directory any more.
+fn is_garbage(directory: &Path) -> bool {
+    match File::open(directory.join(LOCK)) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        // Of a process that was killed before it had made its lock, or that is just about to make it.
+        Err(_) => directory.metadata().and_then(|data| data.modified()).is_ok_and(|modified| {
+            modified.elapsed().is_ok_and(|age| age > std::time::Duration::from_secs(60))
+        }),
     }
 }
 
@@ -64,8 +93,8 @@ pub(crate) struct ScratchFile {
 }
 
 impl ScratchFile {
-    pub fn push(&mut self, piece: &[u8]) -> Result<(), Error> {
-        self.file.write_all(piece).map_err(|source| file_error("written", &self.path, source))
+    pub fn write_at(&self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all_at(bytes, at).map_err(|source| file_error("written", &self.path, source))
     }
 
     /// What was written, mapped.
