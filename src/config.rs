@@ -16,6 +16,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
 use tidemill_core::{ByteSize, Diagnostic, SqlState, did_you_mean};
+use tidemill_storage::RootOptions;
 
 const PREFIX: &str = "TIDEMILL_";
 
@@ -30,6 +31,14 @@ pub const DEFAULT_HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 pub struct Config {
     /// The data directory, or the URL of an object store.
     pub data: String,
+    /// Where files of state lie while the data is in an object store; empty for a directory in the user's cache.
+    pub cache: String,
+    /// Where S3 is, instead of where `AWS_ENDPOINT_URL` says; empty for that.
+    pub s3_endpoint: String,
+    /// The region of the bucket, instead of `AWS_REGION`; empty for that.
+    pub s3_region: String,
+    /// How many checkpoints stay of each dataflow and table.
+    pub checkpoints_kept: u64,
     /// Where to serve SQL.
     #[serde(with = "address")]
     pub listen: SocketAddr,
@@ -58,8 +67,12 @@ pub struct Config {
 }
 
 /// The keys of [`Config`], in its order.
-pub const KEYS: [&str; 11] = [
+pub const KEYS: [&str; 15] = [
     "data",
+    "cache",
+    "s3_endpoint",
+    "s3_region",
+    "checkpoints_kept",
     "listen",
     "http",
     "insecure_listen",
@@ -76,7 +89,8 @@ pub const KEYS: [&str; 11] = [
 const MEMORY_LIMIT_MIN: u64 = 16 << 20;
 
 /// Keys whose values are text, even if they look like something else.
-const TEXT_KEYS: [&str; 6] = ["data", "listen", "http", "memory_limit", "log", "log_format"];
+const TEXT_KEYS: [&str; 9] =
+    ["data", "cache", "s3_endpoint", "s3_region", "listen", "http", "memory_limit", "log", "log_format"];
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -90,6 +104,10 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             data: "./tidemill-data".into(),
+            cache: String::new(),
+            s3_endpoint: String::new(),
+            s3_region: String::new(),
+            checkpoints_kept: RootOptions::default().n_kept,
             listen: DEFAULT_LISTEN,
             http: Some(DEFAULT_HTTP),
             insecure_listen: false,
@@ -100,6 +118,19 @@ impl Default for Config {
             log: "warn,tidemill=info".into(),
             log_format: LogFormat::Text,
             max_connections: 100,
+        }
+    }
+}
+
+impl Config {
+    /// How the data is opened.
+    pub fn root_options(&self) -> RootOptions {
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        RootOptions {
+            cache: given(&self.cache).map(PathBuf::from),
+            n_kept: self.checkpoints_kept,
+            s3_endpoint: given(&self.s3_endpoint),
+            s3_region: given(&self.s3_region),
         }
     }
 }
@@ -275,6 +306,9 @@ fn check(config: &Config, figment: &Figment) -> Result<(), ConfigError> {
     };
     match config {
         Config { data, .. } if data.is_empty() => invalid("data", "it must not be empty"),
+        Config { checkpoints_kept: 0 | 1001.., .. } => {
+            invalid("checkpoints_kept", "it must be between 1 and 1000")
+        }
         Config { lanes: 0 | 1025.., .. } => invalid("lanes", "it must be between 1 and 1024"),
         Config { max_connections: 0, .. } => invalid("max_connections", "it must be at least 1"),
         Config { epoch_interval, .. } if epoch_interval.is_zero() || epoch_interval.as_secs() >= 60 => {

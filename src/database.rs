@@ -33,6 +33,7 @@ const PIPELINE_MEMORY_MIN: u64 = 1 << 20;
 
 /// Everything behind a data directory.
 pub struct Database {
+    root: Root,
     pub engine: Arc<Engine>,
     pub planner: Planner,
     catalog: RwLock<Arc<Catalog>>,
@@ -59,26 +60,25 @@ impl Drop for Scratch {
 }
 
 impl Database {
-    /// Opens the catalog of a data directory, to check statements against it. Nothing in it is changed.
+    /// Opens the catalog below a root, to check statements against it. Nothing there is changed.
     pub async fn open_for_checks(
-        directory: &Path,
+        data: &Root,
         n_lanes: usize,
         config: EngineConfig,
     ) -> Result<Arc<Database>, SqlError> {
-        let mut catalog = Catalog::new();
-        if directory.join("catalog").exists() {
-            let (_, content) = VersionedObject::open(Root::local(directory)?.child("catalog")).await?;
-            if let Some(content) = content {
-                catalog = Catalog::from_bytes(&content)?;
-            }
-        }
+        let (_, content) = VersionedObject::open(data.child("catalog")).await?;
+        let catalog = match content {
+            Some(content) => Catalog::from_bytes(&content)?,
+            None => Catalog::new(),
+        };
         let nanos =
             std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let scratch = std::env::temp_dir().join(format!("tidemill-check-{}-{nanos}", std::process::id()));
         let root = Root::local(&scratch)?;
         let (store, _) = VersionedObject::open(root.child("catalog")).await?;
         let database = Arc::new(Database {
-            engine: Engine::open(root, config).await?,
+            engine: Engine::open(root.clone(), config).await?,
+            root,
             planner: Planner::with_text(n_lanes, Arc::new(PostgresText)),
             catalog: RwLock::new(Arc::new(catalog)),
             store: Arc::new(Mutex::new(store)),
@@ -109,14 +109,29 @@ impl Database {
         n_lanes: usize,
         config: EngineConfig,
     ) -> Result<Arc<Database>, SqlError> {
-        let root = Root::local(directory)?;
-        let (store, content) = VersionedObject::open(root.child("catalog")).await?;
+        Database::open_root(Root::local(directory)?, n_lanes, config).await
+    }
+
+    /// Opens what is durable below a root, and starts what was running there. No other server writes there any more.
+    pub async fn open_root(
+        root: Root,
+        n_lanes: usize,
+        config: EngineConfig,
+    ) -> Result<Arc<Database>, SqlError> {
+        root.claim().await?;
+        let (mut store, content) = VersionedObject::take_over(root.child("catalog")).await?;
         let catalog = match content {
             Some(content) => Catalog::from_bytes(&content)?,
-            None => Catalog::new(),
+            None => {
+                refuse_nameless(&root).await?;
+                let catalog = Catalog::new();
+                store.put(catalog.to_bytes().into()).await?;
+                catalog
+            }
         };
-        let engine = Engine::open(root, config).await?;
+        let engine = Engine::open(root.clone(), config).await?;
         let database = Arc::new(Database {
+            root,
             engine: engine.clone(),
             planner: Planner::with_text(n_lanes, Arc::new(PostgresText)),
             catalog: RwLock::new(Arc::new(catalog)),
@@ -130,6 +145,11 @@ impl Database {
         database.start().await?;
         tokio::spawn(engine.maintain());
         Ok(database)
+    }
+
+    /// Waits until another server has the data, which in a local directory never happens; gives the error to end with.
+    pub async fn lost(&self) -> SqlError {
+        self.root.lost().await.into()
     }
 
     /// Tells the engine of everything that is defined.
@@ -474,6 +494,18 @@ impl Database {
             memory_limit,
         })
     }
+}
+
+/// State without a catalog that names it is no garbage: the catalog is what is missing.
+async fn refuse_nameless(root: &Root) -> Result<(), SqlError> {
+    for part in ["dataflows", "tables"] {
+        if !root.child(part).list().await?.is_empty() {
+            return Err(
+                tidemill_storage::Error::Missing { what: "the catalog", root: root.display("") }.into()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The memory that a pipeline's or sink's state may take, if it says.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tidemill_core::SqlState;
 use tidemill_engine::EngineConfig;
+use tidemill_storage::Root;
 
 use crate::database::Database;
 use crate::session::Session;
@@ -245,7 +246,10 @@ fn mutate(rng: &mut Rng, seeds: &[String]) -> String {
 
 async fn database() -> Session {
     let directory = tempfile::tempdir().unwrap();
-    let database = Database::open_for_checks(directory.path(), 2, EngineConfig::default()).await.unwrap();
+    let database =
+        Database::open_for_checks(&Root::local(directory.path()).unwrap(), 2, EngineConfig::default())
+            .await
+            .unwrap();
     let mut session = Session::new(database, "tidemill".into());
     for parsed in SessionApi::parse(&mut session, SETUP).unwrap() {
         session.check(&parsed).await.unwrap();

@@ -3,7 +3,6 @@
 //! They see a [`Service`] and nothing behind it, so that each of them can be tested with a made-up one.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use tidemill_core::SqlState;
 use tidemill_engine::{EngineConfig, EngineStatus};
+use tidemill_storage::Root;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -48,6 +48,12 @@ pub trait Service: Send + Sync + 'static {
 
     /// Drains, takes a checkpoint, and stops.
     async fn shutdown(&self) -> Result<(), SqlError>;
+
+    /// Waits until another server has taken the data over; gives the error to end with.
+    async fn lost(&self) -> SqlError;
+
+    /// Ends connections, and stops without more ado.
+    async fn abandon(&self);
 }
 
 /// What one statement answered.
@@ -62,7 +68,7 @@ pub struct StatementResult {
 /// How to start a server.
 #[derive(Debug, Clone)]
 pub struct StartOptions {
-    /// A directory, or the URL of an object store.
+    /// A directory, or `s3://bucket/prefix`.
     pub data_dir: String,
     /// Where to serve the wire protocol; nowhere without.
     pub listen: Option<SocketAddr>,
@@ -76,9 +82,12 @@ pub struct StartOptions {
 /// How often what [`Service::status`] says is renewed.
 const STATUS_INTERVAL: Duration = Duration::from_millis(50);
 
+/// What clients have to hear that the server ends when it has lost its data.
+const ABANDON_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Starts a server. It is ready when this returns.
 pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> {
-    let directory = local_directory(&options.data_dir)?;
+    let root = Root::open(&options.data_dir, &options.config.root_options())?;
     let config = EngineConfig {
         epoch_interval: options.config.epoch_interval,
         checkpoint_interval: options.config.checkpoint_interval,
@@ -86,8 +95,8 @@ pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> 
         ..EngineConfig::default()
     };
     let database = match options.is_catalog_only {
-        true => Database::open_for_checks(&directory, options.config.lanes, config).await?,
-        false => Database::open(&directory, options.config.lanes, config).await?,
+        true => Database::open_for_checks(&root, options.config.lanes, config).await?,
+        false => Database::open_root(root, options.config.lanes, config).await?,
     };
     let running = Arc::new(Running {
         database: database.clone(),
@@ -224,6 +233,22 @@ impl Service for Running {
         self.database.engine.shutdown().await?;
         Ok(())
     }
+
+    async fn lost(&self) -> SqlError {
+        self.database.lost().await
+    }
+
+    async fn abandon(&self) {
+        self.is_ready.store(false, Ordering::Relaxed);
+        self.shutdown.cancel();
+        let ended = async {
+            for task in self.tasks.lock().await.drain(..) {
+                let _ = task.await;
+            }
+        };
+        // Whoever does not hear it finds the connection closed.
+        let _ = tokio::time::timeout(ABANDON_TIME_MAX, ended).await;
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, SqlError> {
@@ -233,19 +258,6 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, SqlError> {
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> SqlError {
     SqlError::new(SqlState::CONNECTION_FAILURE, format!("cannot listen on {address}: {error}"))
         .with_hint("Another server may be using the address. Choose another port, or 0 for any free one.")
-}
-
-/// The directory that `--data` names.
-fn local_directory(data: &str) -> Result<PathBuf, SqlError> {
-    match data.split_once("://") {
-        None => Ok(PathBuf::from(data)),
-        Some(("file", path)) => Ok(PathBuf::from(path)),
-        Some((scheme, _)) => Err(SqlError::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!("data cannot be kept at \"{scheme}://\" yet"),
-        )
-        .with_hint("Give a local directory, or a file:// URL.")),
-    }
 }
 
 /// A service that is made up, for tests of those who use one.
@@ -380,5 +392,11 @@ pub(crate) mod testing {
             self.was_shut_down.store(true, Ordering::Relaxed);
             Ok(())
         }
+
+        async fn lost(&self) -> SqlError {
+            std::future::pending().await
+        }
+
+        async fn abandon(&self) {}
     }
 }

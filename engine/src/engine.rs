@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use datafusion::execution::context::SessionState;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use tidemill_core::sink::Sink;
 use tidemill_core::source::Offsets;
@@ -35,6 +36,9 @@ use crate::status::{
 use crate::table::{Table, TableSpec, TableWrite, Written};
 use crate::time::TimeSource;
 use crate::view::ViewSnapshot;
+
+/// How many checkpoints are opened at once: in an object store each takes several requests.
+const N_OPENED: usize = 8;
 
 /// How an engine runs.
 #[derive(Debug, Clone)]
@@ -128,10 +132,7 @@ impl Engine {
     /// Opens what is durable below `root`. Tables, sources and pipelines are told to it next, and
     /// [`recover`](Engine::recover) starts them.
     pub async fn open(root: Root, config: EngineConfig) -> Result<Arc<Engine>, Error> {
-        let Some(directory) = root.child("log").directory() else {
-            return Err(Error::Unsupported("the table log needs a local directory".into()));
-        };
-        let (log, records) = Log::open(&directory)?;
+        let (log, records) = Log::open(&root.child("log")).await?;
         let epoch = records.iter().map(|record| record.epoch).max().unwrap_or(Epoch::ZERO);
         let mut logged: BTreeMap<RelationId, Vec<(Epoch, RecordBatch)>> = BTreeMap::new();
         let mut now = i64::MIN;
@@ -155,6 +156,7 @@ impl Engine {
             offsets: BTreeMap::new(),
             watermarks: BTreeMap::new(),
             tables: BTreeMap::new(),
+            refused: BTreeMap::new(),
             dead_letters: None,
             log,
         };
@@ -194,10 +196,37 @@ impl Engine {
         self.registry.lock().expect("nobody panics while holding the registry")
     }
 
-    /// Adds a table, with the rows that it had before.
+    /// Adds a new table. On return it is durable that it is empty.
+    pub async fn create_table(&self, spec: TableSpec) -> Result<(), Error> {
+        let (mut store, _) = CheckpointStore::open(self.root_of_table(spec.id)).await?;
+        let empty = Checkpoint { meta: Table::meta(&spec, Epoch::ZERO), ..Checkpoint::default() };
+        store.write(&empty).await?;
+        self.enter_table(spec, store, Some(empty)).await
+    }
+
+    /// Adds a table with the rows that it had before.
     pub async fn add_table(&self, spec: TableSpec) -> Result<(), Error> {
-        let root = self.root.child(&format!("tables/{}", spec.id));
-        let (store, checkpoint) = CheckpointStore::open(root).await?;
+        let (store, checkpoint) = CheckpointStore::open(self.root_of_table(spec.id)).await?;
+        // Nobody creates the dead letters; they begin with the first one.
+        if checkpoint.is_none() && spec.id != dead_letters::DEAD_LETTERS {
+            let reason =
+                "its checkpoint is missing; restore it from a backup, or drop it and create it again";
+            self.sealer.clock.lock().await.refused.insert(spec.id, reason.into());
+            return Err(Error::NotRunning { kind: "table", name: spec.name, reason: reason.into() });
+        }
+        self.enter_table(spec, store, checkpoint).await
+    }
+
+    fn root_of_table(&self, id: RelationId) -> Root {
+        self.root.child(&format!("tables/{id}"))
+    }
+
+    async fn enter_table(
+        &self,
+        spec: TableSpec,
+        store: CheckpointStore,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<(), Error> {
         let mut table = Table::new(spec, store, checkpoint.as_ref(), &self.table_budget)?;
         let mut clock = self.sealer.clock.lock().await;
         let logged = self.logged.lock().expect("nobody panics while holding it").get(&table.spec.id).cloned();
@@ -356,9 +385,12 @@ impl Engine {
         let mut found = Vec::new();
         // A dataflow that took over another's members has the higher number; the other's checkpoint is
         // what a crash left of it.
-        for id in ids.into_iter().rev() {
+        let open = |id: u64| {
             let root = self.root.child(&format!("dataflows/{id}"));
-            let (store, checkpoint) = CheckpointStore::open(root.clone()).await?;
+            async move { Ok::<_, Error>((id, CheckpointStore::open(root).await?)) }
+        };
+        let mut opened = stream::iter(ids.into_iter().rev().map(open)).buffered(N_OPENED);
+        while let Some((id, (store, checkpoint))) = opened.try_next().await? {
             let members: BTreeSet<u64> = match &checkpoint {
                 Some(checkpoint) => checkpoint.meta["members"]
                     .as_array()
@@ -665,7 +697,7 @@ impl Engine {
         let table = self.sealer.clock.lock().await.tables.remove(&id);
         if let Some(table) = table {
             drop(table);
-            remove_all(&self.root.child(&format!("tables/{id}"))).await?;
+            remove_all(&self.root_of_table(id)).await?;
         }
         Ok(())
     }
@@ -692,11 +724,7 @@ impl Engine {
         let lock = self.sealer.clock.lock().await.tables.get(&table).map(|table| table.lock.clone());
         match lock {
             Some(lock) => Ok(lock.lock_owned().await),
-            None => Err(Error::NotRunning {
-                kind: "table",
-                name: table.to_string(),
-                reason: "it has been dropped".into(),
-            }),
+            None => Err(self.sealer.clock.lock().await.not_running("table", table)),
         }
     }
 
@@ -714,11 +742,7 @@ impl Engine {
         let clock = self.sealer.clock.lock().await;
         match clock.tables.get(&id) {
             Some(table) => Ok((table.handle.clone(), None)),
-            None => Err(Error::NotRunning {
-                kind: "relation",
-                name: id.to_string(),
-                reason: "it has been dropped".into(),
-            }),
+            None => Err(clock.not_running("relation", id)),
         }
     }
 

@@ -98,6 +98,7 @@ impl Diagnostic for Error {
 
     fn detail(&self) -> Option<String> {
         match self {
+            Error::Storage(error) => error.detail(),
             Error::DuplicateKey { key, .. } => Some(format!("Key {key} already exists.")),
             _ => None,
         }

@@ -54,9 +54,19 @@ pub(crate) struct Clock {
     pub offsets: BTreeMap<RelationId, Arc<Offsets>>,
     pub watermarks: BTreeMap<RelationId, i64>,
     pub tables: BTreeMap<RelationId, Table>,
+    /// Tables that could not be added, and why.
+    pub refused: BTreeMap<RelationId, String>,
     /// The table that dead letters go to.
     pub dead_letters: Option<RelationId>,
     pub log: Log,
+}
+
+impl Clock {
+    /// The error of who wants a table that is not there.
+    pub fn not_running(&self, kind: &'static str, id: RelationId) -> Error {
+        let reason = self.refused.get(&id).cloned().unwrap_or_else(|| "it has been dropped".into());
+        Error::NotRunning { kind, name: id.to_string(), reason }
+    }
 }
 
 /// The clock and what drives it.
@@ -239,8 +249,7 @@ impl Sealer {
         let mut changes: BTreeMap<RelationId, Vec<RecordBatch>> = BTreeMap::new();
         for request in writes {
             let Some(table) = clock.tables.get(&request.table) else {
-                let name = request.table.to_string();
-                let error = Error::NotRunning { kind: "table", name, reason: "it has been dropped".into() };
+                let error = clock.not_running("table", request.table);
                 answers.push((request.answer, Err(error)));
                 continue;
             };
@@ -274,12 +283,15 @@ impl Sealer {
             for (id, parts) in undo {
                 clock.tables[&id].view.reset(parts);
             }
-            let reason = error.to_string();
-            for (_, outcome) in &mut answers {
-                if outcome.is_ok() {
-                    *outcome =
-                        Err(Error::NotRunning { kind: "log", name: "tables".into(), reason: reason.clone() });
-                }
+            for (_, outcome) in answers.iter_mut().filter(|(_, outcome)| outcome.is_ok()) {
+                *outcome = Err(match &error {
+                    tidemill_storage::Error::Fenced { root, by } => {
+                        tidemill_storage::Error::Fenced { root: root.clone(), by: by.clone() }.into()
+                    }
+                    other => {
+                        Error::NotRunning { kind: "log", name: "tables".into(), reason: other.to_string() }
+                    }
+                });
             }
             return answers;
         }

@@ -253,12 +253,15 @@ impl Table {
         Ok(())
     }
 
+    /// What a checkpoint says of a table beside its rows.
+    pub fn meta(spec: &TableSpec, epoch: Epoch) -> serde_json::Value {
+        serde_json::json!({"relation": spec.id, "name": spec.name, "epoch": epoch})
+    }
+
     /// What belongs into a checkpoint.
     pub fn capture(&self) -> Checkpoint {
-        let mut checkpoint = Checkpoint {
-            meta: serde_json::json!({"relation": self.spec.id, "name": self.spec.name, "epoch": self.changed}),
-            ..Checkpoint::default()
-        };
+        let mut checkpoint =
+            Checkpoint { meta: Table::meta(&self.spec, self.changed), ..Checkpoint::default() };
         let parts = self.view.parts();
         let bytes: usize = parts.iter().map(Snapshot::size).sum();
         self.handle.metrics.state_bytes.store(bytes as u64, std::sync::atomic::Ordering::Relaxed);

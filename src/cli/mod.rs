@@ -1,12 +1,13 @@
 //! The command line.
 //!
-//! Exit codes: 0 done, 1 failed, 2 used wrongly, 3 not connected.
+//! Exit codes: 0 done, 1 failed, 2 used wrongly, 3 not connected, 4 another server has the data.
 
 pub mod lock;
 pub mod number;
 pub mod report;
 pub mod table;
 
+mod backup;
 mod check;
 mod check_data;
 mod run;
@@ -46,7 +47,7 @@ const STACK_BYTES: usize = 8 << 20;
   psql postgres://tidemill@127.0.0.1:7432/tidemill
   tidemill run job.sql                             run a file as a job
 
-Exit codes: 0 done, 1 failed, 2 used wrongly, 3 not connected.",
+Exit codes: 0 done, 1 failed, 2 used wrongly, 3 not connected, 4 another server has the data.",
     arg_required_else_help = true,
     disable_help_subcommand = true
 )]
@@ -63,6 +64,8 @@ enum Command {
     Run(run::Run),
     /// Parse, bind and plan a file of statements without running it
     Check(check::Check),
+    /// Copy data from one place to another, while its server runs
+    Backup(backup::Backup),
     /// Compare everything in a data directory with its checksums
     CheckData(check_data::CheckData),
     /// Talk SQL to a server
@@ -87,6 +90,8 @@ pub enum Failure {
     Usage(SqlError),
     /// No server answers.
     NotConnected(SqlError),
+    /// Another server has the data now.
+    TakenOver(SqlError),
 }
 
 impl<E: Into<SqlError>> From<E> for Failure {
@@ -105,6 +110,7 @@ impl Failure {
             Failure::Error(_) | Failure::Reported => 1,
             Failure::Usage(_) => 2,
             Failure::NotConnected(_) => 3,
+            Failure::TakenOver(_) => 4,
         })
     }
 }
@@ -128,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Start(start) => runtime.block_on(start.run()),
         Command::Run(run) => runtime.block_on(run.run()),
         Command::Check(check) => runtime.block_on(check.run()),
+        Command::Backup(backup) => runtime.block_on(backup.run()),
         Command::CheckData(check) => runtime.block_on(check.run()),
         Command::Shell(shell) => shell.run(&runtime),
         Command::Demo(demo) => runtime.block_on(demo.run()),
@@ -143,7 +150,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             match &failure {
-                Failure::Error(error) | Failure::Usage(error) | Failure::NotConnected(error) => {
+                Failure::Error(error)
+                | Failure::Usage(error)
+                | Failure::NotConnected(error)
+                | Failure::TakenOver(error) => {
                     eprint!("{}", report::plain(error));
                 }
                 Failure::Reported => (),

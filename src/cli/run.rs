@@ -71,7 +71,13 @@ impl Run {
             is_quiet: self.quiet,
             is_terminal: std::io::stderr().is_terminal(),
         };
-        let result = job.run(&stop).await;
+        let result = tokio::select! {
+            result = job.run(&stop) => result,
+            error = service.lost() => {
+                service.abandon().await;
+                return Err(Failure::TakenOver(error));
+            }
+        };
         let stopped = service.shutdown().await;
         result?;
         Ok(stopped?)

@@ -43,6 +43,9 @@ pub struct ConfigFlags {
     /// Memory for state, beyond which it lies in files (default: half of what there is) [env: TIDEMILL_MEMORY_LIMIT]
     #[arg(long, value_name = "SIZE")]
     pub memory_limit: Option<String>,
+    /// Directory for files of state while the data is in an object store (default: in the user's cache) [env: TIDEMILL_CACHE]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<String>,
     /// What is logged, such as info or warn,tidemill=debug [env: TIDEMILL_LOG]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -59,6 +62,7 @@ impl ConfigFlags {
             ("epoch_interval", &self.epoch_interval),
             ("checkpoint_interval", &self.checkpoint_interval),
             ("memory_limit", &self.memory_limit),
+            ("cache", &self.cache),
             ("log", &self.log),
         ];
         flags.extend(self.lanes.map(|lanes| ("lanes", lanes.into())));

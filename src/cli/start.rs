@@ -18,10 +18,11 @@ use crate::server::{self, Service, StartOptions};
   tidemill start
   tidemill start --data /var/lib/tidemill --listen 127.0.0.1:7432 --http 127.0.0.1:7433
   tidemill start --listen :0 --http off --ready-file /tmp/ready.json
+  AWS_REGION=eu-central-1 tidemill start --data s3://bucket/prefix
 
 Ctrl-C and SIGTERM drain, take a checkpoint and exit with 0; a second one exits at once.")]
 pub struct Start {
-    /// Data directory, or URL of an object store (default: ./tidemill-data) [env: TIDEMILL_DATA]
+    /// Data directory, or s3://bucket/prefix (default: ./tidemill-data) [env: TIDEMILL_DATA]
     #[arg(long, value_name = "DIR|URL")]
     data: Option<String>,
     /// Address for SQL, port 0 for a free one (default: 127.0.0.1:7432) [env: TIDEMILL_LISTEN]
@@ -74,7 +75,13 @@ impl Start {
             write_ready_file(path, &service)
                 .map_err(|error| Failure::io(&format!("cannot write \"{}\"", path.display()), &error))?;
         }
-        stop.cancelled().await;
+        tokio::select! {
+            () = stop.cancelled() => (),
+            error = service.lost() => {
+                service.abandon().await;
+                return Err(Failure::TakenOver(error));
+            }
+        }
         say("Stopping: draining and taking a checkpoint. Once more to stop at once.\n");
         service.shutdown().await?;
         if let Some(path) = &self.ready_file {

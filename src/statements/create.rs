@@ -215,7 +215,7 @@ pub async fn table(
     let written = uninterrupted(async move {
         let _changing = changing;
         stop_replaced(&database, &entered.replaced).await?;
-        database.engine.add_table(spec).await?;
+        database.engine.create_table(spec).await?;
         database.put_catalog(entered.catalog).await?;
         let Some(rows) = rows else { return Ok(None) };
         let write = TableWrite::Insert { rows, on_conflict: OnDuplicate::Error };
@@ -265,7 +265,7 @@ pub async fn table_for(
     let database = session.database.clone();
     uninterrupted(async move {
         let _changing = changing;
-        database.engine.add_table(table_spec(&entered.object)).await?;
+        database.engine.create_table(table_spec(&entered.object)).await?;
         database.put_catalog(entered.catalog).await?;
         Ok(entered.object)
     })

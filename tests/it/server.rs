@@ -17,6 +17,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(180);
 /// A running `tidemill start`.
 pub struct Server {
     directory: PathBuf,
+    data: String,
+    variables: Vec<(String, String)>,
     working_directory: PathBuf,
     args: Vec<String>,
     process: Option<Child>,
@@ -40,10 +42,30 @@ impl Server {
 
     /// A server that sees relative paths from a directory other than the repository's root.
     pub async fn start_in(working_directory: &Path, directory: &Path, args: &[&str]) -> Server {
+        let data = directory.join("data").display().to_string();
         let mut server = Server {
             directory: directory.to_owned(),
+            data,
+            variables: Vec::new(),
             working_directory: working_directory.to_owned(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            process: None,
+            sql: String::new(),
+            http: String::new(),
+        };
+        server.spawn().await;
+        server
+    }
+
+    /// A server with its data elsewhere, in an environment with more variables.
+    pub async fn start_on(directory: &Path, data: &str, variables: &[(&str, &str)]) -> Server {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut server = Server {
+            directory: directory.to_owned(),
+            data: data.to_owned(),
+            variables: variables.iter().map(owned).collect(),
+            working_directory: directory.to_owned(),
+            args: Vec::new(),
             process: None,
             sql: String::new(),
             http: String::new(),
@@ -69,8 +91,8 @@ impl Server {
         }
         let process = command
             .arg("start")
-            .arg("--data")
-            .arg(self.directory.join("data"))
+            .args(["--data", &self.data])
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .args(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file"])
             .arg(&ready)
             .args(&self.args)
@@ -129,6 +151,11 @@ impl Server {
     /// SIGTERM, which is to drain and end well.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
+        self.end().await
+    }
+
+    /// Waits until the process ends.
+    pub async fn end(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the server runs");
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
@@ -138,7 +165,7 @@ impl Server {
             if Instant::now() > deadline {
                 let _ = process.kill();
                 let _ = process.wait();
-                panic!("the server does not end on SIGTERM:\n{}", self.log_tail());
+                panic!("the server does not end:\n{}", self.log_tail());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -1,0 +1,192 @@
+//! Data directories as earlier builds wrote them, kept in the repository: what was written then is read now.
+//!
+//! `tests/golden/1` is of the first formats of everything (catalog 1, checkpoint 1, run 2, log 1). When a format gets another number,
+//! a directory with the next number joins it, which `TIDEMILL_BLESS=1` makes where there is none; none is ever
+//! made anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::postgres::is_blessing;
+use crate::server::{self, Server, execute, query, sorted};
+
+/// What is in a data directory that need not be saved.
+const LEFT_OUT: [&str; 2] = ["LOCK", "state"];
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/1")
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory can be made");
+    for entry in fs::read_dir(from).expect("the directory can be read").flatten() {
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("a file can be copied");
+        }
+    }
+}
+
+/// A copy of the golden directory below `directory`, where a server looks for it.
+fn data(directory: &Path) -> PathBuf {
+    let data = directory.join("data");
+    copy(&golden(), &data);
+    data
+}
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidemill")).args(args).output().expect("the binary can be run")
+}
+
+/// What a server says that does not start on `data`.
+fn refusal(data: &Path) -> String {
+    let data = data.display().to_string();
+    let output = run(&["start", "--data", &data, "--listen", "127.0.0.1:0", "--http", "off"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The newest of the versions in a directory.
+fn newest(directory: &Path) -> PathBuf {
+    let versions = fs::read_dir(directory).expect("there are versions").flatten().map(|entry| entry.path());
+    versions.max().expect("there is a version")
+}
+
+fn change(path: &Path, from: &str, to: &str) {
+    let content = fs::read_to_string(path).expect("it is text");
+    assert!(content.contains(from), "{content}");
+    fs::write(path, content.replacen(from, to, 1)).expect("a file can be written");
+}
+
+async fn make(golden: &Path) {
+    let directory = server::directory();
+    let mut server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    for sql in [
+        "CREATE SOURCE bid WITH (connector = 'generator', table = 'bid', events = '2000', seed = '7')",
+        "CREATE PIPELINE bids AS SELECT count(*) AS n, sum(price) AS total, max(price) AS high FROM bid",
+        "CREATE TABLE city (id BIGINT PRIMARY KEY, name TEXT NOT NULL, since DATE, area NUMERIC(10, 2))",
+        "CREATE TABLE visit (city BIGINT, at TIMESTAMP, guests INT)",
+        "CREATE VIEW large AS SELECT * FROM city WHERE area > 100",
+        "CREATE PIPELINE visits AS SELECT c.name, count(v.guests) AS n, sum(v.guests) AS guests \
+         FROM city AS c LEFT JOIN visit AS v ON v.city = c.id GROUP BY c.name",
+        "INSERT INTO city VALUES (1, 'Ulm', '0854-07-22', 118.69), (2, 'Bern', '1191-01-01', 51.60), (3, 'Łódź', NULL, NULL)",
+        "INSERT INTO visit SELECT i % 2 + 1, TIMESTAMP '2026-01-01' + i * INTERVAL '1 hour', i FROM generate_series(1, 50) AS g(i)",
+        "DELETE FROM visit WHERE guests > 40",
+    ] {
+        execute(&client, sql).await;
+    }
+    server.wait_until_finished(&["bid"]).await;
+    assert!(server.terminate().await.success());
+    server.restart().await;
+    // This one is in the log alone, or nearly so.
+    execute(&server.connect().await, "INSERT INTO visit VALUES (3, NULL, 7)").await;
+    server.kill();
+    copy(&directory.path().join("data"), golden);
+    for name in LEFT_OUT {
+        let path = golden.join(name);
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_dir_all(&path);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_then_is_read_now() {
+    if is_blessing() && !golden().exists() {
+        make(&golden()).await;
+    }
+    let directory = server::directory();
+    let data = data(directory.path());
+    let check_data = || {
+        let output = run(&["check-data", &data.display().to_string()]);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && said.trim_end().ends_with("ok"), "{said}");
+    };
+    check_data();
+    let mut server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    let visits = [["Bern", "20", "400"], ["Ulm", "20", "420"], ["Łódź", "1", "7"]];
+    assert_eq!(sorted(&client, "SELECT * FROM visits").await, visits);
+    assert_eq!(
+        query(&client, "SELECT name, since, area FROM large").await,
+        [["Ulm", "0854-07-22", "118.69"]]
+    );
+    assert_eq!(query(&client, "SELECT n FROM bids").await, [["1840"]]);
+    for pipeline in ["visits", "bids"] {
+        let verified = query(&client, &format!("VERIFY PIPELINE {pipeline}")).await;
+        assert_eq!(verified[0][2], "equal", "{verified:?}");
+    }
+    // And it goes on from there.
+    execute(&client, "UPDATE city SET name = 'Thun' WHERE id = 2").await;
+    execute(&client, "INSERT INTO visit VALUES (2, NULL, 1)").await;
+    let visits = [["Thun", "21", "401"], ["Ulm", "20", "420"], ["Łódź", "1", "7"]];
+    assert_eq!(sorted(&client, "SELECT * FROM visits").await, visits);
+    server.kill_and_restart().await;
+    let client = server.connect().await;
+    assert_eq!(sorted(&client, "SELECT * FROM visits").await, visits);
+    assert!(server.terminate().await.success(), "{}", server.log_tail());
+    check_data();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn formats_of_the_future_are_refused() {
+    let directory = server::directory();
+    let data = data(directory.path());
+    let catalog = newest(&data.join("catalog"));
+    let known = fs::read(&catalog).unwrap();
+    change(&catalog, "\"format\": 1", "\"format\": 99");
+    let said = refusal(&data);
+    assert!(said.contains("99"), "{said}");
+    fs::write(&catalog, known).unwrap();
+
+    let dataflow = fs::read_dir(data.join("dataflows")).unwrap().flatten().next().unwrap().path();
+    let manifest = newest(&dataflow.join("manifest"));
+    let known = fs::read(&manifest).unwrap();
+    change(&manifest, "\"format\":1", "\"format\":99");
+    let said = refusal(&data);
+    assert!(said.contains("was written in format checkpoint 99"), "{said}");
+    fs::write(&manifest, known).unwrap();
+
+    let segment = newest(&data.join("log"));
+    let mut content = fs::read(&segment).unwrap();
+    content[5] = 99;
+    fs::write(&segment, content).unwrap();
+    let said = refusal(&data);
+    assert!(said.contains("was written in format log 99"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_starts_empty_where_something_is_expected() {
+    let directory = server::directory();
+    let data = data(directory.path());
+    let catalog = directory.path().join("catalog");
+    fs::rename(data.join("catalog"), &catalog).unwrap();
+    let said = refusal(&data);
+    assert!(said.contains("the catalog of") && said.contains("is missing"), "{said}");
+    // What it was refused for is still there.
+    assert!(data.join("dataflows").exists() && data.join("tables").exists());
+    fs::remove_dir_all(data.join("catalog")).ok();
+    fs::rename(&catalog, data.join("catalog")).unwrap();
+
+    let owner_of = |kind: &str, name: &str| {
+        let mut owners = fs::read_dir(data.join(kind)).unwrap().flatten().map(|entry| entry.path());
+        let names =
+            |owner: &PathBuf| fs::read_to_string(newest(&owner.join("manifest"))).unwrap().contains(name);
+        owners.find(names).unwrap_or_else(|| panic!("{name} has a checkpoint"))
+    };
+    fs::remove_dir_all(owner_of("tables", "\"city\"")).unwrap();
+    fs::remove_dir_all(owner_of("dataflows", "\"visits\"")).unwrap();
+    let server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    assert_eq!(query(&client, "SELECT n FROM bids").await, [["1840"]]);
+    assert_eq!(query(&client, "SELECT count(*) FROM visit").await, [["41"]]);
+    for sql in ["SELECT * FROM city", "INSERT INTO city VALUES (9, 'x', NULL, NULL)", "SELECT * FROM visits"]
+    {
+        let error = server::failure(&client, sql).await;
+        assert!(error.message().contains("its checkpoint is missing"), "{sql}: {error}");
+    }
+    execute(&client, "DROP PIPELINE visits").await;
+    execute(&client, "DROP TABLE city CASCADE").await;
+}
