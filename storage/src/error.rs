@@ -27,6 +27,8 @@ pub enum Error {
     Fenced { root: String, by: String },
     #[error("the store of \"{root}\" ignores conditional writes")]
     NoConditionalPut { root: String },
+    #[error("nothing is encrypted on the way to \"{endpoint}\"")]
+    Unencrypted { endpoint: String },
     #[error("\"{url}\" is not a place for data: {reason}")]
     InvalidUrl { url: String, reason: String },
     #[error("{what} of \"{root}\" is missing")]
@@ -48,7 +50,9 @@ impl Diagnostic for Error {
             }
             Error::Conflict { .. } | Error::Fenced { .. } | Error::Unsteady { .. } => SqlState::OBJECT_IN_USE,
             Error::NoConditionalPut { .. } => SqlState::FEATURE_NOT_SUPPORTED,
-            Error::InvalidUrl { .. } | Error::NotEmpty { .. } => SqlState::INVALID_PARAMETER,
+            Error::InvalidUrl { .. } | Error::NotEmpty { .. } | Error::Unencrypted { .. } => {
+                SqlState::INVALID_PARAMETER
+            }
             Error::Encoding(_) => SqlState::INTERNAL_ERROR,
         }
     }
@@ -76,6 +80,9 @@ impl Diagnostic for Error {
                  MinIO have it."
                     .into(),
             ),
+            Error::Unencrypted { .. } => {
+                Some("Give an https endpoint, or set AWS_ALLOW_HTTP=true where nobody else listens.".into())
+            }
             Error::NotEmpty { .. } => Some("A copy needs a place of its own.".into()),
             Error::Unsteady { .. } => Some("Copy it while no statement defines anything.".into()),
             Error::InvalidUrl { .. } => Some("Give a directory, or s3://bucket/prefix.".into()),

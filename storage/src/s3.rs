@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
-use object_store::{BackoffConfig, RetryConfig};
+use object_store::{BackoffConfig, ClientConfigKey, RetryConfig};
 
 use crate::{Error, RootOptions};
 
@@ -43,7 +43,11 @@ pub(crate) fn open(url: &str, options: &RootOptions) -> Result<(AmazonS3, Path),
     let endpoint = builder
         .get_config_value(&AmazonS3ConfigKey::S3Endpoint)
         .or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint));
-    if endpoint.as_deref().is_some_and(is_loopback) {
+    if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.starts_with("http://")) {
+        let allowed = builder.get_config_value(&AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
+        if !is_loopback(&endpoint) && allowed.as_deref() != Some("true") {
+            return Err(Error::Unencrypted { endpoint });
+        }
         builder = builder.with_allow_http(true);
     }
     let store =
@@ -74,6 +78,16 @@ mod tests {
         }
         for url in ["s3://", "s3:///x", "gs://b/x", "s3://b/a//b"] {
             assert!(matches!(open(url, &options), Err(Error::InvalidUrl { .. })), "{url}");
+        }
+    }
+
+    #[test]
+    fn unencrypted_endpoints_are_refused() {
+        let at =
+            |endpoint: &str| RootOptions { s3_endpoint: Some(endpoint.into()), ..RootOptions::default() };
+        assert!(matches!(open("s3://b", &at("http://10.0.0.1:9000")), Err(Error::Unencrypted { .. })));
+        for endpoint in ["http://127.0.0.1:9000", "https://10.0.0.1:9000"] {
+            open("s3://b", &at(endpoint)).unwrap();
         }
     }
 
