@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use async_trait::async_trait;
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use tidemill_core::SqlState;
 use tidemill_engine::{EngineConfig, EngineStatus};
 use tidemill_storage::Root;
@@ -25,7 +25,6 @@ use crate::session::api::{Response, SessionApi, SqlError};
 use crate::session::{Session, Sessions};
 
 /// A server that runs in this process.
-#[async_trait]
 pub trait Service: Send + Sync + 'static {
     /// What runs, and how it is.
     fn status(&self) -> EngineStatus;
@@ -34,11 +33,11 @@ pub trait Service: Send + Sync + 'static {
     fn is_ready(&self) -> bool;
 
     /// Runs the statements of a text as the internal user.
-    async fn run_sql(&self, sql: &str) -> Result<Vec<StatementResult>, SqlError>;
+    fn run_sql<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Vec<StatementResult>, SqlError>>;
 
     /// Parses, binds and plans the statements of a text without running any. Gives all errors that it
     /// finds, with positions in the whole text.
-    async fn check_sql(&self, sql: &str) -> Vec<SqlError>;
+    fn check_sql<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Vec<SqlError>>;
 
     /// Where the wire protocol is served.
     fn sql_addr(&self) -> Option<SocketAddr>;
@@ -47,13 +46,13 @@ pub trait Service: Send + Sync + 'static {
     fn http_addr(&self) -> Option<SocketAddr>;
 
     /// Drains, takes a checkpoint, and stops.
-    async fn shutdown(&self) -> Result<(), SqlError>;
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), SqlError>>;
 
     /// Waits until another server has taken the data over; gives the error to end with.
-    async fn lost(&self) -> SqlError;
+    fn lost(&self) -> BoxFuture<'_, SqlError>;
 
     /// Ends connections, and stops without more ado.
-    async fn abandon(&self);
+    fn abandon(&self) -> BoxFuture<'_, ()>;
 }
 
 /// What one statement answered.
@@ -157,7 +156,6 @@ impl Running {
     }
 }
 
-#[async_trait]
 impl Service for Running {
     fn status(&self) -> EngineStatus {
         self.status.read().expect("nobody panics while holding it").clone()
@@ -167,52 +165,56 @@ impl Service for Running {
         self.is_ready.load(Ordering::Relaxed)
     }
 
-    async fn run_sql(&self, sql: &str) -> Result<Vec<StatementResult>, SqlError> {
-        let mut session = Session::new(self.database.clone(), "tidemill".into());
-        let mut results = Vec::new();
-        for parsed in SessionApi::parse(&mut session, sql)? {
-            let response =
-                SessionApi::execute(&mut session, &parsed, Vec::new(), &CancellationToken::new()).await?;
-            let mut result = StatementResult::default();
-            match response {
-                Response::Rows { schema, rows, tag } => {
-                    result.rows = rows.try_collect().await.map_err(|error| session.explain(error))?;
-                    let n_rows: usize = result.rows.iter().map(RecordBatch::num_rows).sum();
-                    if result.rows.is_empty() {
-                        result.rows.push(RecordBatch::new_empty(schema));
+    fn run_sql<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Vec<StatementResult>, SqlError>> {
+        Box::pin(async move {
+            let mut session = Session::new(self.database.clone(), "tidemill".into());
+            let mut results = Vec::new();
+            for parsed in SessionApi::parse(&mut session, sql)? {
+                let response =
+                    SessionApi::execute(&mut session, &parsed, Vec::new(), &CancellationToken::new()).await?;
+                let mut result = StatementResult::default();
+                match response {
+                    Response::Rows { schema, rows, tag } => {
+                        result.rows = rows.try_collect().await.map_err(|error| session.explain(error))?;
+                        let n_rows: usize = result.rows.iter().map(RecordBatch::num_rows).sum();
+                        if result.rows.is_empty() {
+                            result.rows.push(RecordBatch::new_empty(schema));
+                        }
+                        result.tag = tag.complete(n_rows as u64);
                     }
-                    result.tag = tag.complete(n_rows as u64);
+                    Response::Command { tag } => result.tag = tag,
+                    Response::Empty => (),
+                    Response::CopyOut { .. } | Response::CopyIn { .. } => {
+                        return Err(SqlError::new(
+                            SqlState::FEATURE_NOT_SUPPORTED,
+                            "COPY needs a connection: use psql or tidemill shell",
+                        ));
+                    }
                 }
-                Response::Command { tag } => result.tag = tag,
-                Response::Empty => (),
-                Response::CopyOut { .. } | Response::CopyIn { .. } => {
-                    return Err(SqlError::new(
-                        SqlState::FEATURE_NOT_SUPPORTED,
-                        "COPY needs a connection: use psql or tidemill shell",
-                    ));
-                }
+                result.notices = session.take_notices().into_iter().map(|notice| notice.message).collect();
+                results.push(result);
             }
-            result.notices = session.take_notices().into_iter().map(|notice| notice.message).collect();
-            results.push(result);
-        }
-        // What was just defined is to be seen in the status at once.
-        self.renew_status().await;
-        Ok(results)
+            // What was just defined is to be seen in the status at once.
+            self.renew_status().await;
+            Ok(results)
+        })
     }
 
-    async fn check_sql(&self, sql: &str) -> Vec<SqlError> {
-        let mut session = Session::new(self.database.clone(), "tidemill".into());
-        let statements = match SessionApi::parse(&mut session, sql) {
-            Ok(statements) => statements,
-            Err(error) => return vec![error],
-        };
-        let mut errors = Vec::new();
-        for parsed in statements {
-            if let Err(error) = session.check(&parsed).await {
-                errors.push(error);
+    fn check_sql<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Vec<SqlError>> {
+        Box::pin(async move {
+            let mut session = Session::new(self.database.clone(), "tidemill".into());
+            let statements = match SessionApi::parse(&mut session, sql) {
+                Ok(statements) => statements,
+                Err(error) => return vec![error],
+            };
+            let mut errors = Vec::new();
+            for parsed in statements {
+                if let Err(error) = session.check(&parsed).await {
+                    errors.push(error);
+                }
             }
-        }
-        errors
+            errors
+        })
     }
 
     fn sql_addr(&self) -> Option<SocketAddr> {
@@ -223,31 +225,35 @@ impl Service for Running {
         self.http_addr.get().copied()
     }
 
-    async fn shutdown(&self) -> Result<(), SqlError> {
-        self.is_ready.store(false, Ordering::Relaxed);
-        self.shutdown.cancel();
-        for task in self.tasks.lock().await.drain(..) {
-            // A panic there has been reported; what is durable must still become so.
-            let _ = task.await;
-        }
-        self.database.engine.shutdown().await?;
-        Ok(())
-    }
-
-    async fn lost(&self) -> SqlError {
-        self.database.lost().await
-    }
-
-    async fn abandon(&self) {
-        self.is_ready.store(false, Ordering::Relaxed);
-        self.shutdown.cancel();
-        let ended = async {
+    fn shutdown(&self) -> BoxFuture<'_, Result<(), SqlError>> {
+        Box::pin(async move {
+            self.is_ready.store(false, Ordering::Relaxed);
+            self.shutdown.cancel();
             for task in self.tasks.lock().await.drain(..) {
+                // A panic there has been reported; what is durable must still become so.
                 let _ = task.await;
             }
-        };
-        // Whoever does not hear it finds the connection closed.
-        let _ = tokio::time::timeout(ABANDON_TIME_MAX, ended).await;
+            self.database.engine.shutdown().await?;
+            Ok(())
+        })
+    }
+
+    fn lost(&self) -> BoxFuture<'_, SqlError> {
+        Box::pin(async move { self.database.lost().await })
+    }
+
+    fn abandon(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.is_ready.store(false, Ordering::Relaxed);
+            self.shutdown.cancel();
+            let ended = async {
+                for task in self.tasks.lock().await.drain(..) {
+                    let _ = task.await;
+                }
+            };
+            // Whoever does not hear it finds the connection closed.
+            let _ = tokio::time::timeout(ABANDON_TIME_MAX, ended).await;
+        })
     }
 }
 
@@ -361,7 +367,6 @@ pub(crate) mod testing {
         }
     }
 
-    #[async_trait]
     impl Service for FakeService {
         fn status(&self) -> EngineStatus {
             self.status.lock().unwrap().clone()
@@ -371,13 +376,15 @@ pub(crate) mod testing {
             self.is_ready.load(Ordering::Relaxed)
         }
 
-        async fn run_sql(&self, sql: &str) -> Result<Vec<StatementResult>, SqlError> {
-            self.statements.lock().unwrap().push(sql.into());
-            (self.answer)(sql)
+        fn run_sql<'a>(&'a self, sql: &'a str) -> BoxFuture<'a, Result<Vec<StatementResult>, SqlError>> {
+            Box::pin(async move {
+                self.statements.lock().unwrap().push(sql.into());
+                (self.answer)(sql)
+            })
         }
 
-        async fn check_sql(&self, _: &str) -> Vec<SqlError> {
-            Vec::new()
+        fn check_sql<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Vec<SqlError>> {
+            Box::pin(async move { Vec::new() })
         }
 
         fn sql_addr(&self) -> Option<SocketAddr> {
@@ -388,15 +395,19 @@ pub(crate) mod testing {
             Some(crate::config::DEFAULT_HTTP)
         }
 
-        async fn shutdown(&self) -> Result<(), SqlError> {
-            self.was_shut_down.store(true, Ordering::Relaxed);
-            Ok(())
+        fn shutdown(&self) -> BoxFuture<'_, Result<(), SqlError>> {
+            Box::pin(async move {
+                self.was_shut_down.store(true, Ordering::Relaxed);
+                Ok(())
+            })
         }
 
-        async fn lost(&self) -> SqlError {
-            std::future::pending().await
+        fn lost(&self) -> BoxFuture<'_, SqlError> {
+            Box::pin(async move { std::future::pending().await })
         }
 
-        async fn abandon(&self) {}
+        fn abandon(&self) -> BoxFuture<'_, ()> {
+            Box::pin(async move {})
+        }
     }
 }

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::future::BoxFuture;
 use futures::{SinkExt, StreamExt, TryStreamExt, stream};
 use tidemill_core::SqlState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,21 +43,23 @@ struct World {
 
 struct Factory(Arc<World>);
 
-#[async_trait]
 impl SessionFactory for Factory {
-    async fn connect(&self, startup: StartupParams) -> Result<Box<dyn SessionApi>, SqlError> {
-        if startup.database != "tidemill" {
-            let message = format!("database \"{}\" does not exist", startup.database);
-            return Err(SqlError::new(SqlState::UNDEFINED_DATABASE, message));
-        }
-        let changes = startup.options.into_iter().filter(|(name, _)| name == "TimeZone");
-        Ok(Box::new(Puppet {
-            world: Arc::clone(&self.0),
-            status: TransactionStatus::Idle,
-            notices: Vec::new(),
-            changes: changes.collect(),
-            timeout: None,
-        }))
+    fn connect(&self, startup: StartupParams) -> BoxFuture<'_, Result<Box<dyn SessionApi>, SqlError>> {
+        Box::pin(async move {
+            if startup.database != "tidemill" {
+                let message = format!("database \"{}\" does not exist", startup.database);
+                return Err(SqlError::new(SqlState::UNDEFINED_DATABASE, message));
+            }
+            let changes = startup.options.into_iter().filter(|(name, _)| name == "TimeZone");
+            let puppet: Box<dyn SessionApi> = Box::new(Puppet {
+                world: Arc::clone(&self.0),
+                status: TransactionStatus::Idle,
+                notices: Vec::new(),
+                changes: changes.collect(),
+                timeout: None,
+            });
+            Ok(puppet)
+        })
     }
 }
 
@@ -103,7 +105,6 @@ impl Puppet {
     }
 }
 
-#[async_trait]
 impl SessionApi for Puppet {
     fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>, SqlError> {
         if let Some(at) = sql.find("syntax") {
@@ -114,123 +115,127 @@ impl SessionApi for Puppet {
         Ok(statements.map(|sql| Parsed::new(sql, sql.to_owned())).collect())
     }
 
-    async fn describe(
-        &mut self,
-        statement: &Parsed,
-        params: &[Option<PgType>],
-    ) -> Result<Described, SqlError> {
-        let sql = statement.statement::<String>().unwrap();
-        if let Some(types) = sql.strip_prefix("echo ") {
-            let types = types.split(' ').enumerate().map(|(n, name)| {
-                let inferred = tokio_type(name);
-                params.get(n).cloned().flatten().unwrap_or(inferred)
-            });
-            let types: Vec<PgType> = types.collect();
-            let fields = types.iter().map(|pg| {
-                let data_type = crate::pgwire::types::arrow_type(pg);
-                let field = Field::new("v", data_type.unwrap_or(DataType::Decimal128(38, 2)), true);
-                field.with_metadata([("pg_type".to_owned(), pg.name().to_owned())].into())
-            });
-            let columns = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-            return Ok(Described { params: types, columns: Some(columns) });
-        }
-        let has_rows = ["rows", "tail", "endless", "midway", "other"];
-        let has_rows = has_rows.iter().any(|word| sql.starts_with(word));
-        Ok(Described { params: Vec::new(), columns: has_rows.then(two_columns) })
+    fn describe<'a>(
+        &'a mut self,
+        statement: &'a Parsed,
+        params: &'a [Option<PgType>],
+    ) -> BoxFuture<'a, Result<Described, SqlError>> {
+        Box::pin(async move {
+            let sql = statement.statement::<String>().unwrap();
+            if let Some(types) = sql.strip_prefix("echo ") {
+                let types = types.split(' ').enumerate().map(|(n, name)| {
+                    let inferred = tokio_type(name);
+                    params.get(n).cloned().flatten().unwrap_or(inferred)
+                });
+                let types: Vec<PgType> = types.collect();
+                let fields = types.iter().map(|pg| {
+                    let data_type = crate::pgwire::types::arrow_type(pg);
+                    let field = Field::new("v", data_type.unwrap_or(DataType::Decimal128(38, 2)), true);
+                    field.with_metadata([("pg_type".to_owned(), pg.name().to_owned())].into())
+                });
+                let columns = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+                return Ok(Described { params: types, columns: Some(columns) });
+            }
+            let has_rows = ["rows", "tail", "endless", "midway", "other"];
+            let has_rows = has_rows.iter().any(|word| sql.starts_with(word));
+            Ok(Described { params: Vec::new(), columns: has_rows.then(two_columns) })
+        })
     }
 
-    async fn execute(
-        &mut self,
-        statement: &Parsed,
+    fn execute<'a>(
+        &'a mut self,
+        statement: &'a Parsed,
         params: Vec<ScalarValue>,
-        _cancel: &CancellationToken,
-    ) -> Result<Response, SqlError> {
-        self.world.log.lock().unwrap().push(statement.sql().to_owned());
-        let (word, rest) = statement.sql().split_once(' ').unwrap_or((statement.sql(), ""));
-        let command = |tag: &str| Ok(Response::Command { tag: tag.to_owned() });
-        let select = |rows| Ok(Response::Rows { schema: two_columns(), rows, tag: RowsTag::SELECT });
-        match word {
-            "rows" => {
-                let n: i32 = rest.parse().unwrap();
-                let batches = (0..n).step_by(1000).map(move |at| Ok(numbered(at..n.min(at + 1000))));
-                select(self.rows(stream::iter(batches)))
+        _cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Response, SqlError>> {
+        Box::pin(async move {
+            self.world.log.lock().unwrap().push(statement.sql().to_owned());
+            let (word, rest) = statement.sql().split_once(' ').unwrap_or((statement.sql(), ""));
+            let command = |tag: &str| Ok(Response::Command { tag: tag.to_owned() });
+            let select = |rows| Ok(Response::Rows { schema: two_columns(), rows, tag: RowsTag::SELECT });
+            match word {
+                "rows" => {
+                    let n: i32 = rest.parse().unwrap();
+                    let batches = (0..n).step_by(1000).map(move |at| Ok(numbered(at..n.min(at + 1000))));
+                    select(self.rows(stream::iter(batches)))
+                }
+                "tail" => {
+                    let world = Arc::clone(&self.world);
+                    let rest = stream::once(async move {
+                        world.go_on.notified().await;
+                        Ok(numbered(1..2))
+                    });
+                    select(self.rows(stream::iter([Ok(numbered(0..1))]).chain(rest)))
+                }
+                "endless" => {
+                    let batches = stream::iter([Ok(numbered(0..1))]).chain(stream::pending());
+                    select(self.rows(batches))
+                }
+                "flood" => select(self.rows(stream::repeat_with(|| Ok(numbered(0..1000))))),
+                "midway" => {
+                    let error = SqlError::new(SqlState::DIVISION_BY_ZERO, "division by zero");
+                    let error = DataFusionError::External(Box::new(error)).context("somewhere");
+                    select(self.rows(stream::iter([Ok(numbered(0..1)), Err(error)])))
+                }
+                "other" => {
+                    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+                    let rows = RecordBatchStreamAdapter::new(Arc::clone(&schema), stream::empty());
+                    Ok(Response::Rows { schema, rows: Box::pin(rows), tag: RowsTag::SELECT })
+                }
+                "echo" => {
+                    let described = self.describe(statement, &[]).await?;
+                    let schema = described.columns.unwrap();
+                    let fields: Vec<Field> = schema
+                        .fields()
+                        .iter()
+                        .zip(&params)
+                        .map(|(field, value)| field.as_ref().clone().with_data_type(value.data_type()))
+                        .collect();
+                    let schema = Arc::new(Schema::new(fields));
+                    let columns = params.iter().map(|value| value.to_array().unwrap()).collect();
+                    let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
+                    let rows = RecordBatchStreamAdapter::new(Arc::clone(&schema), stream::iter([Ok(batch)]));
+                    Ok(Response::Rows { schema, rows: Box::pin(rows), tag: RowsTag::SELECT })
+                }
+                "hang" => std::future::pending().await,
+                "fail" => Err(SqlError::new(SqlState::UNDEFINED_TABLE, "relation \"x\" does not exist")
+                    .with_position(6)
+                    .with_detail("There are none.")
+                    .with_hint("Did you mean \"y\"?")),
+                "panic" => panic!("the puppet's strings are tangled"),
+                "begin" | "BEGIN" | "START" => {
+                    self.status = TransactionStatus::Transaction;
+                    command("BEGIN")
+                }
+                "commit" | "COMMIT" | "ROLLBACK" => {
+                    self.status = TransactionStatus::Idle;
+                    command("COMMIT")
+                }
+                "notice" => {
+                    self.notices.push(Notice::new("take note"));
+                    command("NOTICE")
+                }
+                "zone" => {
+                    self.changes.push(("TimeZone".to_owned(), rest.to_owned()));
+                    command("SET")
+                }
+                "timeout" => {
+                    self.timeout = Some(Duration::from_millis(rest.parse().unwrap()));
+                    command("SET")
+                }
+                "copy_out" => {
+                    let batches = (0..3).map(|n| Ok(numbered(n..n + 1)));
+                    Ok(Response::CopyOut { rows: self.rows(stream::iter(batches)), options: copy(rest) })
+                }
+                // psql sends its input only when it has sent a COPY itself.
+                "copy_in" | "COPY" => Ok(Response::CopyIn {
+                    schema: two_columns(),
+                    options: copy(rest.strip_prefix("t FROM STDIN WITH ").unwrap_or(rest)),
+                    sink: Box::new(Collector { world: Arc::clone(&self.world), rows: Vec::new() }),
+                }),
+                _ => command("DONE"),
             }
-            "tail" => {
-                let world = Arc::clone(&self.world);
-                let rest = stream::once(async move {
-                    world.go_on.notified().await;
-                    Ok(numbered(1..2))
-                });
-                select(self.rows(stream::iter([Ok(numbered(0..1))]).chain(rest)))
-            }
-            "endless" => {
-                let batches = stream::iter([Ok(numbered(0..1))]).chain(stream::pending());
-                select(self.rows(batches))
-            }
-            "flood" => select(self.rows(stream::repeat_with(|| Ok(numbered(0..1000))))),
-            "midway" => {
-                let error = SqlError::new(SqlState::DIVISION_BY_ZERO, "division by zero");
-                let error = DataFusionError::External(Box::new(error)).context("somewhere");
-                select(self.rows(stream::iter([Ok(numbered(0..1)), Err(error)])))
-            }
-            "other" => {
-                let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
-                let rows = RecordBatchStreamAdapter::new(Arc::clone(&schema), stream::empty());
-                Ok(Response::Rows { schema, rows: Box::pin(rows), tag: RowsTag::SELECT })
-            }
-            "echo" => {
-                let described = self.describe(statement, &[]).await?;
-                let schema = described.columns.unwrap();
-                let fields: Vec<Field> = schema
-                    .fields()
-                    .iter()
-                    .zip(&params)
-                    .map(|(field, value)| field.as_ref().clone().with_data_type(value.data_type()))
-                    .collect();
-                let schema = Arc::new(Schema::new(fields));
-                let columns = params.iter().map(|value| value.to_array().unwrap()).collect();
-                let batch = RecordBatch::try_new(Arc::clone(&schema), columns).unwrap();
-                let rows = RecordBatchStreamAdapter::new(Arc::clone(&schema), stream::iter([Ok(batch)]));
-                Ok(Response::Rows { schema, rows: Box::pin(rows), tag: RowsTag::SELECT })
-            }
-            "hang" => std::future::pending().await,
-            "fail" => Err(SqlError::new(SqlState::UNDEFINED_TABLE, "relation \"x\" does not exist")
-                .with_position(6)
-                .with_detail("There are none.")
-                .with_hint("Did you mean \"y\"?")),
-            "panic" => panic!("the puppet's strings are tangled"),
-            "begin" | "BEGIN" | "START" => {
-                self.status = TransactionStatus::Transaction;
-                command("BEGIN")
-            }
-            "commit" | "COMMIT" | "ROLLBACK" => {
-                self.status = TransactionStatus::Idle;
-                command("COMMIT")
-            }
-            "notice" => {
-                self.notices.push(Notice::new("take note"));
-                command("NOTICE")
-            }
-            "zone" => {
-                self.changes.push(("TimeZone".to_owned(), rest.to_owned()));
-                command("SET")
-            }
-            "timeout" => {
-                self.timeout = Some(Duration::from_millis(rest.parse().unwrap()));
-                command("SET")
-            }
-            "copy_out" => {
-                let batches = (0..3).map(|n| Ok(numbered(n..n + 1)));
-                Ok(Response::CopyOut { rows: self.rows(stream::iter(batches)), options: copy(rest) })
-            }
-            // psql sends its input only when it has sent a COPY itself.
-            "copy_in" | "COPY" => Ok(Response::CopyIn {
-                schema: two_columns(),
-                options: copy(rest.strip_prefix("t FROM STDIN WITH ").unwrap_or(rest)),
-                sink: Box::new(Collector { world: Arc::clone(&self.world), rows: Vec::new() }),
-            }),
-            _ => command("DONE"),
-        }
+        })
     }
 
     fn status(&self) -> TransactionStatus {
@@ -244,9 +249,11 @@ impl SessionApi for Puppet {
         }
     }
 
-    async fn end_of_request(&mut self) -> Result<(), SqlError> {
-        self.world.log.lock().unwrap().push("end".to_owned());
-        Ok(())
+    fn end_of_request(&mut self) -> BoxFuture<'_, Result<(), SqlError>> {
+        Box::pin(async move {
+            self.world.log.lock().unwrap().push("end".to_owned());
+            Ok(())
+        })
     }
 
     fn take_notices(&mut self) -> Vec<Notice> {
@@ -265,8 +272,10 @@ impl SessionApi for Puppet {
         self.timeout
     }
 
-    async fn close(self: Box<Self>) {
-        self.world.n_sessions_closed.fetch_add(1, Ordering::SeqCst);
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            self.world.n_sessions_closed.fetch_add(1, Ordering::SeqCst);
+        })
     }
 }
 
@@ -304,17 +313,20 @@ struct Collector {
     rows: Vec<RecordBatch>,
 }
 
-#[async_trait]
 impl CopyInSink for Collector {
-    async fn write(&mut self, rows: RecordBatch) -> Result<(), SqlError> {
-        self.rows.push(rows);
-        Ok(())
+    fn write(&mut self, rows: RecordBatch) -> BoxFuture<'_, Result<(), SqlError>> {
+        Box::pin(async move {
+            self.rows.push(rows);
+            Ok(())
+        })
     }
 
-    async fn finish(self: Box<Self>) -> Result<u64, SqlError> {
-        let n_rows = self.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
-        self.world.copied.lock().unwrap().extend(self.rows);
-        Ok(n_rows)
+    fn finish(self: Box<Self>) -> BoxFuture<'static, Result<u64, SqlError>> {
+        Box::pin(async move {
+            let n_rows = self.rows.iter().map(RecordBatch::num_rows).sum::<usize>() as u64;
+            self.world.copied.lock().unwrap().extend(self.rows);
+            Ok(n_rows)
+        })
     }
 }
 

@@ -6,6 +6,10 @@
 //! After whatever it sent as an error, it says so with [`SessionApi::failed`]; before it tells the
 //! client that it is ready, it calls [`SessionApi::end_of_request`]. Those two calls are all that
 //! implicit transactions need.
+//!
+//! The traits here give boxed futures with one lifetime each, as `async_trait` would but without its where clauses:
+//! under where clauses the compiler proves anew for every method that all of a session can be sent to another
+//! thread, which takes seconds each.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
@@ -17,11 +21,11 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
+use futures::future::BoxFuture;
 use tidemill_core::{Diagnostic, SqlState};
 use tokio_util::sync::CancellationToken;
 
@@ -31,11 +35,10 @@ pub use pgwire::messages::response::TransactionStatus;
 use crate::pgwire::copy::CopyOptions;
 
 /// Opens sessions; one per server.
-#[async_trait]
 pub trait SessionFactory: Send + Sync + 'static {
     /// Opens the session of one connection. An error here is shown to the client, which is then
     /// disconnected: unknown database 3D000, refused user 28000, invalid setting 22023.
-    async fn connect(&self, startup: StartupParams) -> Result<Box<dyn SessionApi>, SqlError>;
+    fn connect(&self, startup: StartupParams) -> BoxFuture<'_, Result<Box<dyn SessionApi>, SqlError>>;
 }
 
 /// What a client said when it connected.
@@ -53,27 +56,26 @@ pub struct StartupParams {
 }
 
 /// What the wire asks of a session.
-#[async_trait]
-pub trait SessionApi: Send {
+pub trait SessionApi: Send + 'static {
     /// Splits a string into statements; none when it holds only space and comments.
     fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>, SqlError>;
 
     /// The types of a statement's parameters (those that the client left open are inferred), and
     /// of the rows that it will return.
-    async fn describe(
-        &mut self,
-        statement: &Parsed,
-        params: &[Option<PgType>],
-    ) -> Result<Described, SqlError>;
+    fn describe<'a>(
+        &'a mut self,
+        statement: &'a Parsed,
+        params: &'a [Option<PgType>],
+    ) -> BoxFuture<'a, Result<Described, SqlError>>;
 
     /// Runs a statement. `cancel` fires when the client cancels or leaves, for work that goes on in
     /// other tasks; work in the returned future and streams ends by being dropped.
-    async fn execute(
-        &mut self,
-        statement: &Parsed,
+    fn execute<'a>(
+        &'a mut self,
+        statement: &'a Parsed,
         params: Vec<ScalarValue>,
-        cancel: &CancellationToken,
-    ) -> Result<Response, SqlError>;
+        cancel: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Response, SqlError>>;
 
     /// Whether a transaction is open, and whether it has failed.
     fn status(&self) -> TransactionStatus;
@@ -83,7 +85,7 @@ pub trait SessionApi: Send {
 
     /// All statements of a query string, or all up to a Sync, have run: time to end an implicit
     /// transaction.
-    async fn end_of_request(&mut self) -> Result<(), SqlError>;
+    fn end_of_request(&mut self) -> BoxFuture<'_, Result<(), SqlError>>;
 
     /// Notices since the last call.
     fn take_notices(&mut self) -> Vec<Notice> {
@@ -112,7 +114,9 @@ pub trait SessionApi: Send {
     }
 
     /// The client is gone.
-    async fn close(self: Box<Self>) {}
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {})
+    }
 }
 
 /// A statement that was parsed: the session's own form of it, and its text.
@@ -186,12 +190,11 @@ impl RowsTag {
 
 /// Takes the rows of `COPY … FROM STDIN`. Dropped without [`CopyInSink::finish`], it must forget
 /// what it was given.
-#[async_trait]
-pub trait CopyInSink: Send {
-    async fn write(&mut self, rows: RecordBatch) -> Result<(), SqlError>;
+pub trait CopyInSink: Send + 'static {
+    fn write(&mut self, rows: RecordBatch) -> BoxFuture<'_, Result<(), SqlError>>;
 
     /// The client sent all of it. Returns the number of rows for the tag.
-    async fn finish(self: Box<Self>) -> Result<u64, SqlError>;
+    fn finish(self: Box<Self>) -> BoxFuture<'static, Result<u64, SqlError>>;
 }
 
 /// An error as a client sees it.

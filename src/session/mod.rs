@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
+use futures::future::BoxFuture;
 use tidemill_core::{Epoch, SqlState};
 use tidemill_engine::ReadView;
 use tidemill_sql::parser;
@@ -40,23 +40,24 @@ pub struct Sessions {
     pub database: Arc<Database>,
 }
 
-#[async_trait]
 impl SessionFactory for Sessions {
-    async fn connect(&self, startup: StartupParams) -> Result<Box<dyn SessionApi>, SqlError> {
-        if !DATABASES.contains(&startup.database.as_str()) {
-            return Err(SqlError::new(
-                SqlState::UNDEFINED_DATABASE,
-                format!("database \"{}\" does not exist", startup.database),
-            )
-            .with_hint("Connect to the database \"tidemill\".")
-            .fatal());
-        }
-        let mut session = Session::new(self.database.clone(), startup.user.clone());
-        session.backend_pid = startup.backend.pid;
-        for (name, value) in &startup.options {
-            session.settings.set_at_startup(name, value)?;
-        }
-        Ok(Box::new(session))
+    fn connect(&self, startup: StartupParams) -> BoxFuture<'_, Result<Box<dyn SessionApi>, SqlError>> {
+        Box::pin(async move {
+            if !DATABASES.contains(&startup.database.as_str()) {
+                return Err(SqlError::new(
+                    SqlState::UNDEFINED_DATABASE,
+                    format!("database \"{}\" does not exist", startup.database),
+                )
+                .with_hint("Connect to the database \"tidemill\".")
+                .fatal());
+            }
+            let mut session = Session::new(self.database.clone(), startup.user.clone());
+            session.backend_pid = startup.backend.pid;
+            for (name, value) in &startup.options {
+                session.settings.set_at_startup(name, value)?;
+            }
+            Ok(Box::new(session) as Box<dyn SessionApi>)
+        })
     }
 }
 
@@ -201,7 +202,6 @@ impl Session {
     }
 }
 
-#[async_trait]
 impl SessionApi for Session {
     fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>, SqlError> {
         let statements = internal::guarded_sync(|| Ok(parser::parse(sql)?))?;
@@ -211,29 +211,33 @@ impl SessionApi for Session {
         Ok(statements.into_iter().map(parsed).collect())
     }
 
-    async fn describe(
-        &mut self,
-        statement: &Parsed,
-        params: &[Option<PgType>],
-    ) -> Result<Described, SqlError> {
-        let Some(known) = statement.statement::<SessionStatement>() else {
-            return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
-        };
-        let description = crate::statements::describe(self, &known.statement, statement.sql(), params);
-        internal::guarded(description).await.map_err(|error| shifted(error, known.offset))
+    fn describe<'a>(
+        &'a mut self,
+        statement: &'a Parsed,
+        params: &'a [Option<PgType>],
+    ) -> BoxFuture<'a, Result<Described, SqlError>> {
+        Box::pin(async move {
+            let Some(known) = statement.statement::<SessionStatement>() else {
+                return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
+            };
+            let description = crate::statements::describe(self, &known.statement, statement.sql(), params);
+            internal::guarded(description).await.map_err(|error| shifted(error, known.offset))
+        })
     }
 
-    async fn execute(
-        &mut self,
-        statement: &Parsed,
+    fn execute<'a>(
+        &'a mut self,
+        statement: &'a Parsed,
         params: Vec<ScalarValue>,
-        _: &CancellationToken,
-    ) -> Result<Response, SqlError> {
-        let Some(known) = statement.statement::<SessionStatement>() else {
-            return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
-        };
-        let call = Call { statement: &known.statement, sql: statement.sql(), params };
-        self.run(call).await.map_err(|error| shifted(error, known.offset))
+        _: &'a CancellationToken,
+    ) -> BoxFuture<'a, Result<Response, SqlError>> {
+        Box::pin(async move {
+            let Some(known) = statement.statement::<SessionStatement>() else {
+                return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
+            };
+            let call = Call { statement: &known.statement, sql: statement.sql(), params };
+            self.run(call).await.map_err(|error| shifted(error, known.offset))
+        })
     }
 
     fn status(&self) -> TransactionStatus {
@@ -246,11 +250,13 @@ impl SessionApi for Session {
         }
     }
 
-    async fn end_of_request(&mut self) -> Result<(), SqlError> {
-        if self.status == TransactionStatus::Idle {
-            self.pinned = None;
-        }
-        Ok(())
+    fn end_of_request(&mut self) -> BoxFuture<'_, Result<(), SqlError>> {
+        Box::pin(async move {
+            if self.status == TransactionStatus::Idle {
+                self.pinned = None;
+            }
+            Ok(())
+        })
     }
 
     fn take_notices(&mut self) -> Vec<Notice> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use tidemill_catalog::Object;
 use tidemill_engine::{OnConflict, TableWrite};
 use tidemill_plan::RelationId;
@@ -67,25 +67,28 @@ struct TableCopy {
     batches: Vec<RecordBatch>,
 }
 
-#[async_trait]
 impl CopyInSink for TableCopy {
-    async fn write(&mut self, rows: RecordBatch) -> Result<(), SqlError> {
-        let rows = dml::arrange(&mut self.writer, &self.table, &self.columns, &rows).await?;
-        self.batches.push(rows);
-        Ok(())
+    fn write(&mut self, rows: RecordBatch) -> BoxFuture<'_, Result<(), SqlError>> {
+        Box::pin(async move {
+            let rows = dml::arrange(&mut self.writer, &self.table, &self.columns, &rows).await?;
+            self.batches.push(rows);
+            Ok(())
+        })
     }
 
-    async fn finish(self: Box<Self>) -> Result<u64, SqlError> {
-        let rows = dml::concat(&self.table.arrow_schema(), &self.batches)?;
-        let n_rows = rows.num_rows() as u64;
-        let database: Arc<Database> = self.writer.database.clone();
-        let write = TableWrite::Insert { rows, on_conflict: OnConflict::Error };
-        database
-            .engine
-            .write(RelationId(self.table.oid), write)
-            .await
-            .map_err(|error| engine_error(&database, error))?;
-        Ok(n_rows)
+    fn finish(self: Box<Self>) -> BoxFuture<'static, Result<u64, SqlError>> {
+        Box::pin(async move {
+            let rows = dml::concat(&self.table.arrow_schema(), &self.batches)?;
+            let n_rows = rows.num_rows() as u64;
+            let database: Arc<Database> = self.writer.database.clone();
+            let write = TableWrite::Insert { rows, on_conflict: OnConflict::Error };
+            database
+                .engine
+                .write(RelationId(self.table.oid), write)
+                .await
+                .map_err(|error| engine_error(&database, error))?;
+            Ok(n_rows)
+        })
     }
 }
 
