@@ -46,6 +46,9 @@ const QUERIES: &[&str] = &[
     "SELECT window_end, count(*) AS n FROM HOP(e, ts, INTERVAL '5 seconds', INTERVAL '10 seconds', INTERVAL '1 second') GROUP BY window_end",
     "SELECT k, window_end FROM SESSION(e, ts, INTERVAL '4 seconds', k) AS s WHERE window_end > now() GROUP BY k, window_end",
     "SELECT e.k, e.v, f.w FROM e JOIN f ON e.k = f.k AND f.ts BETWEEN e.ts - INTERVAL '3 seconds' AND e.ts + INTERVAL '5 seconds'",
+    "SELECT e.k, e.ts, e.v, f.ts AS since, f.w FROM e ASOF LEFT JOIN f ON e.k = f.k AND e.ts >= f.ts",
+    "SELECT e.k, e.v, f.w FROM e ASOF JOIN f ON e.k = f.k AND e.ts < f.ts WHERE f.ts > now() - INTERVAL '15 seconds'",
+    "SELECT e.k, e.v, r.w FROM e ASOF LEFT JOIN (SELECT * FROM f WHERE ts > now() - INTERVAL '15 seconds') AS r MATCH_CONDITION (e.ts > r.ts)",
 ];
 
 fn time(rng: &mut Rng, now: i64) -> String {
@@ -172,6 +175,9 @@ const CLOSED: &[&str] = &[
     "SELECT b.date_time, count(*) AS n, max(b.price) AS hi FROM auction AS a JOIN bid AS b ON a.id = b.auction AND b.date_time BETWEEN a.date_time AND a.date_time + INTERVAL '50 milliseconds' GROUP BY b.date_time EMIT ON WINDOW CLOSE",
     "SELECT window_start, window_end, count(*) AS n FROM TUMBLE(early, date_time, INTERVAL '100 milliseconds') GROUP BY window_start, window_end EMIT ON WINDOW CLOSE",
     "SELECT auction, price, date_time FROM early EMIT ON WINDOW CLOSE",
+    "SELECT b.auction, b.price, a.seller, a.date_time FROM bid AS b ASOF LEFT JOIN auction AS a ON b.bidder = a.seller AND b.date_time >= a.date_time",
+    "SELECT b.auction, b.price, b.date_time, a.id FROM bid AS b ASOF JOIN auction AS a ON b.bidder = a.seller AND b.date_time > a.date_time EMIT ON WINDOW CLOSE",
+    "SELECT a.id, b.price FROM auction AS a ASOF JOIN bid AS b ON a.id = b.auction AND a.date_time <= b.date_time",
 ];
 
 #[test]

@@ -6,6 +6,7 @@
 //! says by data alone what is to be computed: columns are positions in the node's inputs, expressions
 //! have been evaluated by a projection below. So a plan can be shown, compared, and one day shipped.
 
+mod asof;
 mod explain;
 mod match_recognize;
 mod node;
@@ -13,6 +14,7 @@ mod operator;
 mod pipeline;
 mod window;
 
+pub use asof::{Asof, AsofPlanner, Nearest};
 pub use explain::{Cost, ExplainedNode, ExplainedState, Growth};
 pub use match_recognize::{
     EmptyMatches, MatchAggregate, MatchRecognize, MatchValue, MatchValueKind, Navigation, NavigationEnd,

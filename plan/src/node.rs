@@ -133,6 +133,14 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 Ok(())
             }
             Operator::Hold(hold) => write!(f, "Hold: close={}", input_column(0, hold.close.column)),
+            Operator::Asof(asof) => {
+                write!(f, "AsofJoin: ")?;
+                asof.fmt_with(&input_column, f)?;
+                match &asof.trim {
+                    Some(_) => write!(f, " state=[what is behind both watermarks goes]"),
+                    None => Ok(()),
+                }
+            }
             Operator::Temporal(temporal) => write!(
                 f,
                 "TemporalFilter: from=[{}] until=[{}]",
@@ -186,8 +194,12 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
 
     fn necessary_children_exprs(&self, _: &[usize]) -> Option<Vec<Vec<usize>>> {
         match self.operator {
-            // Its columns are positions; what is below may still be pruned.
-            Operator::MatchRecognize(_) => Some(vec![(0..self.inputs[0].schema().fields().len()).collect()]),
+            // Their columns are positions, and which of two right rows of one time an ASOF join takes is a matter of
+            // all columns; what is below may still be pruned.
+            Operator::MatchRecognize(_) | Operator::Asof(_) => {
+                let all = |input: &LogicalPlan| (0..input.schema().fields().len()).collect();
+                Some(self.inputs.iter().map(all).collect())
+            }
             _ => None,
         }
     }

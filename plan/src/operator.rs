@@ -8,6 +8,7 @@ use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::{DFSchemaRef, JoinType, ScalarValue};
 use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan};
 
+use crate::asof::Asof;
 use crate::{MatchRecognize, RelationId, Window};
 
 /// One incremental step of a plan.
@@ -33,6 +34,7 @@ pub enum Operator {
     Temporal(Temporal),
     Session(Session),
     Hold(Hold),
+    Asof(Asof),
     Window(Window),
     /// Before the rewrite, and in a SELECT, its input and output have no weights.
     MatchRecognize(Box<MatchRecognize>),
@@ -294,10 +296,8 @@ impl Operator {
             }
             Operator::Hold(hold) => hold.close.sources.clone(),
             Operator::Session(session) => session.close.clone().unwrap_or_default(),
-            Operator::Join(join) => {
-                let sides = join.trim.iter().flat_map(|trim| [&trim.left, &trim.right]);
-                sides.flat_map(|side| side.own.iter().chain(&side.other)).copied().collect()
-            }
+            Operator::Join(join) => trim_sources(join.trim.as_deref()),
+            Operator::Asof(asof) => trim_sources(asof.trim.as_deref()),
             Operator::MatchRecognize(pattern) => pattern.sources.clone(),
             Operator::Input(_)
             | Operator::Upsert(_)
@@ -330,8 +330,14 @@ impl Operator {
             Operator::Temporal(_) => "TemporalFilter",
             Operator::Session(_) => "Session",
             Operator::Hold(_) => "Hold",
+            Operator::Asof(_) => "AsofJoin",
             Operator::Window(_) => "Window",
             Operator::MatchRecognize(_) => "MatchRecognize",
         }
     }
+}
+
+fn trim_sources(trim: Option<&Trim>) -> Vec<CloseSource> {
+    let sides = trim.into_iter().flat_map(|trim| [&trim.left, &trim.right]);
+    sides.flat_map(|side| side.own.iter().chain(&side.other)).copied().collect()
 }

@@ -15,6 +15,7 @@ use tidemill_core::{Diagnostic, SqlState, did_you_mean};
 
 use crate::parser::dialect::TidemillDialect;
 use crate::parser::text::Text;
+use crate::refusal::Refusal;
 
 /// What a client gets to read.
 #[derive(Clone, PartialEq, Eq)]
@@ -229,6 +230,12 @@ impl Translation<'_> {
     ) -> Error {
         if let Some(ours) = error.downcast_ref::<Error>() {
             return ours.clone().or_at(position);
+        }
+        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+            let near = refusal.near.as_deref();
+            return Error::new(refusal.sqlstate, refusal.message.clone())
+                .with_hint_opt(refusal.hint.clone())
+                .or_at(position.or_else(|| near.and_then(|word| self.find(word))));
         }
         if let Some(arrow) = error.downcast_ref::<ArrowError>() {
             return self.arrow_error(arrow, position);

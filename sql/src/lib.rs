@@ -26,6 +26,7 @@ mod relations;
 mod set_operations;
 mod subqueries;
 mod tie_break;
+mod time_joins;
 mod windows;
 
 pub use delta::{DeltaError, Rewritten, rewrite};

@@ -5,6 +5,7 @@
 //! positions and spans inside a [`Statement`] count from the start of its own text; those in an
 //! [`Error`] of `parse` count from the start of the whole text, as a client's caret does.
 
+mod asof;
 pub(crate) mod cursor;
 pub(crate) mod dialect;
 pub(crate) mod row_pattern;
@@ -93,7 +94,8 @@ fn read_tokens<T>(
     parse: impl FnOnce(&mut Cursor<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     check_shape(text, &tokens)?;
-    let tokens = row_pattern::rewrite(text, tokens)?;
+    let mut tokens = row_pattern::rewrite(text, tokens)?;
+    asof::respell(text, &mut tokens)?;
     let dialect = TidemillDialect::for_tokens(tokens.len());
     let mut cursor = Cursor::new(text, &dialect, tokens);
     let parsed = parse(&mut cursor)?;

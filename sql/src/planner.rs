@@ -25,6 +25,7 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{Distinct as SqlDistinct, Expr as SqlExpr, Query, SetExpr, Statement};
 use tidemill_core::SqlState;
 use tidemill_pattern::MatchRecognizePlanner;
+use tidemill_plan::AsofPlanner;
 use tidemill_plan::PipelinePlan;
 
 use crate::delta::{DeltaError, mark_now, rewrite};
@@ -40,6 +41,7 @@ use crate::refusal::Refusal;
 use crate::set_operations::{Lowering, lower_set_operations, mark_set_operations};
 use crate::subqueries::lower_subqueries;
 use crate::tie_break::physical_rules;
+use crate::time_joins::{lower_time_joins, mark_time_joins};
 use crate::windows::rewrite_windows;
 
 /// The one database.
@@ -247,6 +249,7 @@ impl Planner {
         depth: usize,
     ) -> Result<SessionState, DeltaError> {
         mark_set_operations(query)?;
+        mark_time_joins(query)?;
         rewrite_unnest(query)?;
         rewrite_windows(query)?;
         rewrite_fetch(query)?;
@@ -318,7 +321,10 @@ impl QueryPlanner for SelectPlanner {
         plan: &LogicalPlan,
         session: &dyn Session,
     ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(MatchRecognizePlanner)]);
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![
+            Arc::new(MatchRecognizePlanner),
+            Arc::new(AsofPlanner),
+        ]);
         planner.create_physical_plan(plan, session).await
     }
 }
@@ -334,7 +340,8 @@ pub struct QueryPlan {
 
 /// What DataFusion would not do, or not rightly, made of what it does. Views have been inlined by now.
 fn lowered(plan: LogicalPlan, lowering: Lowering) -> Result<LogicalPlan, DataFusionError> {
-    lower_subqueries(lower_lateral_unnest(lower_set_operations(plan, lowering)?)?)
+    let plan = lower_time_joins(lower_set_operations(plan, lowering)?)?;
+    lower_subqueries(lower_lateral_unnest(plan)?)
 }
 
 fn statement(query: Query) -> DfStatement {

@@ -14,8 +14,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, JoinOperator, ObjectName, ObjectNamePart, Query, SetExpr,
-    TableAlias, TableFactor, VisitMut, VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, TableAlias, TableFactor,
+    VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -36,24 +36,6 @@ struct WindowRewriter;
 
 impl VisitorMut for WindowRewriter {
     type Break = Refusal;
-
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Refusal> {
-        let SetExpr::Select(select) = query.body.as_ref() else { return ControlFlow::Continue(()) };
-        let mut joins = select.from.iter().flat_map(|from| &from.joins);
-        if !joins.any(|join| matches!(join.join_operator, JoinOperator::AsOf { .. })) {
-            return ControlFlow::Continue(());
-        }
-        ControlFlow::Break(Refusal {
-            sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
-            message: "ASOF JOIN is not supported".into(),
-            hint: Some(
-                "Number the matches and take the first: SELECT * FROM (SELECT a.*, b.v, row_number() OVER (PARTITION BY a.id \
-                 ORDER BY b.ts DESC) AS n FROM a JOIN b ON a.k = b.k AND b.ts <= a.ts) AS r WHERE n <= 1."
-                    .into(),
-            ),
-            near: Some("asof".into()),
-        })
-    }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Refusal> {
         match rewritten(factor) {

@@ -450,7 +450,8 @@ fn random_queries_equal_their_batch_answers() {
     assert!(failures.is_empty(), "seeds {failures:?} failed");
     // A grammar whose queries are refused proves nothing.
     assert!(n_refused * 10 < n_queries.max(1), "{n_refused} of {n_queries} were refused");
-    assert!(total.n_with_rows * 2 > total.n_compared, "most answers have no rows");
+    // Nor does one whose answers are empty.
+    assert!(total.n_with_rows * 5 > total.n_compared * 2, "more than three of five answers have no rows");
 }
 
 #[test]

@@ -159,9 +159,10 @@ async fn batch_plan(recompute: &plan::Recompute, session: &dyn Session) -> Resul
     let mut session = session.clone();
     session.config_mut().options_mut().execution.target_partitions = 1;
     let planner = Arc::new(IncrementalPlanner::default());
-    // Row patterns are those of a SELECT here, over rows without weights.
+    // Row patterns and ASOF joins are those of a SELECT here, over rows without weights.
     let physical = DefaultPhysicalPlanner::with_extension_planners(vec![
         Arc::new(tidemill_pattern::MatchRecognizePlanner),
+        Arc::new(plan::AsofPlanner),
         planner.clone(),
     ]);
     let plan = physical.create_physical_plan(&recompute.plan, &session).await?;

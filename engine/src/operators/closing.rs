@@ -19,17 +19,21 @@ pub(super) fn limit(sources: &[CloseSource], watermarks: &BTreeMap<RelationId, i
 
 /// Times in microseconds, rounded down.
 pub(super) fn micros(times: &ArrayRef) -> Result<Int64Array, Error> {
-    let ticks = ticks(times)?;
-    let per_micro = match times.data_type() {
+    Ok(micros_of_ticks(ticks(times)?, times.data_type()))
+}
+
+/// The [`ticks`] of times of a type in microseconds, rounded down.
+pub(super) fn micros_of_ticks(ticks: Int64Array, data_type: &DataType) -> Int64Array {
+    let per_micro = match data_type {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-            return Ok(ticks.unary(|ticks| ticks.div_euclid(1000)));
+            return ticks.unary(|ticks| ticks.div_euclid(1000));
         }
         DataType::Timestamp(TimeUnit::Millisecond, _) | DataType::Date64 => 1000,
         DataType::Timestamp(TimeUnit::Second, _) => 1_000_000,
         DataType::Date32 => 86_400_000_000,
         _ => 1,
     };
-    Ok(ticks.unary(|ticks: i64| ticks.saturating_mul(per_micro)))
+    ticks.unary(|ticks: i64| ticks.saturating_mul(per_micro))
 }
 
 /// Times in their own unit.

@@ -30,7 +30,7 @@ use tidemill_core::Delta;
 use tidemill_plan as plan;
 use tidemill_storage::{Snapshot, sort_rows};
 
-use super::trim::Trim;
+use super::trim::{Trim, split_late};
 use super::{
     BATCH_ROWS, Build, Grouping, Operator, Output, StateTable, StepContext, consolidate, others,
     output_batch, state_columns, state_values,
@@ -195,7 +195,7 @@ impl Side {
     /// A step's rows without those that come too late.
     fn on_time(&self, context: &StepContext, input: &Delta, output: &mut Output) -> Result<Delta, Error> {
         let Some(trim) = &self.trim else { return Ok(input.clone()) };
-        let (on_time, late) = trim.split_late(context, input)?;
+        let (on_time, late) = split_late(&trim.side, context, input)?;
         output.late.extend(late);
         Ok(on_time)
     }

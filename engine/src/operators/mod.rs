@@ -5,6 +5,7 @@
 //! step puts back.
 
 mod aggregate;
+mod asof;
 mod calls;
 mod closing;
 mod distinct;
@@ -165,6 +166,7 @@ pub(crate) fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
         plan::Operator::SetOperation(kind) => Ok(Box::new(set_operation::SetOperation::new(*kind, build)?)),
         plan::Operator::Recompute(_) => Ok(Box::new(recompute::Recompute::new(build)?)),
         plan::Operator::Held(_) | plan::Operator::Bounded => unreachable!("parts of a batch plan"),
+        plan::Operator::Asof(asof) => Ok(Box::new(asof::Asof::new(asof, build)?)),
         plan::Operator::Window(window) => Ok(Box::new(window::Window::new(window, build)?)),
         plan::Operator::MatchRecognize(pattern) => {
             Ok(Box::new(match_recognize::MatchRecognize::new(pattern, build)?))
@@ -190,6 +192,7 @@ pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<
         }
         plan::Operator::Recompute(_) => vec![Vec::new(); inputs.len()],
         plan::Operator::Held(_) | plan::Operator::Bounded => unreachable!("parts of a batch plan"),
+        plan::Operator::Asof(asof) => vec![asof.left_keys.clone(), asof.right_keys.clone()],
         plan::Operator::Window(window) => vec![window.partition.clone()],
         plan::Operator::MatchRecognize(pattern) => vec![pattern.partition.clone()],
     }

@@ -26,12 +26,12 @@ use super::{LateRows, StateTable, StepContext};
 use crate::Error;
 
 /// Rows looked at per row that came in, and at least this many.
-const SHARE: usize = 2;
-const AT_LEAST: usize = 64;
+pub(super) const SHARE: usize = 2;
+pub(super) const AT_LEAST: usize = 64;
 
 /// One side of a join whose rows go some time.
 pub(super) struct Trim {
-    side: TrimSide,
+    pub side: TrimSide,
     /// The time column among the state's.
     position: usize,
     /// Where the next step goes on. Not state: it has no say in any result.
@@ -44,29 +44,6 @@ impl Trim {
         let position =
             columns.iter().position(|column| *column == side.time).expect("the state has all columns");
         Trim { side, position, at: Vec::new() }
-    }
-
-    /// Takes out the rows that come too late.
-    pub fn split_late(
-        &self,
-        context: &StepContext,
-        input: &Delta,
-    ) -> Result<(Delta, Option<LateRows>), Error> {
-        let times = micros(input.batch().column(self.side.time))?;
-        let limit = limit(&self.side.own, &context.watermarks_before);
-        // A row without a time meets nobody, late or not.
-        let late: BooleanArray = is_complete(&times, limit)
-            .into_iter()
-            .enumerate()
-            .map(|(row, is_complete)| Some(is_complete && times.is_valid(row)))
-            .collect();
-        if late.true_count() == 0 {
-            return Ok((input.clone(), None));
-        }
-        let on_time = filter_record_batch(input.batch(), &arrow::compute::not(&late)?)?;
-        let rows = Delta::new(filter_record_batch(input.batch(), &late)?).rows();
-        let reason = "rows that it could join may be gone: its time is below the watermark".into();
-        Ok((Delta::new(on_time), Some(LateRows { rows, reason })))
     }
 
     /// Looks through a part of the state.
@@ -95,6 +72,29 @@ impl Trim {
         state.arrangement.append(gone.finish());
         Ok(())
     }
+}
+
+/// Takes out the rows that come too late to one side of a join.
+pub(super) fn split_late(
+    side: &TrimSide,
+    context: &StepContext,
+    input: &Delta,
+) -> Result<(Delta, Option<LateRows>), Error> {
+    let times = micros(input.batch().column(side.time))?;
+    let limit = limit(&side.own, &context.watermarks_before);
+    // A row without a time meets nobody, late or not.
+    let late: BooleanArray = is_complete(&times, limit)
+        .into_iter()
+        .enumerate()
+        .map(|(row, is_complete)| Some(is_complete && times.is_valid(row)))
+        .collect();
+    if late.true_count() == 0 {
+        return Ok((input.clone(), None));
+    }
+    let on_time = filter_record_batch(input.batch(), &arrow::compute::not(&late)?)?;
+    let rows = Delta::new(filter_record_batch(input.batch(), &late)?).rows();
+    let reason = "rows that it could join may be gone: its time is below the watermark".into();
+    Ok((Delta::new(on_time), Some(LateRows { rows, reason })))
 }
 
 #[cfg(test)]

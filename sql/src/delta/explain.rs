@@ -9,8 +9,8 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, JoinType};
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_plan::{
-    Aggregate, AggregateFunction, Cost, ExplainedNode, ExplainedState, Growth, IncrementalNode, InputKind,
-    Join, MatchRecognize, Operator, Properties, TopN,
+    Aggregate, AggregateFunction, Asof, Cost, ExplainedNode, ExplainedState, Growth, IncrementalNode,
+    InputKind, Join, MatchRecognize, Operator, Properties, TopN,
 };
 
 /// The plans that a rewrite has made so far and that are not yet the input of another.
@@ -173,6 +173,7 @@ impl Explained {
                     "Partition by a window that a watermark completes, and add EMIT ON WINDOW CLOSE.".into(),
                 ),
             },
+            Operator::Asof(asof) => asof_joined(asof, input(0), node),
             Operator::MatchRecognize(pattern) => matched(pattern, input(0), rows),
             Operator::Held(_) | Operator::Bounded => unreachable!("parts of a batch plan"),
         };
@@ -239,6 +240,25 @@ fn aggregated(aggregate: &Aggregate, input: &DFSchema, rows: Growth) -> Stored {
         Some("Group by a window that a watermark completes and add EMIT ON WINDOW CLOSE.".to_owned())
     });
     Stored { cost, key, growth, rows: per_group, remedy }
+}
+
+fn asof_joined(asof: &Asof, left: &DFSchema, node: &ExplainedNode) -> Stored {
+    let (left_rows, right_rows) = (node.inputs[0].rows, node.inputs[1].rows);
+    let growth = match asof.trim.is_some() {
+        // Of each key the last right row stays, and left rows until the right has passed them.
+        true => left_rows.min(Growth::Watermark).max(right_rows.min(Growth::PerKey)),
+        false => left_rows.max(right_rows),
+    };
+    let remedy =
+        "Declare a WATERMARK for the times of both sides, of append-only inputs; one row for each key then stays."
+            .to_owned();
+    Stored {
+        cost: Cost::PerKey,
+        key: names(left, &asof.left_keys),
+        growth,
+        rows: left_rows,
+        remedy: Some(remedy),
+    }
 }
 
 fn joined(join: &Join, left: &DFSchema, node: &ExplainedNode) -> Stored {

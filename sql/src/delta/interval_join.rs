@@ -60,26 +60,28 @@ pub(super) fn trim(
 /// v + shift, and what it joins is within reach of that, so it is the right side's watermark that decides
 /// as well.
 pub(super) fn closes(trim: &Trim, left: &Properties, right: &Properties) -> Vec<Vec<CloseSource>> {
-    let of_side = |own: &Properties, side: &TrimSide| -> Vec<Vec<CloseSource>> {
-        let of_column = |sources: &Vec<CloseSource>| -> Vec<CloseSource> {
-            let behind = |source: &CloseSource| {
-                let time = side.own.iter().find(|time| time.relation == source.relation)?;
-                Some(source.delay - time.delay)
-            };
-            let shifts: Option<Vec<i64>> = sources.iter().map(behind).collect();
-            let is_same = sources.len() == side.own.len();
-            let Some(shift) = shifts.filter(|_| is_same).and_then(|shifts| shifts.into_iter().max()) else {
-                return Vec::new();
-            };
-            let other = side.other.iter().map(|other| CloseSource {
-                relation: other.relation,
-                delay: other.delay + shift + side.reach,
-            });
-            sources.iter().copied().chain(other).collect()
+    [side_closes(left, &trim.left), side_closes(right, &trim.right)].concat()
+}
+
+/// When values of one side's columns are complete in the pairs.
+pub(super) fn side_closes(own: &Properties, side: &TrimSide) -> Vec<Vec<CloseSource>> {
+    let of_column = |sources: &Vec<CloseSource>| -> Vec<CloseSource> {
+        let behind = |source: &CloseSource| {
+            let time = side.own.iter().find(|time| time.relation == source.relation)?;
+            Some(source.delay - time.delay)
         };
-        own.closes.iter().map(of_column).collect()
+        let shifts: Option<Vec<i64>> = sources.iter().map(behind).collect();
+        let is_same = sources.len() == side.own.len();
+        let Some(shift) = shifts.filter(|_| is_same).and_then(|shifts| shifts.into_iter().max()) else {
+            return Vec::new();
+        };
+        let other = side
+            .other
+            .iter()
+            .map(|other| CloseSource { relation: other.relation, delay: other.delay + shift + side.reach });
+        sources.iter().copied().chain(other).collect()
     };
-    [of_side(left, &trim.left), of_side(right, &trim.right)].concat()
+    own.closes.iter().map(of_column).collect()
 }
 
 fn distance(filter: &Expr, schema: &DFSchema, left: usize, right: usize) -> Distance {

@@ -24,6 +24,7 @@ mod scan;
 mod session;
 mod set_operation;
 mod temporal;
+mod time_join;
 mod top_n;
 mod window;
 

@@ -1,4 +1,4 @@
-//! `INTERSECT ALL` and `EXCEPT ALL`, which stand in the plan as the operators that they become.
+//! `INTERSECT ALL` and `EXCEPT ALL`, which, like row patterns and joins by time, stand in the plan as the operators that they become.
 
 use std::sync::Arc;
 
@@ -17,9 +17,12 @@ impl Rewriter {
         if let (Operator::MatchRecognize(pattern), [input]) = (&node.operator, &node.inputs[..]) {
             return self.match_recognize(pattern, input, &node.schema);
         }
+        if let (Operator::Asof(asof), [left, right]) = (&node.operator, &node.inputs[..]) {
+            return self.asof_join(asof, &node.schema, left, right);
+        }
         let (Operator::SetOperation(kind), [left, right]) = (&node.operator, &node.inputs[..]) else {
             return Err(internal(
-                "only set operations and row patterns are nodes of ours before the rewrite",
+                "only set operations, row patterns and joins by time are nodes of ours before the rewrite",
             ));
         };
         let mut inputs = Vec::new();

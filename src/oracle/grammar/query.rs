@@ -25,7 +25,7 @@ impl Grammar<'_> {
     }
 
     pub fn query(&mut self, choices: &mut Choices, depth: usize) -> Query {
-        match choices.below(26) {
+        match choices.below(28) {
             0 | 1 => self.projection(choices, depth),
             2 | 3 => self.aggregate(choices, depth),
             4 | 5 => self.join(choices, depth),
@@ -47,6 +47,7 @@ impl Grammar<'_> {
             22 => self.unnest(choices, depth),
             23 => self.pairs(choices, depth),
             24 => self.row_patterns(choices, depth),
+            25 | 26 => self.asof_join(choices, depth),
             _ => self.sessions(choices, depth),
         }
     }
@@ -229,6 +230,45 @@ impl Grammar<'_> {
             write!(from, " {kind} {third} ON {on}").unwrap();
             all.extend(third_columns);
         }
+        let filter = self.filter(choices, &all);
+        output_of(&all).query(&format!("FROM {from}{filter}"))
+    }
+
+    /// A join with the nearest row.
+    fn asof_join(&mut self, choices: &mut Choices, depth: usize) -> Query {
+        let (left, left_columns) = self.source(choices, depth);
+        let (right, right_columns) = self.source(choices, depth.saturating_sub(1));
+        let pairs = |is_wanted: fn(Type) -> bool| -> Vec<(&str, &str)> {
+            let of_left = left_columns.iter().filter(|own| is_wanted(own.data_type));
+            let of_right = |own: &Column| {
+                let data_type = own.data_type;
+                right_columns.iter().filter(move |other| other.data_type == data_type)
+            };
+            of_left
+                .flat_map(|own| of_right(own).map(|other| (own.name.as_str(), other.name.as_str())))
+                .collect()
+        };
+        let times = pairs(|data_type| matches!(data_type, Type::Time | Type::Date | Type::Int | Type::Big));
+        if times.is_empty() {
+            return self.pairs(choices, depth);
+        }
+        let (own, other) = *choices.one(&times);
+        let (comparison, swapped) = *choices.one(&[(">=", "<="), (">", "<"), ("<=", ">="), ("<", ">")]);
+        let nearest = match choices.rarely(4) {
+            true => format!("{other} {swapped} {own}"),
+            false => format!("{own} {comparison} {other}"),
+        };
+        let keys = pairs(|_| true);
+        let keys: Vec<String> = (0..[1, 0, 2][choices.below(3)])
+            .map(|_| choices.one(&keys))
+            .map(|(own, other)| format!("{own} = {other}"))
+            .collect();
+        let kind = choices.one(&["ASOF LEFT JOIN", "ASOF JOIN"]);
+        let from = match keys.is_empty() {
+            true => format!("{left} {kind} {right} MATCH_CONDITION ({nearest})"),
+            false => format!("{left} {kind} {right} ON {nearest} AND {}", keys.join(" AND ")),
+        };
+        let all = [left_columns, right_columns].concat();
         let filter = self.filter(choices, &all);
         output_of(&all).query(&format!("FROM {from}{filter}"))
     }

@@ -212,6 +212,17 @@ impl Bench {
         self
     }
 
+    /// How many rows each table of state has.
+    pub fn n_state(mut self, expected: &[i64]) -> Bench {
+        let tables = self.operator.state().into_iter();
+        assert_eq!(
+            tables.map(|table| table.snapshot().count()).collect::<Vec<_>>(),
+            expected,
+            "rows of state"
+        );
+        self
+    }
+
     pub fn late(self, n_rows: usize) -> Bench {
         assert_eq!(self.n_late, n_rows, "late rows");
         self
