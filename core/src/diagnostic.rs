@@ -28,12 +28,15 @@ impl SqlState {
     pub const READ_ONLY_TRANSACTION: SqlState = SqlState("25006");
     pub const NO_ACTIVE_TRANSACTION: SqlState = SqlState("25P01");
     pub const IN_FAILED_TRANSACTION: SqlState = SqlState("25P02");
+    pub const INVALID_SAVEPOINT: SqlState = SqlState("3B001");
     pub const INVALID_STATEMENT_NAME: SqlState = SqlState("26000");
     pub const INVALID_AUTHORIZATION: SqlState = SqlState("28000");
     pub const DEPENDENT_OBJECTS: SqlState = SqlState("2BP01");
     pub const INVALID_CURSOR_NAME: SqlState = SqlState("34000");
     pub const UNDEFINED_DATABASE: SqlState = SqlState("3D000");
     pub const UNDEFINED_SCHEMA: SqlState = SqlState("3F000");
+    pub const SERIALIZATION_FAILURE: SqlState = SqlState("40001");
+    pub const DEADLOCK_DETECTED: SqlState = SqlState("40P01");
     pub const SYNTAX_ERROR: SqlState = SqlState("42601");
     pub const UNDEFINED_COLUMN: SqlState = SqlState("42703");
     pub const AMBIGUOUS_COLUMN: SqlState = SqlState("42702");
@@ -58,6 +61,7 @@ impl SqlState {
     pub const STATEMENT_TOO_COMPLEX: SqlState = SqlState("54001");
     pub const PROGRAM_LIMIT_EXCEEDED: SqlState = SqlState("54000");
     pub const NOT_IN_PREREQUISITE_STATE: SqlState = SqlState("55000");
+    pub const LOCK_NOT_AVAILABLE: SqlState = SqlState("55P03");
     pub const OBJECT_IN_USE: SqlState = SqlState("55006");
     pub const QUERY_CANCELED: SqlState = SqlState("57014");
     pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");

@@ -17,7 +17,7 @@ use tidemill_core::source::Offsets;
 use tidemill_core::{Delta, Epoch};
 use tidemill_plan::{PipelinePlan, RelationId};
 use tidemill_storage::{Budget, Checkpoint, CheckpointStore, Log, LogRecord, Root, remove_all};
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
@@ -33,7 +33,7 @@ use crate::source::{DeadLetter, SourceRuntime, SourceSpec};
 use crate::status::{
     EngineStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus,
 };
-use crate::table::{Table, TableSpec, TableWrite, Written};
+use crate::table::{Locks, Table, TableLock, TableSpec, TableWrite, Transaction, Written};
 use crate::time::TimeSource;
 use crate::view::ViewSnapshot;
 
@@ -107,6 +107,7 @@ pub struct Engine {
     registry: StdMutex<Registry>,
     /// Held while what runs is changed.
     ddl: Mutex<()>,
+    locks: Arc<Locks>,
     late: mpsc::UnboundedSender<Vec<DeadLetter>>,
     started: Instant,
     /// Of the table log, by relation, until recovery has used them.
@@ -171,6 +172,7 @@ impl Engine {
             sealer: sealer.clone(),
             registry: StdMutex::default(),
             ddl: Mutex::default(),
+            locks: Arc::default(),
             late,
             started: Instant::now(),
             logged: StdMutex::new(logged),
@@ -183,7 +185,11 @@ impl Engine {
                 sealer.n_dead_letters.add(letters.len());
                 let (answer, _) = oneshot::channel();
                 let write = dead_letters::write(&letters);
-                let request = WriteRequest { table: dead_letters::DEAD_LETTERS, write, answer };
+                let request = WriteRequest {
+                    writes: vec![(dead_letters::DEAD_LETTERS, write)],
+                    unchanged: Vec::new(),
+                    answer,
+                };
                 if sealer.writes.send(request).await.is_err() {
                     return;
                 }
@@ -229,7 +235,8 @@ impl Engine {
     ) -> Result<(), Error> {
         let mut table = Table::new(spec, store, checkpoint.as_ref(), &self.table_budget)?;
         let mut clock = self.sealer.clock.lock().await;
-        let logged = self.logged.lock().expect("nobody panics while holding it").get(&table.spec.id).cloned();
+        let logged =
+            self.logged.lock().expect("nobody panics while holding it").get(&table.rules.spec.id).cloned();
         for (epoch, batch) in logged.unwrap_or_default() {
             if epoch > table.checkpointed {
                 table.view.add(0, &batch)?;
@@ -240,7 +247,7 @@ impl Engine {
         let epoch = clock.epoch;
         table.handle.frontier.send_replace(epoch);
         table.publish(epoch, &[])?;
-        clock.tables.insert(table.spec.id, table);
+        clock.tables.insert(table.rules.spec.id, table);
         Ok(())
     }
 
@@ -713,19 +720,67 @@ impl Engine {
 
     /// Writes to a table; on return the write is durable, and sealed.
     pub async fn write(&self, table: RelationId, write: TableWrite) -> Result<Written, Error> {
+        let mut written = self.write_all(vec![(table, write)], Vec::new()).await?;
+        Ok(written.remove(0))
+    }
+
+    /// Writes in one epoch, all or none.
+    async fn write_all(
+        &self,
+        writes: Vec<(RelationId, TableWrite)>,
+        unchanged: Vec<(RelationId, Epoch)>,
+    ) -> Result<Vec<Written>, Error> {
         let (answer, written) = oneshot::channel();
-        let request = WriteRequest { table, write, answer };
+        let request = WriteRequest { writes, unchanged, answer };
         self.sealer.writes.send(request).await.map_err(|_| Error::ShuttingDown)?;
         written.await.map_err(|_| Error::ShuttingDown)?
     }
 
-    /// Lets one statement read a table in order to change it.
-    pub async fn lock_table(&self, table: RelationId) -> Result<OwnedMutexGuard<()>, Error> {
-        let lock = self.sealer.clock.lock().await.tables.get(&table).map(|table| table.lock.clone());
-        match lock {
-            Some(lock) => Ok(lock.lock_owned().await),
-            None => Err(self.sealer.clock.lock().await.not_running("table", table)),
+    /// Decides a write that nobody else sees until the transaction commits; gives the rows that come in.
+    pub async fn stage(
+        &self,
+        transaction: &Transaction,
+        table: RelationId,
+        write: TableWrite,
+    ) -> Result<RecordBatch, Error> {
+        let clock = self.sealer.clock.lock().await;
+        let table = clock.tables.get(&table).ok_or_else(|| clock.not_running("table", table))?;
+        transaction.write(table, &write)
+    }
+
+    /// Makes what a transaction has written durable and seen, in one epoch, provided that some tables have not
+    /// changed since another; `None` where it changes nothing.
+    pub async fn commit(
+        &self,
+        transaction: &Transaction,
+        unchanged: Vec<(RelationId, Epoch)>,
+    ) -> Result<Option<Epoch>, Error> {
+        let writes = transaction.writes()?;
+        if writes.is_empty() {
+            return Ok(None);
         }
+        let written = self.write_all(writes, unchanged).await?;
+        Ok(written.first().map(|written| written.epoch))
+    }
+
+    /// A name under which locks are taken.
+    pub fn lock_owner(&self) -> u64 {
+        self.locks.owner()
+    }
+
+    /// Lets one statement, or transaction, read a table in order to change it.
+    pub async fn lock_table(&self, owner: u64, id: RelationId) -> Result<TableLock, Error> {
+        let (name, lock) = {
+            let clock = self.sealer.clock.lock().await;
+            let table = clock.tables.get(&id).ok_or_else(|| clock.not_running("table", id))?;
+            (table.rules.spec.name.clone(), table.lock.clone())
+        };
+        self.locks.take(owner, id, &name, lock).await
+    }
+
+    /// The epoch at which a table has changed last.
+    pub async fn changed(&self, id: RelationId) -> Option<Epoch> {
+        self.sealer.clock.lock().await.tables.get(&id).map(|table| table.changed)
     }
 
     async fn handle(&self, id: RelationId) -> Result<(Arc<MemberHandle>, Option<Arc<Feed>>), Error> {
@@ -861,7 +916,7 @@ impl Engine {
             let clock = self.sealer.clock.lock().await;
             for table in clock.tables.values() {
                 if table.changed > table.checkpointed {
-                    captured.push((table.spec.id, table.changed, table.capture(), table.store.clone()));
+                    captured.push((table.rules.spec.id, table.changed, table.capture(), table.store.clone()));
                 }
             }
         }
@@ -955,11 +1010,11 @@ impl Engine {
             }
         });
         let sources = sources.collect();
-        let tables = clock.tables.values().filter(|table| table.spec.id != dead_letters::DEAD_LETTERS);
+        let tables = clock.tables.values().filter(|table| table.rules.spec.id != dead_letters::DEAD_LETTERS);
         let tables = tables
             .map(|table| TableStatus {
-                id: table.spec.id,
-                name: table.spec.name.clone(),
+                id: table.rules.spec.id,
+                name: table.rules.spec.name.clone(),
                 epoch: table.handle.frontier(),
                 rows: table.view.snapshot(clock.epoch).arrangement().count(),
                 state: table.view.snapshot(clock.epoch).size(),

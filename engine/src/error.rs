@@ -20,6 +20,10 @@ pub enum Error {
     DuplicateKey { table: String, key: String },
     #[error("null value in column \"{column}\" of table \"{table}\" violates its NOT NULL constraint")]
     NullValue { table: String, column: String },
+    #[error("could not serialize access to table \"{table}\" due to concurrent update")]
+    Concurrent { table: String },
+    #[error("deadlock detected")]
+    Deadlock { table: String },
     #[error("{kind} \"{name}\" is not running: {reason}")]
     NotRunning { kind: &'static str, name: String, reason: String },
     #[error("the state of {what} is missing from checkpoint {epoch} of its dataflow")]
@@ -57,6 +61,8 @@ impl Diagnostic for Error {
             Error::NegativeWeight { .. } => SqlState::DATA_EXCEPTION,
             Error::DuplicateKey { .. } => SqlState::UNIQUE_VIOLATION,
             Error::NullValue { .. } => SqlState::NOT_NULL_VIOLATION,
+            Error::Concurrent { .. } => SqlState::SERIALIZATION_FAILURE,
+            Error::Deadlock { .. } => SqlState::DEADLOCK_DETECTED,
             Error::NotRunning { .. } => SqlState::NOT_IN_PREREQUISITE_STATE,
             Error::StateMissing { .. } => SqlState::DATA_CORRUPTED,
             Error::Cancelled => SqlState::QUERY_CANCELED,
@@ -79,6 +85,11 @@ impl Diagnostic for Error {
             Error::DuplicateKey { .. } => {
                 Some("Use INSERT … ON CONFLICT DO UPDATE or DO NOTHING, or UPDATE the row.".into())
             }
+            Error::Concurrent { .. } => Some("Run the transaction again.".into()),
+            Error::Deadlock { .. } => Some(
+                "Run the transaction again; transactions that lock tables in the same order do not meet like this."
+                    .into(),
+            ),
             Error::EndlessRecursion { .. } => Some(
                 "Bound it with a condition such as WHERE depth < 100, or write UNION instead of UNION ALL, which drops \
                  rows that have been there before."
@@ -100,6 +111,9 @@ impl Diagnostic for Error {
         match self {
             Error::Storage(error) => error.detail(),
             Error::DuplicateKey { key, .. } => Some(format!("Key {key} already exists.")),
+            Error::Deadlock { table } => Some(format!(
+                "Who holds the lock of table \"{table}\" waits, directly or not, for a lock of this transaction."
+            )),
             _ => None,
         }
     }

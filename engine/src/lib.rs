@@ -35,7 +35,7 @@ pub use status::{
     EngineStatus, LaneStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State,
     StateSize, TableStatus,
 };
-pub use table::{OnConflict, TableSpec, TableWrite, Written};
+pub use table::{OnConflict, Savepoint, TableLock, TableSpec, TableWrite, Transaction, Written};
 pub use time::TimeSource;
 pub use view::ViewSnapshot;
 pub use view_scan::ViewTable;

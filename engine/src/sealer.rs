@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use tidemill_core::source::Offsets;
 use tidemill_core::{Delta, Epoch};
 use tidemill_plan::RelationId;
-use tidemill_storage::{Log, LogRecord};
+use tidemill_storage::{Log, LogRecord, Snapshot};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 
 use crate::Error;
@@ -23,7 +23,7 @@ use crate::feed::{Feed, Sealed};
 use crate::ipc::encode_batch;
 use crate::metrics::Counter;
 use crate::source::{DeadLetter, SourceRuntime};
-use crate::table::{Table, TableWrite, Written};
+use crate::table::{Table, TableWrite, Written, insertions};
 use crate::time::TimeSource;
 
 /// This many rows are sealed without waiting.
@@ -35,12 +35,16 @@ const CLOCK_LOOK: Duration = Duration::from_secs(60);
 /// Records of this relation in the table log are epochs' times.
 pub(crate) const LOGGED_TIME: u32 = u32::MAX;
 
-/// A write that waits for its epoch.
+/// Writes that wait for their epoch, to be done together or not at all.
 pub(crate) struct WriteRequest {
-    pub table: RelationId,
-    pub write: TableWrite,
-    pub answer: oneshot::Sender<Result<Written, Error>>,
+    pub writes: Vec<(RelationId, TableWrite)>,
+    /// Tables that must not have changed since an epoch.
+    pub unchanged: Vec<(RelationId, Epoch)>,
+    pub answer: oneshot::Sender<Result<Vec<Written>, Error>>,
 }
+
+/// A request and what became of it.
+type Answer = (oneshot::Sender<Result<Vec<Written>, Error>>, Result<Vec<Written>, Error>);
 
 /// What the clock's lock guards.
 pub(crate) struct Clock {
@@ -205,7 +209,7 @@ impl Sealer {
         for (id, table) in &mut clock.tables {
             let changes = sealed.changes.get(id).map(Vec::as_slice).unwrap_or_default();
             if let Err(error) = table.publish(sealed.epoch, changes) {
-                tracing::error!(table = table.spec.name, %error, "a table's change cannot be shown");
+                tracing::error!(table = table.rules.spec.name, %error, "a table's change cannot be shown");
             }
         }
         for feed in clock.feeds.values() {
@@ -231,48 +235,32 @@ impl Sealer {
             self.n_dead_letters.add(dead_letters.len());
             let write = crate::dead_letters::write(&dead_letters);
             let (answer, _) = oneshot::channel();
-            writes.push(WriteRequest { table, write, answer });
+            writes.push(WriteRequest { writes: vec![(table, write)], unchanged: Vec::new(), answer });
         }
         writes
     }
 
     /// Decides the writes in order, logs them, applies them.
-    async fn write(
-        &self,
-        clock: &mut Clock,
-        writes: Vec<WriteRequest>,
-        sealed: &mut Sealed,
-    ) -> Vec<(oneshot::Sender<Result<Written, Error>>, Result<Written, Error>)> {
+    async fn write(&self, clock: &mut Clock, writes: Vec<WriteRequest>, sealed: &mut Sealed) -> Vec<Answer> {
         let mut answers = Vec::new();
         let mut undo = BTreeMap::new();
         let mut records = Vec::new();
         let mut changes: BTreeMap<RelationId, Vec<RecordBatch>> = BTreeMap::new();
         for request in writes {
-            let Some(table) = clock.tables.get(&request.table) else {
-                let error = clock.not_running("table", request.table);
-                answers.push((request.answer, Err(error)));
-                continue;
-            };
-            let outcome = table.resolve(&request.write).and_then(|delta| {
-                undo.entry(request.table).or_insert_with(|| table.view.parts());
-                table.view.add(0, delta.batch())?;
-                Ok(delta)
-            });
-            match outcome {
-                Ok(delta) => {
+            let outcome = apply(clock, &request, &mut undo);
+            let outcome = outcome.map(|deltas| {
+                let mut written = Vec::new();
+                for (table, delta) in deltas {
+                    written.push(Written { epoch: sealed.epoch, inserted: insertions(&delta) });
                     if !delta.is_empty() {
-                        records.push(LogRecord {
-                            epoch: sealed.epoch,
-                            relation: request.table.0,
-                            payload: encode_batch(delta.batch()),
-                        });
-                        changes.entry(request.table).or_default().push(delta.batch().clone());
+                        let payload = encode_batch(delta.batch());
+                        records.push(LogRecord { epoch: sealed.epoch, relation: table.0, payload });
+                        changes.entry(table).or_default().push(delta.into_batch());
                     }
-                    let written = Written { epoch: sealed.epoch, inserted: insertions(&delta) };
-                    answers.push((request.answer, Ok(written)));
                 }
-                Err(error) => answers.push((request.answer, Err(error))),
-            }
+                written
+            });
+            answers.push((request.answer, outcome));
         }
         if !records.is_empty() {
             let payload = sealed.now.to_le_bytes().to_vec();
@@ -306,10 +294,46 @@ impl Sealer {
     }
 }
 
-/// The rows of positive weight, without weights.
-fn insertions(delta: &Delta) -> RecordBatch {
-    let keep = delta.weights().iter().map(|weight| Some(weight.is_some_and(|weight| weight > 0))).collect();
-    arrow::compute::filter_record_batch(&delta.rows(), &keep).expect("one flag per row")
+/// Decides writes one after the other and adds them to their tables; if one cannot be, none is. `undo` is what the
+/// tables held before the epoch.
+fn apply(
+    clock: &Clock,
+    request: &WriteRequest,
+    undo: &mut BTreeMap<RelationId, Vec<Snapshot>>,
+) -> Result<Vec<(RelationId, Delta)>, Error> {
+    for (id, since) in &request.unchanged {
+        let changed = clock.tables.get(id).is_none_or(|table| table.changed > *since);
+        // Whoever comes before in the same epoch has changed it as well.
+        if changed || undo.contains_key(id) {
+            let table = clock.tables.get(id).map(|table| table.rules.spec.name.clone());
+            return Err(Error::Concurrent { table: table.unwrap_or_else(|| id.to_string()) });
+        }
+    }
+    let mut deltas = Vec::new();
+    let mut before: Vec<(&Table, Vec<Snapshot>)> = Vec::new();
+    let mut outcome = Ok(());
+    for (id, write) in &request.writes {
+        let Some(table) = clock.tables.get(id) else {
+            outcome = Err(clock.not_running("table", *id));
+            break;
+        };
+        let parts = table.view.parts();
+        undo.entry(*id).or_insert_with(|| parts.clone());
+        before.push((table, parts));
+        let decided = table.rules.resolve(&table.rows(), write);
+        let added = decided.and_then(|delta| table.view.add(0, delta.batch()).map(|()| delta));
+        match added {
+            Ok(delta) => deltas.push((*id, delta)),
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
+    }
+    if outcome.is_err() {
+        before.into_iter().rev().for_each(|(table, parts)| table.view.reset(parts));
+    }
+    outcome.map(|()| deltas)
 }
 
 /// Relations of a set that some feed reads.

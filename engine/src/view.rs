@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
+use arrow::row::Rows;
 use tidemill_core::{Delta, Epoch};
 use tidemill_storage::{Arrangement, Budget, Layout, Run, Snapshot, SortColumn, sort_rows};
 
@@ -15,26 +16,80 @@ use crate::Error;
 use crate::operators::BATCH_ROWS;
 use crate::status::StateSize;
 
+/// How rows of one schema are laid out, to be looked up by some of their columns.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    pub schema: SchemaRef,
+    /// The columns in the order of the layout: the key first.
+    columns: Vec<usize>,
+    /// Where each column stands in the layout.
+    positions: Vec<usize>,
+    pub layout: Arc<Layout>,
+}
+
+impl Shape {
+    /// `key` are the columns to look rows up by.
+    pub fn new(schema: SchemaRef, key: &[usize]) -> Result<Shape, Error> {
+        let mut columns = key.to_vec();
+        columns.extend((0..schema.fields().len()).filter(|column| !key.contains(column)));
+        let mut positions = vec![0; columns.len()];
+        for (position, column) in columns.iter().enumerate() {
+            positions[*column] = position;
+        }
+        let sort_columns =
+            columns.iter().map(|column| SortColumn::ascending(schema.field(*column))).collect();
+        let layout = Layout::new(sort_columns, key.len())?;
+        Ok(Shape { schema, columns, positions, layout })
+    }
+
+    /// The keys of rows, one each; not of a layout without a key.
+    pub fn keys(&self, rows: &RecordBatch) -> Result<Rows, Error> {
+        let key = &self.columns[..self.layout.n_keys()];
+        let key: Vec<ArrayRef> = key.iter().map(|column| rows.column(*column).clone()).collect();
+        Ok(self.layout.encode_keys(&key)?)
+    }
+
+    /// A delta as a run.
+    pub fn run(&self, delta: &Delta) -> Result<Arc<Run>, Error> {
+        let columns: Vec<ArrayRef> =
+            self.columns.iter().map(|column| delta.batch().column(*column).clone()).collect();
+        let rows = self.layout.encode_rows(&columns)?;
+        Ok(sort_rows(&rows, delta.weights().values()))
+    }
+
+    /// Encoded rows as a batch of the schema.
+    pub fn decode(&self, rows: &[&[u8]]) -> Result<RecordBatch, Error> {
+        let columns = self.layout.decode(rows.iter().copied())?;
+        let columns = self.positions.iter().map(|position| columns[*position].clone()).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+
+    /// What some runs show together, for readers.
+    pub fn snapshot(self: &Arc<Shape>, epoch: Epoch, runs: Vec<Arc<Run>>) -> Arc<ViewSnapshot> {
+        Arc::new(ViewSnapshot {
+            epoch,
+            schema: self.schema.clone(),
+            shape: self.clone(),
+            arrangement: Snapshot::of(self.layout.clone(), runs),
+            batches: OnceLock::new(),
+        })
+    }
+}
+
 /// Rows of one schema, indexed by some of their columns.
 #[derive(Debug)]
 pub(crate) struct View {
-    schema: SchemaRef,
-    /// The view's columns in the order of the layout: the key first.
-    columns: Vec<usize>,
-    layout: Arc<Layout>,
+    shape: Arc<Shape>,
     parts: Vec<Mutex<Arrangement>>,
 }
 
 impl View {
     /// An empty view of `n_parts` parts; `key` are the columns to look rows up by.
     pub fn new(schema: SchemaRef, key: &[usize], n_parts: usize) -> Result<View, Error> {
-        let mut columns = key.to_vec();
-        columns.extend((0..schema.fields().len()).filter(|column| !key.contains(column)));
-        let sort_columns =
-            columns.iter().map(|column| SortColumn::ascending(schema.field(*column))).collect();
-        let layout = Layout::new(sort_columns, key.len())?;
-        let parts = (0..n_parts).map(|_| Mutex::new(Arrangement::new(layout.clone()))).collect();
-        Ok(View { schema, columns, layout, parts })
+        let shape = Arc::new(Shape::new(schema, key)?);
+        let parts = (0..n_parts).map(|_| Mutex::new(Arrangement::new(shape.layout.clone()))).collect();
+        Ok(View { shape, parts })
     }
 
     /// Keeps its memory within a budget, together with what else has that.
@@ -49,13 +104,8 @@ impl View {
         self.parts.iter().for_each(|part| part.lock().expect("nobody panics while adding").relieve());
     }
 
-    pub fn layout(&self) -> &Arc<Layout> {
-        &self.layout
-    }
-
-    /// The columns of rows in the order of the layout.
-    pub fn arrange(&self, rows: &[ArrayRef]) -> Vec<ArrayRef> {
-        self.columns.iter().map(|column| rows[*column].clone()).collect()
+    pub fn shape(&self) -> &Arc<Shape> {
+        &self.shape
     }
 
     /// Adds a delta to a part.
@@ -63,9 +113,7 @@ impl View {
         if delta.num_rows() == 0 {
             return Ok(());
         }
-        let delta = Delta::new(delta.clone());
-        let rows = self.layout.encode_rows(&self.arrange(delta.batch().columns()))?;
-        let run = sort_rows(&rows, delta.weights().values());
+        let run = self.shape.run(&Delta::new(delta.clone()))?;
         self.parts[part].lock().expect("nobody panics while adding").append(run);
         Ok(())
     }
@@ -90,17 +138,7 @@ impl View {
     /// What the view shows now, for readers.
     pub fn snapshot(&self, epoch: Epoch) -> Arc<ViewSnapshot> {
         let runs = self.parts().iter().flat_map(|part| part.runs().to_vec()).collect();
-        let mut positions = vec![0; self.columns.len()];
-        for (position, column) in self.columns.iter().enumerate() {
-            positions[*column] = position;
-        }
-        Arc::new(ViewSnapshot {
-            epoch,
-            schema: self.schema.clone(),
-            positions,
-            arrangement: Snapshot::of(self.layout.clone(), runs),
-            batches: OnceLock::new(),
-        })
+        self.shape.snapshot(epoch, runs)
     }
 }
 
@@ -109,8 +147,7 @@ impl View {
 pub struct ViewSnapshot {
     pub epoch: Epoch,
     pub schema: SchemaRef,
-    /// Where each column stands in the layout.
-    positions: Vec<usize>,
+    shape: Arc<Shape>,
     arrangement: Snapshot,
     batches: OnceLock<Vec<RecordBatch>>,
 }
@@ -161,10 +198,7 @@ impl ViewSnapshot {
 
     /// Encoded rows as a batch of the view's schema.
     pub(crate) fn decode(&self, rows: &[&[u8]]) -> Result<RecordBatch, Error> {
-        let columns = self.arrangement.layout().decode(rows.iter().copied())?;
-        let columns = self.positions.iter().map(|position| columns[*position].clone()).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+        self.shape.decode(rows)
     }
 
     /// The rows, indexed.

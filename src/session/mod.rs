@@ -1,10 +1,11 @@
 //! A client's session: what it said, what it may see, what runs for it.
 //!
 //! Statements that read see all relations at one epoch, which is at least that of the session's own
-//! last write. Inside a transaction block that is the epoch of its first read, until it writes: writes take
-//! effect one by one, at once.
+//! last write. Inside a transaction block that is the epoch of its first read, with what the block has written on
+//! top; others see that when it commits, all at once.
 
 pub mod api;
+pub mod block;
 pub mod internal;
 pub mod settings;
 
@@ -28,6 +29,7 @@ use self::api::{
     Described, Notice, Parsed, PgType, Response, SessionApi, SessionFactory, SqlError, StartupParams,
     TransactionStatus,
 };
+use self::block::Block;
 use self::settings::Settings;
 use crate::database::Database;
 use crate::pg_catalog::PgCatalog;
@@ -98,6 +100,8 @@ pub struct Session {
     pub backend_pid: i32,
     pub settings: Settings,
     pub status: TransactionStatus,
+    /// The transaction block, while there is one.
+    pub block: Block,
     pub notices: Vec<Notice>,
     /// The epoch that the session must see: of its last write, or of its start.
     pub written: Epoch,
@@ -125,6 +129,7 @@ impl Session {
             backend_pid: 0,
             settings: Settings::default(),
             status: TransactionStatus::Idle,
+            block: Block::default(),
             notices: Vec::new(),
             // What was acknowledged before, to whomever, is to be seen: after a restart pipelines catch up.
             written,
@@ -150,6 +155,11 @@ impl Session {
             backend_pid: self.backend_pid,
             backends: Vec::new(),
         }
+    }
+
+    /// Whether what the session writes waits for a COMMIT.
+    pub fn is_in_block(&self) -> bool {
+        self.status == TransactionStatus::Transaction
     }
 
     pub fn notice(&mut self, message: impl Into<String>) {
@@ -247,6 +257,7 @@ impl SessionApi for Session {
     fn failed(&mut self, _: &SqlError) {
         if self.status == TransactionStatus::Transaction {
             self.status = TransactionStatus::Error;
+            self.block.failed();
         }
     }
 

@@ -18,7 +18,7 @@ const KNOWN: &[(&str, &str, bool)] = &[
     ("client_min_messages", "notice", false),
     ("cross_joins", "warn", false),
     ("datestyle", "ISO, MDY", true),
-    ("default_transaction_isolation", "serializable", false),
+    ("default_transaction_isolation", "read committed", false),
     ("default_transaction_read_only", "off", false),
     ("extra_float_digits", "1", false),
     ("freshness", "session", false),
@@ -39,7 +39,7 @@ const KNOWN: &[(&str, &str, bool)] = &[
     ("statement_timeout", "0", false),
     ("synchronize_seqscans", "on", false),
     ("timezone", "UTC", true),
-    ("transaction_isolation", "serializable", false),
+    ("transaction_isolation", "read committed", false),
     ("transaction_read_only", "off", false),
     ("unbounded_state", "warn", false),
     ("verify_memory", "1GB", false),
@@ -102,6 +102,10 @@ impl Settings {
             None => self.start.get(&name).cloned().unwrap_or_default(),
         };
         check(&name, &value)?;
+        let value = match name.as_str() {
+            "transaction_isolation" | "default_transaction_isolation" => value.to_lowercase(),
+            _ => value,
+        };
         let before = self.values.insert(name.clone(), value.clone());
         if is_local {
             self.covered.entry(name.clone()).or_insert(before.unwrap_or_default());
@@ -127,6 +131,22 @@ impl Settings {
 
     pub fn reset_all(&mut self) {
         self.values = self.start.clone();
+    }
+
+    /// Takes back what was set since `before`.
+    pub fn roll_back(&mut self, before: Settings) {
+        for (name, value) in &before.values {
+            if self.values.get(name) != Some(value) {
+                self.report(name, value.clone());
+            }
+        }
+        self.values = before.values;
+        self.covered.clear();
+    }
+
+    /// Whether a setting that is on or off is on.
+    pub fn is_on(&self, name: &str) -> bool {
+        matches!(self.values.get(name).map(String::as_str), Some("on" | "true" | "yes" | "1"))
     }
 
     /// Ends what SET LOCAL began.
@@ -195,6 +215,18 @@ fn check(name: &str, value: &str) -> Result<(), SqlError> {
         }
         "unbounded_state" if !["allow", "warn", "reject"].contains(&value.to_lowercase().as_str()) => {
             invalid("Available values: allow, warn, reject.")
+        }
+        "transaction_isolation" | "default_transaction_isolation"
+            if !["read uncommitted", "read committed", "repeatable read", "serializable"]
+                .contains(&value.to_lowercase().as_str()) =>
+        {
+            invalid("Available values: serializable, repeatable read, read committed, read uncommitted.")
+        }
+        "transaction_read_only" | "default_transaction_read_only"
+            if !["on", "off", "true", "false", "yes", "no", "1", "0"]
+                .contains(&value.to_lowercase().as_str()) =>
+        {
+            invalid("Available values: on, off.")
         }
         "verify_memory" if parse_bytes(value).is_none_or(|bytes| bytes == 0) => {
             invalid("Write a number with a unit: '64MB', '2GB'.")

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use futures::future::BoxFuture;
 use tidemill_catalog::Object;
-use tidemill_engine::{OnConflict, TableWrite};
+use tidemill_engine::{OnConflict, TableWrite, Transaction};
 use tidemill_plan::RelationId;
 use tidemill_sql::parser::{parse_query, quote};
 use tidemill_sql::statements::{Copied, CopyDirection, CopyFormat, CopyOptions, CopyRows, ForceQuote};
@@ -47,10 +47,13 @@ pub async fn run(session: &mut Session, copy: &CopyRows, call: &Call<'_>) -> Res
             ));
             // Its statement ends in another task's hands, so it writes as a session of its own.
             let writer = Session::new(session.database.clone(), session.user.clone());
-            let sink = TableCopy { writer, table, columns, batches: Vec::new() };
-            session.pinned = None;
-            // What it will have written is to be seen by what the session reads next.
-            session.has_copied = true;
+            let block = session.is_in_block().then(|| session.block.writes.clone());
+            if block.is_none() {
+                session.pinned = None;
+                // What it will have written is to be seen by what the session reads next.
+                session.has_copied = true;
+            }
+            let sink = TableCopy { writer, block, table, columns, batches: Vec::new() };
             Ok(Response::CopyIn { schema, options, sink: Box::new(sink) })
         }
         (CopyDirection::FromStdin, Copied::Query { .. }) => {
@@ -62,6 +65,8 @@ pub async fn run(session: &mut Session, copy: &CopyRows, call: &Call<'_>) -> Res
 /// Gathers what a client sends, and writes all of it at once.
 struct TableCopy {
     writer: Session,
+    /// The transaction that it is part of.
+    block: Option<Arc<Transaction>>,
     table: Arc<Object>,
     columns: Vec<usize>,
     batches: Vec<RecordBatch>,
@@ -82,11 +87,12 @@ impl CopyInSink for TableCopy {
             let n_rows = rows.num_rows() as u64;
             let database: Arc<Database> = self.writer.database.clone();
             let write = TableWrite::Insert { rows, on_conflict: OnConflict::Error };
-            database
-                .engine
-                .write(RelationId(self.table.oid), write)
-                .await
-                .map_err(|error| engine_error(&database, error))?;
+            let table = RelationId(self.table.oid);
+            let written = match &self.block {
+                Some(block) => database.engine.stage(block, table, write).await.map(drop),
+                None => database.engine.write(table, write).await.map(drop),
+            };
+            written.map_err(|error| engine_error(&database, error))?;
             Ok(n_rows)
         })
     }

@@ -1,7 +1,8 @@
 //! `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE`.
 //!
 //! A statement that reads what it changes holds the table's lock while it does; on return the change is
-//! durable, and the session's next SELECT sees it in everything that depends on the table.
+//! durable, and the session's next SELECT sees it in everything that depends on the table. In a transaction block the
+//! lock is held, and the change waits, until its end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use tidemill_catalog::{Kind, Object};
 use tidemill_core::{Delta, SqlState, did_you_mean};
-use tidemill_engine::{OnConflict, TableWrite};
+use tidemill_engine::{OnConflict, TableLock, TableWrite};
 use tidemill_plan::RelationId;
 use tidemill_sql::TextFormat;
 use tidemill_sql::parser::{Name, ObjectName, parse_query, quote};
@@ -28,6 +29,7 @@ use super::{done, engine_error, query, rows, unsupported};
 use crate::names::find;
 use crate::pgwire::text_format::PostgresText;
 use crate::session::api::{Response, RowsTag, SqlError};
+use crate::session::block::Isolation;
 use crate::session::{Call, Session};
 
 /// The table that a statement writes to.
@@ -219,13 +221,17 @@ fn split_changed(table: &Object, batches: &[RecordBatch]) -> Result<(RecordBatch
     Ok((concat(&schema, &removed)?, concat(&schema, &added)?))
 }
 
-/// Writes, and notes the epoch; gives the rows that came in.
+/// Writes, and notes the epoch, or stages the write in a block; gives the rows that came in.
 pub async fn write_to(
     session: &mut Session,
     table: &Object,
     write: TableWrite,
 ) -> Result<RecordBatch, SqlError> {
     let database = session.database.clone();
+    if session.is_in_block() {
+        let staged = database.engine.stage(&session.block.writes, RelationId(table.oid), write).await;
+        return staged.map_err(|error| engine_error(&database, error));
+    }
     let written = database
         .engine
         .write(RelationId(table.oid), write)
@@ -487,7 +493,7 @@ async fn read_locked(
     table: &Object,
     sql: &str,
     call: &Call<'_>,
-) -> Result<(tokio::sync::OwnedMutexGuard<()>, Vec<RecordBatch>), SqlError> {
+) -> Result<(Option<TableLock>, Vec<RecordBatch>), SqlError> {
     let guard = lock(session, table).await?;
     let parsed = parse_query(sql)?;
     let (_, batches) =
@@ -495,12 +501,46 @@ async fn read_locked(
     Ok((guard, batches))
 }
 
-/// Takes a table's lock. What others wrote before is seen then, whatever the session's freshness.
-async fn lock(session: &mut Session, table: &Object) -> Result<tokio::sync::OwnedMutexGuard<()>, SqlError> {
-    let guard = session.database.engine.lock_table(RelationId(table.oid)).await?;
-    session.written = session.written.max(session.database.engine.epoch());
-    session.pinned = None;
-    Ok(guard)
+/// Takes a table's lock; a block keeps it. What others wrote before is seen then, whatever the session's freshness.
+async fn lock(session: &mut Session, table: &Object) -> Result<Option<TableLock>, SqlError> {
+    let id = RelationId(table.oid);
+    let database = session.database.clone();
+    let engine = &database.engine;
+    if session.is_in_block() && session.block.holds(id) {
+        return Ok(None);
+    }
+    let owner = match session.is_in_block() {
+        true => session.block.owner(engine),
+        false => engine.lock_owner(),
+    };
+    let taken = engine.lock_table(owner, id);
+    let lock = match session.settings.duration("lock_timeout") {
+        Some(timeout) => tokio::time::timeout(timeout, taken).await.map_err(|_| {
+            SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
+                .with_detail(format!("Another transaction holds the lock of table \"{}\".", table.name))
+        })??,
+        None => taken.await?,
+    };
+    if !session.is_in_block() {
+        session.written = session.written.max(engine.epoch());
+        session.pinned = None;
+        return Ok(Some(lock));
+    }
+    let snapshot = session.pinned.as_ref().map(|view| view.epoch);
+    match snapshot.filter(|_| Isolation::of(&session.settings) > Isolation::ReadCommitted) {
+        Some(snapshot) => {
+            if engine.changed(id).await.is_some_and(|changed| changed > snapshot) {
+                return Err(tidemill_engine::Error::Concurrent { table: table.name.clone() }.into());
+            }
+        }
+        None => {
+            session.pinned = None;
+            session.written = session.written.max(engine.epoch());
+            session.block.since = session.written;
+        }
+    }
+    session.block.hold(id, lock);
+    Ok(None)
 }
 
 fn both(removed: &Delta, added: &Delta) -> Result<Delta, SqlError> {

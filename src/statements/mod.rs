@@ -31,6 +31,14 @@ pub use describe::describe;
 
 /// Runs a statement.
 pub async fn run(session: &mut Session, call: Call<'_>) -> Result<Response, SqlError> {
+    transaction::check_allowed(session, call.statement)?;
+    let statement = call.statement;
+    let response = dispatch(session, call).await?;
+    transaction::note_definition(session, statement);
+    Ok(response)
+}
+
+async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, SqlError> {
     match call.statement {
         Statement::Query(select) => query::run(session, &select.query, &call).await,
         Statement::Insert(insert) => dml::insert(session, insert, &call).await,
@@ -64,7 +72,7 @@ pub async fn run(session: &mut Session, call: Call<'_>) -> Result<Response, SqlE
         Statement::Prepare(_) | Statement::Execute(_) | Statement::Deallocate(_) => {
             transaction::prepared(session, call.statement).await
         }
-        other => transaction::run(session, other),
+        other => transaction::run(session, other).await,
     }
 }
 

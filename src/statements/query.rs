@@ -22,7 +22,7 @@ use tidemill_sql::QueryPlan;
 use super::{engine_error, execution_error};
 use crate::names::{CatalogNames, References, SnapshotNames};
 use crate::pg_catalog;
-use crate::session::api::{Notice, Response, RowsTag, SqlError, TransactionStatus};
+use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session, internal};
 use crate::system;
 
@@ -188,8 +188,34 @@ async fn execute(
     Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows))))
 }
 
-/// What the session sees of some relations.
+/// What the session sees of some relations: what is committed, and what its own block has written.
 async fn read(session: &mut Session, references: &References) -> Result<Arc<ReadView>, SqlError> {
+    let view = committed(session, references).await?;
+    if !session.is_in_block() {
+        return Ok(view);
+    }
+    session.block.reads.extend(&references.relations);
+    if !session.block.writes.is_empty() {
+        notice_of_pipelines(session, references);
+    }
+    Ok(session.block.overlay(view))
+}
+
+/// Pipelines follow what is committed, which the reader of one in the middle of a transaction may not expect.
+fn notice_of_pipelines(session: &mut Session, references: &References) {
+    let catalog = session.database.catalog();
+    let written = session.block.writes.tables().into_iter().map(|id| id.0).collect::<Vec<_>>();
+    let behind = catalog.with_dependents(&written);
+    let is_read = |object: &&Arc<tidemill_catalog::Object>| {
+        object.kind() == tidemill_catalog::Kind::Pipeline
+            && references.relations.contains(&RelationId(object.oid))
+    };
+    if let Some(pipeline) = behind.iter().find(is_read) {
+        session.notice(format!("\"{}\" shows what this transaction writes once it commits", pipeline.name));
+    }
+}
+
+async fn committed(session: &mut Session, references: &References) -> Result<Arc<ReadView>, SqlError> {
     let database = session.database.clone();
     if std::mem::take(&mut session.has_copied) {
         session.written = session.written.max(database.engine.epoch());
@@ -197,7 +223,7 @@ async fn read(session: &mut Session, references: &References) -> Result<Arc<Read
     if references.relations.is_empty() || database.is_for_checks() {
         return Ok(Arc::new(ReadView { epoch: Epoch::ZERO, relations: BTreeMap::new(), stale: Vec::new() }));
     }
-    if session.status == TransactionStatus::Transaction {
+    if session.is_in_block() {
         let knows =
             |view: &Arc<ReadView>| references.relations.iter().all(|id| view.relations.contains_key(id));
         if let Some(view) = session.pinned.clone().filter(knows) {
@@ -239,7 +265,8 @@ async fn read(session: &mut Session, references: &References) -> Result<Arc<Read
 fn at_least(session: &Session) -> Epoch {
     match session.settings.get("freshness") {
         Ok("strict") => session.database.engine.epoch(),
-        Ok("latest") => Epoch::ZERO,
+        // What a block changes it has to see as it is.
+        Ok("latest") => session.block.since,
         _ => session.written,
     }
 }

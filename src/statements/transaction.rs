@@ -1,62 +1,145 @@
 //! Transactions, settings, prepared statements, and what is accepted because clients say it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datafusion::common::ScalarValue;
+use tidemill_catalog::{Catalog, Kind};
 use tidemill_core::SqlState;
-use tidemill_sql::statements::{Discard, SetScope, SetValue, Statement};
+use tidemill_plan::RelationId;
+use tidemill_sql::statements::{
+    CopyDirection, Discard, IsolationLevel, SetScope, SetValue, Statement, TransactionModes,
+};
 
-use super::{done, query, unsupported};
+use super::{done, engine_error, query, unsupported};
 use crate::pgwire::types::element_of;
 use crate::session::api::{Notice, PgType, Response, SqlError, TransactionStatus};
+use crate::session::block::{Block, Isolation};
 use crate::session::{Call, PreparedStatement, Session};
 
-pub fn run(session: &mut Session, statement: &Statement) -> Result<Response, SqlError> {
+/// What a statement writes or defines, as PostgreSQL names it; `None` for one that only reads.
+fn change(statement: &Statement) -> Option<&'static str> {
+    Some(match statement {
+        Statement::Insert(_) => "INSERT",
+        Statement::Update(_) => "UPDATE",
+        Statement::Delete(_) => "DELETE",
+        Statement::Truncate(_) => "TRUNCATE TABLE",
+        Statement::Copy(copy) if copy.direction == CopyDirection::FromStdin => "COPY FROM",
+        other => return definition(other),
+    })
+}
+
+/// A statement that changes definitions, which it does at once and for good.
+fn definition(statement: &Statement) -> Option<&'static str> {
+    Some(match statement {
+        Statement::CreateSource(_) => "CREATE SOURCE",
+        Statement::CreateTable(_) => "CREATE TABLE",
+        Statement::CreatePipeline(_) => "CREATE PIPELINE",
+        Statement::CreateView(_) => "CREATE VIEW",
+        Statement::CreateSink(_) => "CREATE SINK",
+        Statement::CreateSchema(_) => "CREATE SCHEMA",
+        Statement::Drop(_) => "DROP",
+        Statement::Alter(_) => "ALTER",
+        Statement::Comment(_) => "COMMENT",
+        _ => return None,
+    })
+}
+
+/// Whether the transaction lets a statement do what it does.
+pub fn check_allowed(session: &Session, statement: &Statement) -> Result<(), SqlError> {
+    let setting = match session.is_in_block() {
+        true => "transaction_read_only",
+        false => "default_transaction_read_only",
+    };
+    match change(statement).filter(|_| session.settings.is_on(setting)) {
+        Some(verb) => Err(SqlError::new(
+            SqlState::READ_ONLY_TRANSACTION,
+            format!("cannot execute {verb} in a read-only transaction"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Remembers what a block has defined: ROLLBACK has to say that it stays.
+pub fn note_definition(session: &mut Session, statement: &Statement) {
+    let Some(verb) = definition(statement).filter(|_| session.is_in_block()) else { return };
+    session.block.definitions.push(verb);
+    let catalog = session.database.catalog();
+    session.block.writes.keep(|table| catalog.get(table.0).is_some());
+}
+
+pub async fn run(session: &mut Session, statement: &Statement) -> Result<Response, SqlError> {
     match statement {
-        Statement::Begin(_) => {
-            if session.status == TransactionStatus::Transaction {
+        Statement::Begin(begin) => {
+            if session.is_in_block() {
                 let message = "there is already a transaction in progress";
                 session.notices.push(Notice::warning(SqlState::ACTIVE_TRANSACTION, message));
+            } else {
+                begin_block(session)?;
             }
-            session.status = TransactionStatus::Transaction;
-            session.pinned = None;
-            Ok(done("BEGIN"))
+            set_modes(session, &begin.modes)?;
+            Ok(done(if begin.start { "START TRANSACTION" } else { "BEGIN" }))
         }
-        Statement::Commit(commit) => {
+        Statement::Commit(end) => {
             let was = session.status;
-            end_block(session);
-            if commit.chain {
-                session.status = TransactionStatus::Transaction;
+            if was == TransactionStatus::Idle {
+                no_transaction(session);
+                return Ok(done("COMMIT"));
             }
-            match was {
-                // A failed block is rolled back, whatever the client asked for.
-                TransactionStatus::Error => Ok(done("ROLLBACK")),
-                TransactionStatus::Transaction => Ok(done("COMMIT")),
-                TransactionStatus::Idle => {
-                    no_transaction(session);
-                    Ok(done("COMMIT"))
+            // A failed block is rolled back, whatever the client asked for.
+            let outcome = match was {
+                TransactionStatus::Transaction => commit(session).await,
+                _ => {
+                    roll_back(session);
+                    Ok(())
                 }
+            };
+            end_block(session);
+            outcome?;
+            if end.chain {
+                begin_block(session)?;
             }
+            Ok(done(if was == TransactionStatus::Error { "ROLLBACK" } else { "COMMIT" }))
         }
-        Statement::Rollback(rollback) => {
+        Statement::Rollback(end) => {
             if session.status == TransactionStatus::Idle {
                 no_transaction(session);
+                return Ok(done("ROLLBACK"));
             }
+            roll_back(session);
             end_block(session);
-            if rollback.chain {
-                session.status = TransactionStatus::Transaction;
+            if end.chain {
+                begin_block(session)?;
             }
             Ok(done("ROLLBACK"))
         }
-        Statement::Savepoint(_) => in_block(session, "SAVEPOINT"),
-        Statement::Release(_) => in_block(session, "RELEASE"),
-        Statement::RollbackTo(_) => {
-            if session.status == TransactionStatus::Error {
-                session.status = TransactionStatus::Transaction;
-            }
-            in_block(session, "ROLLBACK")
+        Statement::Savepoint(savepoint) => {
+            in_block(session, "SAVEPOINT")?;
+            session.block.set_savepoint(&savepoint.name.value);
+            Ok(done("SAVEPOINT"))
         }
-        Statement::SetTransaction(_) => Ok(done("SET")),
+        Statement::Release(release) => {
+            in_block(session, "RELEASE SAVEPOINT")?;
+            let position = release.name.position;
+            session.block.release(&release.name.value).map_err(|error| error.with_position(position))?;
+            Ok(done("RELEASE"))
+        }
+        Statement::RollbackTo(rollback) => {
+            in_block(session, "ROLLBACK TO SAVEPOINT")?;
+            let position = rollback.name.position;
+            let done_so = session.block.roll_back_to(&rollback.name.value);
+            done_so.map_err(|error| error.with_position(position))?;
+            session.status = TransactionStatus::Transaction;
+            Ok(done("ROLLBACK"))
+        }
+        Statement::SetTransaction(modes) => {
+            if !modes.session && !session.is_in_block() {
+                let message = "SET TRANSACTION can only be used in transaction blocks";
+                session.notices.push(Notice::warning(SqlState::NO_ACTIVE_TRANSACTION, message));
+            } else {
+                set_modes(session, modes)?;
+            }
+            Ok(done("SET"))
+        }
         Statement::Set(set) => {
             let value = match &set.value {
                 SetValue::Default => None,
@@ -105,9 +188,90 @@ pub fn run(session: &mut Session, statement: &Statement) -> Result<Response, Sql
     }
 }
 
+/// Begins a block, with the modes that the session's settings give it.
+fn begin_block(session: &mut Session) -> Result<(), SqlError> {
+    session.status = TransactionStatus::Transaction;
+    session.pinned = None;
+    session.block = Block::begin(&session.settings);
+    for name in ["transaction_isolation", "transaction_read_only"] {
+        let value = session.settings.get(&format!("default_{name}"))?.to_owned();
+        session.settings.set(name, Some(value), true)?;
+    }
+    Ok(())
+}
+
+fn set_modes(session: &mut Session, modes: &TransactionModes) -> Result<(), SqlError> {
+    let level = modes.isolation.map(|level| match level {
+        IsolationLevel::ReadUncommitted => "read uncommitted",
+        IsolationLevel::ReadCommitted => "read committed",
+        IsolationLevel::RepeatableRead => "repeatable read",
+        IsolationLevel::Serializable => "serializable",
+    });
+    let read_only = modes.read_only.map(|read_only| if read_only { "on" } else { "off" });
+    for (name, value) in [("transaction_isolation", level), ("transaction_read_only", read_only)] {
+        let Some(value) = value else { continue };
+        let name = if modes.session { format!("default_{name}") } else { name.to_owned() };
+        session.settings.set(&name, Some(value.to_owned()), !modes.session)?;
+    }
+    Ok(())
+}
+
+/// Makes what the block has written durable and seen.
+async fn commit(session: &mut Session) -> Result<(), SqlError> {
+    let database = session.database.clone();
+    let mut unchanged = Vec::new();
+    if let (Isolation::Serializable, Some(view)) = (Isolation::of(&session.settings), &session.pinned) {
+        let catalog = database.catalog();
+        let read: Vec<u32> = session.block.reads.iter().map(|id| id.0).collect();
+        unchanged.extend(tables_behind(&catalog, &read).into_iter().map(|table| (table, view.epoch)));
+    }
+    let committed = database.engine.commit(&session.block.writes, unchanged).await;
+    match committed.map_err(|error| engine_error(&database, error)) {
+        Ok(epoch) => {
+            session.written = epoch.unwrap_or(session.written);
+            Ok(())
+        }
+        Err(error) => {
+            roll_back(session);
+            Err(error)
+        }
+    }
+}
+
+/// The tables that relations are, or are made of.
+fn tables_behind(catalog: &Catalog, relations: &[u32]) -> BTreeSet<RelationId> {
+    let mut tables = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut next = relations.to_vec();
+    while let Some(oid) = next.pop() {
+        if !seen.insert(oid) {
+            continue;
+        }
+        if catalog.get(oid).is_some_and(|object| object.kind() == Kind::Table) {
+            tables.insert(RelationId(oid));
+        }
+        next.extend(catalog.dependencies(oid).map(|object| object.oid));
+    }
+    tables
+}
+
+/// Takes back what can be, and says what cannot.
+fn roll_back(session: &mut Session) {
+    if let Some(before) = session.block.take_settings() {
+        session.settings.roll_back(before);
+    }
+    if !session.block.definitions.is_empty() {
+        let message = "definitions take effect at once, and are not rolled back";
+        let mut notice = Notice::warning(SqlState::WARNING, message);
+        notice.detail = Some(format!("In this transaction: {}.", session.block.definitions.join(", ")));
+        session.notices.push(notice);
+    }
+}
+
 fn end_block(session: &mut Session) {
     session.status = TransactionStatus::Idle;
     session.pinned = None;
+    session.block = Block::default();
     session.settings.end_transaction();
     session.cursors.retain(|_, cursor| cursor.hold);
 }
@@ -117,13 +281,13 @@ fn no_transaction(session: &mut Session) {
     session.notices.push(Notice::warning(SqlState::NO_ACTIVE_TRANSACTION, message));
 }
 
-fn in_block(session: &Session, tag: &str) -> Result<Response, SqlError> {
+fn in_block(session: &Session, tag: &str) -> Result<(), SqlError> {
     match session.status {
         TransactionStatus::Idle => Err(SqlError::new(
             SqlState::NO_ACTIVE_TRANSACTION,
             format!("{tag} can only be used in transaction blocks"),
         )),
-        _ => Ok(done(tag)),
+        _ => Ok(()),
     }
 }
 

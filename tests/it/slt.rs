@@ -272,9 +272,10 @@ impl Connection {
             }
             Mode::AsPipeline => self.send_and_compare(sql, &verb).await,
         };
+        let is_to_savepoint = sql.to_uppercase().split_whitespace().any(|word| word == "TO");
         match verb.as_str() {
             "BEGIN" | "START" => self.in_transaction = output.is_ok(),
-            "COMMIT" | "ROLLBACK" | "END" | "ABORT" => self.in_transaction = false,
+            "COMMIT" | "ROLLBACK" | "END" | "ABORT" if !is_to_savepoint => self.in_transaction = false,
             "SET" | "RESET" | "PREPARE" | "DEALLOCATE" if output.is_ok() && !self.in_transaction => {
                 self.session.push(sql.to_owned());
             }

@@ -651,3 +651,86 @@ async fn several_statements_in_one_text() {
     assert_eq!(error.position(), Some(&ErrorPosition::Original(34)), "the position is in the whole text");
     assert_eq!(query(&client, "SELECT count(*) FROM t WHERE a = 4").await, [["0"]]);
 }
+
+/// The rows of a query, each as one line.
+async fn lines(client: &Client, sql: &str) -> Vec<String> {
+    query(client, sql).await.iter().map(|row| row.join("|")).collect()
+}
+
+/// Two sessions and what one sees of the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_are_isolated() {
+    let (_directory, server, one) = started().await;
+    let other = server.connect().await;
+    execute(&one, "CREATE TABLE t (id INT PRIMARY KEY, v INT); CREATE TABLE u (a INT)").await;
+    execute(&one, "CREATE PIPELINE p AS SELECT count(*) AS n FROM t").await;
+    execute(&one, "INSERT INTO t VALUES (1, 10), (2, 20)").await;
+
+    // Nobody else sees it, until all of it is seen at once.
+    execute(&one, "BEGIN; INSERT INTO t VALUES (3, 30); INSERT INTO u VALUES (1)").await;
+    assert_eq!(lines(&other, "SELECT count(*) FROM t").await, ["2"]);
+    execute(&one, "COMMIT").await;
+    assert_eq!(lines(&other, "SELECT (SELECT n FROM p), (SELECT count(*) FROM u)").await, ["3|1"]);
+
+    // A COPY is part of its block.
+    execute(&one, "BEGIN").await;
+    let sink = one.copy_in("COPY u FROM STDIN").await.unwrap();
+    let mut sink = Box::pin(sink);
+    sink.send(Bytes::from_static(b"7\n8\n")).await.unwrap();
+    sink.as_mut().finish().await.unwrap();
+    assert_eq!(lines(&one, "SELECT count(*) FROM u").await, ["3"]);
+    execute(&one, "ROLLBACK").await;
+    assert_eq!(lines(&one, "SELECT count(*) FROM u").await, ["1"]);
+
+    // Who wants the lock waits for it, and may say for how long.
+    execute(&one, "BEGIN; UPDATE t SET v = 11 WHERE id = 1").await;
+    execute(&other, "SET lock_timeout = '50ms'").await;
+    let refused = failure(&other, "UPDATE t SET v = 12 WHERE id = 1").await;
+    assert_eq!(refused.code().code(), "55P03");
+    execute(&other, "SET lock_timeout = 0; INSERT INTO t VALUES (4, 40)").await;
+    let waiting = other.simple_query("UPDATE t SET v = v + 1 WHERE id = 1");
+    let (waited, ()) = tokio::join!(waiting, async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        execute(&one, "COMMIT").await;
+    });
+    waited.unwrap();
+    assert_eq!(lines(&one, "SELECT v FROM t WHERE id = 1").await, ["12"]);
+
+    // A circle of waiting is found.
+    execute(&one, "BEGIN; DELETE FROM u").await;
+    execute(&other, "BEGIN; UPDATE t SET v = 0 WHERE id = 2").await;
+    let waiting = one.simple_query("UPDATE t SET v = 1 WHERE id = 2");
+    let (waited, refused) = tokio::join!(waiting, async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let refused = failure(&other, "DELETE FROM u").await;
+        execute(&other, "ROLLBACK").await;
+        refused
+    });
+    assert_eq!(refused.code().code(), "40P01");
+    waited.unwrap();
+    execute(&one, "COMMIT").await;
+    assert_eq!(lines(&other, "SELECT v FROM t WHERE id = 2").await, ["1"]);
+
+    // A key that somebody else has taken meanwhile.
+    execute(&one, "BEGIN; INSERT INTO t VALUES (5, 50); INSERT INTO u VALUES (5)").await;
+    execute(&other, "INSERT INTO t VALUES (5, 51)").await;
+    assert_eq!(failure(&one, "COMMIT").await.code().code(), "40001");
+    assert_eq!(lines(&one, "SELECT v, (SELECT count(*) FROM u) FROM t WHERE id = 5").await, ["51|0"]);
+
+    // Isolation levels.
+    execute(&one, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT v FROM t").await;
+    execute(&other, "UPDATE t SET v = 100 WHERE id = 1").await;
+    assert_eq!(lines(&one, "SELECT v FROM t WHERE id = 1").await, ["12"]);
+    assert_eq!(failure(&one, "UPDATE t SET v = v + 1 WHERE id = 1").await.code().code(), "40001");
+    execute(&one, "ROLLBACK").await;
+    execute(&one, "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT n FROM p; INSERT INTO u VALUES (6)").await;
+    execute(&other, "DELETE FROM t WHERE id = 5").await;
+    assert_eq!(failure(&one, "COMMIT").await.code().code(), "40001");
+    assert_eq!(lines(&one, "SELECT count(*) FROM u").await, ["0"]);
+
+    // Who leaves takes its writes and locks along.
+    execute(&one, "BEGIN; DELETE FROM t").await;
+    drop(one);
+    execute(&other, "UPDATE t SET v = 0").await;
+    assert_eq!(lines(&other, "SELECT count(*) FROM t").await, ["4"]);
+}

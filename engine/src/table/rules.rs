@@ -1,0 +1,167 @@
+//! What a table demands of its rows, and what a write changes, given the rows that are there.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, RecordBatch, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use tidemill_core::Delta;
+use tidemill_storage::{Run, Snapshot};
+
+use super::{OnConflict, TableSpec, TableWrite};
+use crate::Error;
+use crate::view::Shape;
+
+/// A key, and the encoded row that has it.
+type Taken<'a> = (Vec<u8>, Option<&'a [u8]>);
+
+/// What a table demands of its rows.
+#[derive(Debug)]
+pub(crate) struct TableRules {
+    pub spec: TableSpec,
+    pub shape: Arc<Shape>,
+}
+
+impl TableRules {
+    /// What a write changes, given the rows that are there.
+    pub fn resolve(&self, rows: &Snapshot, write: &TableWrite) -> Result<Delta, Error> {
+        match write {
+            TableWrite::Change(delta) => {
+                self.check_nulls(&delta.rows())?;
+                self.check_keys(rows, delta)?;
+                Ok(delta.clone())
+            }
+            TableWrite::Staged(delta) => {
+                self.check_removed(rows, delta)?;
+                // The key was free when the statement ran.
+                self.check_keys(rows, delta).map_err(|error| match error {
+                    Error::DuplicateKey { table, .. } => Error::Concurrent { table },
+                    other => other,
+                })?;
+                Ok(delta.clone())
+            }
+            TableWrite::Insert { rows: inserted, on_conflict } => {
+                self.check_nulls(inserted)?;
+                match self.spec.primary_key.is_empty() {
+                    true => Ok(Delta::inserts(inserted)),
+                    false => self.insert(rows, inserted, *on_conflict),
+                }
+            }
+        }
+    }
+
+    fn check_nulls(&self, rows: &RecordBatch) -> Result<(), Error> {
+        for (field, column) in self.spec.schema.fields().iter().zip(rows.columns()) {
+            if !field.is_nullable() && column.null_count() > 0 {
+                let (table, column) = (self.spec.name.clone(), field.name().clone());
+                return Err(Error::NullValue { table, column });
+            }
+        }
+        Ok(())
+    }
+
+    fn insert(
+        &self,
+        rows: &Snapshot,
+        inserted: &RecordBatch,
+        on_conflict: OnConflict,
+    ) -> Result<Delta, Error> {
+        let taken = self.taken(rows, inserted)?;
+        // The last row of a key within the statement wins when replacing, the first otherwise.
+        let mut seen: HashSet<&[u8]> = HashSet::new();
+        let mut kept: Vec<u32> = Vec::new();
+        let mut replaced: Vec<&[u8]> = Vec::new();
+        let order: Vec<usize> = match on_conflict {
+            OnConflict::Replace => (0..taken.len()).rev().collect(),
+            OnConflict::Error | OnConflict::Nothing => (0..taken.len()).collect(),
+        };
+        for row in order {
+            let (key, old) = &taken[row];
+            let is_new = seen.insert(key);
+            match on_conflict {
+                OnConflict::Error if !is_new || old.is_some() => return Err(self.duplicate(inserted, row)),
+                OnConflict::Nothing if !is_new || old.is_some() => continue,
+                _ if !is_new => continue,
+                _ => (),
+            }
+            replaced.extend(old);
+            kept.push(row as u32);
+        }
+        kept.sort_unstable();
+        let inserted = Delta::inserts(&take_record_batch(inserted, &UInt32Array::from(kept))?);
+        if replaced.is_empty() {
+            return Ok(inserted);
+        }
+        let removed = Delta::retractions(&self.shape.decode(&replaced)?);
+        let schema = tidemill_core::delta_schema(&self.spec.schema);
+        let removed = RecordBatch::try_new(schema.clone(), removed.batch().columns().to_vec())?;
+        let inserted = RecordBatch::try_new(schema.clone(), inserted.batch().columns().to_vec())?;
+        Ok(Delta::new(arrow::compute::concat_batches(&schema, [&removed, &inserted])?))
+    }
+
+    /// The rows that have the same keys as `inserted`: for each the encoded row that is there.
+    fn taken<'a>(&self, rows: &'a Snapshot, inserted: &RecordBatch) -> Result<Vec<Taken<'a>>, Error> {
+        let keys = self.shape.keys(inserted)?;
+        let find = |key: &[u8]| {
+            let mut found = None;
+            rows.lookup_while(key, |row, _| {
+                found = Some(row);
+                false
+            });
+            (key.to_vec(), found)
+        };
+        Ok(keys.iter().map(|key| find(key.data())).collect())
+    }
+
+    /// After an UPDATE no two rows may have the same key.
+    fn check_keys(&self, rows: &Snapshot, delta: &Delta) -> Result<(), Error> {
+        if self.spec.primary_key.is_empty() {
+            return Ok(());
+        }
+        let after = with_run(rows, self.shape.run(delta)?);
+        let changed = delta.rows();
+        for (row, key) in self.shape.keys(&changed)?.iter().enumerate() {
+            let mut n = 0;
+            after.lookup_while(key.data(), |_, weight| {
+                n += weight;
+                n < 2
+            });
+            if n > 1 {
+                return Err(self.duplicate(&changed, row));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a transaction takes away has to be there still.
+    fn check_removed(&self, rows: &Snapshot, delta: &Delta) -> Result<(), Error> {
+        let run = self.shape.run(delta)?;
+        let removed: Vec<usize> = (0..run.len()).filter(|idx| run.weight(*idx) < 0).collect();
+        let there = rows.weights(removed.iter().map(|idx| run.row(*idx)));
+        match removed.iter().zip(there).any(|(idx, there)| there + run.weight(*idx) < 0) {
+            true => Err(Error::Concurrent { table: self.spec.name.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    fn duplicate(&self, rows: &RecordBatch, row: usize) -> Error {
+        let options = FormatOptions::default().with_null("null");
+        let mut names = Vec::new();
+        let mut values = Vec::new();
+        for column in &self.spec.primary_key {
+            names.push(self.spec.schema.field(*column).name().clone());
+            let value = ArrayFormatter::try_new(rows.column(*column), &options);
+            values.push(value.map(|value| value.value(row).to_string()).unwrap_or_default());
+        }
+        let key = format!("({})=({})", names.join(", "), values.join(", "));
+        Error::DuplicateKey { table: self.spec.name.clone(), key }
+    }
+}
+
+/// Rows, and a change of them that is not theirs yet.
+pub(crate) fn with_run(rows: &Snapshot, run: Arc<Run>) -> Snapshot {
+    let mut runs = rows.runs().to_vec();
+    runs.push(run);
+    Snapshot::of(rows.layout().clone(), runs)
+}
