@@ -118,7 +118,17 @@ pub struct Engine {
 struct Registry {
     dataflows: HashMap<u64, Arc<DataflowHandle>>,
     members: BTreeMap<RelationId, MemberEntry>,
+    /// Dataflows that could not be recovered, and the epochs of their checkpoints.
+    unrecovered: HashMap<u64, Epoch>,
     next_dataflow: u64,
+}
+
+impl Registry {
+    /// Whether a dataflow has a member left that does not run any more.
+    fn has_failed(&self, dataflow: u64) -> bool {
+        let mut members = self.members.values().filter(|entry| entry.dataflow == dataflow);
+        members.any(|entry| entry.handle.failure().is_some())
+    }
 }
 
 #[derive(Clone)]
@@ -336,6 +346,7 @@ impl Engine {
         }
         if let Some(error) = failure {
             tracing::error!(dataflow = id, %error, "a dataflow cannot be recovered");
+            self.registry().unrecovered.insert(id, epoch);
             for member in &members {
                 *member.handle.failure.write().expect("nobody panics while holding it") =
                     Some(error.to_string());
@@ -929,12 +940,20 @@ impl Engine {
         let clock = self.sealer.clock.lock().await;
         let of_tables = clock.tables.values().filter(|table| table.changed > table.checkpointed);
         let mut needed = of_tables.map(|table| table.checkpointed).min().unwrap_or(clock.epoch);
-        for dataflow in self.registry().dataflows.values() {
+        let registry = self.registry();
+        for (id, dataflow) in &registry.dataflows {
             let reads_tables = clock.tables.keys().any(|table| dataflow.feed.reads(*table));
-            if reads_tables {
+            // One that has failed takes nothing any more, but goes on from its checkpoint after a restart.
+            if reads_tables || registry.has_failed(*id) {
                 needed = needed.min(Epoch(dataflow.checkpointed.load(Ordering::Acquire)));
             }
         }
+        for (id, epoch) in &registry.unrecovered {
+            if registry.has_failed(*id) {
+                needed = needed.min(*epoch);
+            }
+        }
+        drop(registry);
         clock.log.trim(needed);
         Ok(())
     }

@@ -161,6 +161,33 @@ async fn kill_at_any_moment_changes_nothing() {
     );
 }
 
+/// What a pipeline has failed on is there after any number of restarts: the log keeps what its checkpoint lacks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_pipeline_stays_failed() {
+    let directory = server::directory();
+    let config = directory.path().join("config.toml");
+    std::fs::write(&config, "checkpoint_interval = \"10ms\"\n").expect("the directory can be written");
+    let mut server = Server::start_with(directory.path(), &["--config", &config.display().to_string()]).await;
+    let client = server.connect().await;
+    execute(&client, "CREATE TABLE t (a INT); CREATE PIPELINE p AS SELECT sum(10 / a) AS s FROM t").await;
+    execute(&client, "INSERT INTO t VALUES (1), (2)").await;
+    wait_for_checkpoint(&client, "p").await;
+    execute(&client, "INSERT INTO t VALUES (0)").await;
+    for life in 0..4 {
+        let client = server.connect().await;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while query(&client, "SELECT state FROM tm_pipelines WHERE name = 'p'").await != [["FAILED"]] {
+            assert!(Instant::now() < deadline, "in life {life} it runs, as if the row had never been");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(query(&client, "SELECT s FROM p").await, [["15"]], "its last good answer, in life {life}");
+        // The table's checkpoint holds the rows now, and the log could go but for the pipeline.
+        execute(&client, "INSERT INTO t VALUES (5)").await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.kill_and_restart().await;
+    }
+}
+
 fn assert_same<T: Ord + Clone + std::fmt::Debug>(name: &str, expected: &[T], actual: &[T]) {
     let count = |rows: &[T]| {
         let mut counts: BTreeMap<T, i64> = BTreeMap::new();
