@@ -642,6 +642,6 @@ pub async fn uninterrupted<T: Send + 'static>(
     work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
 ) -> Result<T, SqlError> {
     tokio::spawn(work).await.unwrap_or_else(|error| {
-        Err(SqlError::new(SqlState::INTERNAL_ERROR, format!("a change of definitions broke off: {error}")))
+        Err(SqlError::new(SqlState::INTERNAL_ERROR, format!("a change broke off: {error}")))
     })
 }

@@ -28,7 +28,7 @@ use crate::ipc::decode_batch;
 use crate::member::{Member, MemberHandle};
 use crate::memory::Memory;
 use crate::outbox::{DeliveryStatus, Outbox};
-use crate::sealer::{Clock, LOGGED_TIME, Sealer, WriteRequest, is_read};
+use crate::sealer::{Clock, LOGGED_TIME, Sealer, WriteRequest, is_read, whole_epochs};
 use crate::source::{DeadLetter, SourceRuntime, SourceSpec};
 use crate::status::{
     EngineStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus,
@@ -39,6 +39,9 @@ use crate::view::ViewSnapshot;
 
 /// How many checkpoints are opened at once: in an object store each takes several requests.
 const N_OPENED: usize = 8;
+
+/// How long the end of the server waits for what is being computed.
+const SHUTDOWN_FLUSH: Duration = Duration::from_secs(10);
 
 /// How an engine runs.
 #[derive(Debug, Clone)]
@@ -81,8 +84,16 @@ pub struct MemberSpec {
 pub struct ReadView {
     pub epoch: Epoch,
     pub relations: BTreeMap<RelationId, Arc<ViewSnapshot>>,
-    /// Relations that show an earlier epoch, because they do not run: name and reason.
-    pub stale: Vec<(String, String)>,
+    /// Relations that show an earlier epoch.
+    pub stale: Vec<Stale>,
+}
+
+/// A relation that shows an earlier epoch than others, because it does not run.
+#[derive(Debug, Clone)]
+pub struct Stale {
+    pub id: RelationId,
+    pub name: String,
+    pub reason: String,
 }
 
 /// A relation now, and its changes from then on.
@@ -144,10 +155,11 @@ impl Engine {
     /// [`recover`](Engine::recover) starts them.
     pub async fn open(root: Root, config: EngineConfig) -> Result<Arc<Engine>, Error> {
         let (log, records) = Log::open(&root.child("log")).await?;
+        // The numbers of torn epochs are not used again.
         let epoch = records.iter().map(|record| record.epoch).max().unwrap_or(Epoch::ZERO);
         let mut logged: BTreeMap<RelationId, Vec<(Epoch, RecordBatch)>> = BTreeMap::new();
         let mut now = i64::MIN;
-        for LogRecord { epoch, relation, payload } in records {
+        for LogRecord { epoch, relation, payload } in whole_epochs(records) {
             if relation == LOGGED_TIME {
                 let bytes = payload
                     .try_into()
@@ -754,9 +766,12 @@ impl Engine {
         table: RelationId,
         write: TableWrite,
     ) -> Result<RecordBatch, Error> {
-        let clock = self.sealer.clock.lock().await;
-        let table = clock.tables.get(&table).ok_or_else(|| clock.not_running("table", table))?;
-        transaction.write(table, &write)
+        let (rules, rows) = {
+            let clock = self.sealer.clock.lock().await;
+            let table = clock.tables.get(&table).ok_or_else(|| clock.not_running("table", table))?;
+            (table.rules.clone(), table.rows())
+        };
+        transaction.write(&rules, rows, &write)
     }
 
     /// Makes what a transaction has written durable and seen, in one epoch, provided that some tables have not
@@ -812,6 +827,17 @@ impl Engine {
         }
     }
 
+    /// The relations that have something to show.
+    pub async fn readable(&self) -> BTreeSet<RelationId> {
+        let mut readable: BTreeSet<RelationId> = {
+            let registry = self.registry();
+            let of_pipelines = registry.members.iter().filter(|(_, entry)| entry.delivery.is_none());
+            of_pipelines.filter(|(_, entry)| entry.handle.latest().is_some()).map(|(id, _)| *id).collect()
+        };
+        readable.extend(self.sealer.clock.lock().await.tables.keys());
+        readable
+    }
+
     /// What some relations show, all at one epoch, which is at least `at_least`.
     pub async fn read(&self, ids: &BTreeSet<RelationId>, at_least: Epoch) -> Result<ReadView, Error> {
         let mut handles = Vec::new();
@@ -821,7 +847,7 @@ impl Engine {
         let mut stale = Vec::new();
         for (handle, _) in &handles {
             if let Some(reason) = handle.failure() {
-                stale.push((handle.name.clone(), reason));
+                stale.push(Stale { id: handle.id, name: handle.name.clone(), reason });
             }
         }
         let is_running = |handle: &MemberHandle| handle.failure().is_none();
@@ -976,7 +1002,11 @@ impl Engine {
         for source in self.sealer.clock.lock().await.sources.values() {
             source.stop();
         }
-        self.flush().await?;
+        // One step that takes long must not keep the server from ending: what it has not taken in comes again.
+        match tokio::time::timeout(SHUTDOWN_FLUSH, self.flush()).await {
+            Ok(flushed) => drop(flushed?),
+            Err(_) => tracing::warn!("the server ends before everything has been taken in"),
+        }
         let dataflows: Vec<u64> = self.registry().dataflows.keys().copied().collect();
         for id in dataflows {
             if let Err(error) = self.checkpoint(id).await {

@@ -25,7 +25,7 @@ mod view;
 mod view_scan;
 
 pub use engine::{
-    Engine, EngineConfig, MemberSpec, ReadView, Replayed, Sample, Sampled, SampledFrom, StandingView,
+    Engine, EngineConfig, MemberSpec, ReadView, Replayed, Sample, Sampled, SampledFrom, Stale, StandingView,
     Subscription,
 };
 pub use error::Error;

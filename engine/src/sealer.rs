@@ -6,7 +6,7 @@
 //! share. Whoever holds the clock's lock sees everything at one epoch, which is how a new dataflow finds
 //! its place.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -34,6 +34,15 @@ const EPOCH_WRITES: usize = 1024;
 const CLOCK_LOOK: Duration = Duration::from_secs(60);
 /// Records of this relation in the table log are epochs' times.
 pub(crate) const LOGGED_TIME: u32 = u32::MAX;
+
+/// The records of epochs that are whole in a log. The time comes last: an epoch without it was torn by a crash, was never
+/// acknowledged, and must not come to life in part, since a transaction may have been in it.
+pub(crate) fn whole_epochs(mut records: Vec<LogRecord>) -> Vec<LogRecord> {
+    let is_time = |record: &&LogRecord| record.relation == LOGGED_TIME;
+    let whole: BTreeSet<Epoch> = records.iter().filter(is_time).map(|record| record.epoch).collect();
+    records.retain(|record| whole.contains(&record.epoch));
+    records
+}
 
 /// Writes that wait for their epoch, to be done together or not at all.
 pub(crate) struct WriteRequest {
@@ -317,11 +326,15 @@ fn apply(
             outcome = Err(clock.not_running("table", *id));
             break;
         };
-        let parts = table.view.parts();
-        undo.entry(*id).or_insert_with(|| parts.clone());
-        before.push((table, parts));
-        let decided = table.rules.resolve(&table.rows(), write);
-        let added = decided.and_then(|delta| table.view.add(0, delta.batch()).map(|()| delta));
+        let added = table.rules.resolve(&table.rows(), write).and_then(|delta| {
+            if !delta.is_empty() {
+                let parts = table.view.parts();
+                undo.entry(*id).or_insert_with(|| parts.clone());
+                before.push((table, parts));
+                table.view.add(0, delta.batch())?;
+            }
+            Ok(delta)
+        });
         match added {
             Ok(delta) => deltas.push((*id, delta)),
             Err(error) => {
@@ -339,4 +352,28 @@ fn apply(
 /// Relations of a set that some feed reads.
 pub(crate) fn is_read(clock: &Clock, relation: RelationId) -> bool {
     clock.feeds.values().any(|feed| feed.reads(relation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_that_a_crash_has_torn_is_dropped_whole() {
+        let record =
+            |epoch: u64, relation: u32| LogRecord { epoch: Epoch(epoch), relation, payload: Vec::new() };
+        let log = vec![
+            record(1, 7),
+            record(1, 8),
+            record(1, LOGGED_TIME),
+            // Cut off before the second table and the time; the server went on with the next epoch.
+            record(2, 7),
+            record(3, 8),
+            record(3, LOGGED_TIME),
+            record(4, 7),
+        ];
+        let kept: Vec<_> =
+            whole_epochs(log).into_iter().map(|record| (record.epoch.0, record.relation)).collect();
+        assert_eq!(kept, [(1, 7), (1, 8), (1, LOGGED_TIME), (3, 8), (3, LOGGED_TIME)]);
+    }
 }

@@ -74,6 +74,11 @@ impl Block {
         self.locks.insert(table, lock);
     }
 
+    /// The locks, for whoever holds them until its writes are done.
+    pub fn take_locks(&mut self) -> BTreeMap<RelationId, TableLock> {
+        std::mem::take(&mut self.locks)
+    }
+
     /// What a snapshot shows with the block's own writes.
     pub fn overlay(&self, view: Arc<ReadView>) -> Arc<ReadView> {
         let own: Vec<_> = self

@@ -74,6 +74,8 @@ pub struct CursorState {
     /// Whether it never ends by itself.
     pub is_subscription: bool,
     pub hold: bool,
+    /// Whether the block that declared it has not ended yet.
+    pub is_of_block: bool,
 }
 
 /// A statement with a name of its own, from PREPARE.

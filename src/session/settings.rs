@@ -129,8 +129,19 @@ impl Settings {
         self.values.iter().map(|(name, value)| (display_name(name), value.as_str()))
     }
 
+    /// All settings as they were at the start, but for what a transaction is.
     pub fn reset_all(&mut self) {
-        self.values = self.start.clone();
+        for (name, value) in self.start.clone() {
+            if name.starts_with("transaction_") {
+                continue;
+            }
+            self.covered.remove(&name);
+            if self.values.get(&name) != Some(&value) {
+                self.report(&name, value.clone());
+                self.values.insert(name, value);
+            }
+        }
+        self.values.retain(|name, _| self.start.contains_key(name));
     }
 
     /// Takes back what was set since `before`.
@@ -302,6 +313,14 @@ mod tests {
             settings.set("verify_memory", Some("much".into()), false).unwrap_err().sqlstate.0,
             "22023"
         );
+        settings.set("transaction_read_only", Some("on".into()), true).unwrap();
+        settings.set("freshness", Some("strict".into()), true).unwrap();
+        settings.set("a.b", Some("1".into()), false).unwrap();
+        settings.reset_all();
+        settings.end_transaction();
+        assert_eq!(settings.get("freshness").unwrap(), "session");
+        assert_eq!(settings.get("transaction_read_only").unwrap(), "off");
+        assert!(settings.get("a.b").is_err());
         settings.set("search_path", Some("a, \"B\"".into()), false).unwrap();
         assert_eq!(settings.search_path(), ["a", "B"]);
     }

@@ -209,8 +209,11 @@ pub async fn table(
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE TABLE")) };
     let spec = table_spec(&entered.object);
     let id = spec.id;
-    let rows = filled.map(|batches| dml::concat(&spec.schema, &batches)).transpose()?;
+    let mut rows = filled.map(|batches| dml::concat(&spec.schema, &batches)).transpose()?;
     let n_rows = rows.as_ref().map(arrow::array::RecordBatch::num_rows);
+    // In a block the rows are its own until it commits, as any others.
+    let staged = if session.is_in_block() { rows.take() } else { None };
+    let table = entered.object.clone();
     let database = session.database.clone();
     let written = uninterrupted(async move {
         let _changing = changing;
@@ -223,6 +226,10 @@ pub async fn table(
     })
     .await?;
     session.written = written.unwrap_or(session.written);
+    if let Some(rows) = staged {
+        let write = TableWrite::Insert { rows, on_conflict: OnDuplicate::Error };
+        dml::write_to(session, &table, write).await?;
+    }
     Ok(done(n_rows.map_or("CREATE TABLE".into(), |n_rows| format!("SELECT {n_rows}"))))
 }
 

@@ -50,6 +50,7 @@ pub async fn declare(
         is_finished: false,
         is_subscription,
         hold: declare.hold,
+        is_of_block: session.is_in_block(),
     };
     session.cursors.insert(name, cursor);
     Ok(done("DECLARE CURSOR"))

@@ -4,12 +4,13 @@
 //! durable, and the session's next SELECT sees it in everything that depends on the table. In a transaction block the
 //! lock is held, and the change waits, until its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
 use arrow::util::display::FormatOptions;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
@@ -31,6 +32,9 @@ use crate::pgwire::text_format::PostgresText;
 use crate::session::api::{Response, RowsTag, SqlError};
 use crate::session::block::Isolation;
 use crate::session::{Call, Session};
+
+/// How often an upsert looks again for keys that somebody else has taken meanwhile.
+const UPSERT_ATTEMPTS: usize = 100;
 
 /// The table that a statement writes to.
 pub fn target(session: &Session, name: &ObjectName, verb: &str) -> Result<Arc<Object>, SqlError> {
@@ -159,20 +163,66 @@ async fn insert_or(
         "SELECT * FROM __touched AS excluded \
          WHERE NOT EXISTS (SELECT 1 FROM {schema_name}.{name} WHERE {on})"
     );
+    check_once(table, &rows)?;
     let extra = returning_table(table, rows)?;
     let _guard = lock(session, table).await?;
-    let parsed = parse_query(&conflicting)?;
-    let (_, changed) = query::collect(session, &parsed, call.sql, call.params.clone(), &extra).await?;
-    let (removed, updated) = split_changed(table, &changed)?;
-    let parsed = parse_query(&fresh)?;
-    let (_, mut added) = query::collect(session, &parsed, call.sql, Vec::new(), &extra).await?;
-    added.push(updated);
-    let added = concat(&table.arrow_schema(), &added)?;
-    if added.num_rows() > 0 {
+    let (conflicting, fresh) = (parse_query(&conflicting)?, parse_query(&fresh)?);
+    let mut n_attempts = 0;
+    loop {
+        let (_, changed) =
+            query::collect(session, &conflicting, call.sql, call.params.clone(), &extra).await?;
+        let (removed, updated) = split_changed(table, &changed)?;
+        let (_, mut added) = query::collect(session, &fresh, call.sql, Vec::new(), &extra).await?;
+        added.push(updated);
+        let added = concat(&table.arrow_schema(), &added)?;
+        if added.num_rows() == 0 {
+            return Ok(added);
+        }
         let change = both(&Delta::retractions(&removed), &Delta::inserts(&added))?;
-        write_to(session, table, TableWrite::Change(change)).await?;
+        match write_to(session, table, TableWrite::Change(change)).await {
+            Ok(_) => return Ok(added),
+            // Who only inserts needs no lock, and has taken a key since it was looked for.
+            Err(error)
+                if error.sqlstate == SqlState::UNIQUE_VIOLATION
+                    && n_attempts < UPSERT_ATTEMPTS
+                    && look_again(session) =>
+            {
+                n_attempts += 1;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(added)
+}
+
+/// Lets the next read see what has been committed since the last one, where the isolation level has that.
+fn look_again(session: &mut Session) -> bool {
+    if session.is_in_block() && Isolation::of(&session.settings) > Isolation::ReadCommitted {
+        return false;
+    }
+    session.written = session.written.max(session.database.engine.epoch());
+    session.block.since = session.written;
+    session.pinned = None;
+    true
+}
+
+/// No key may come twice: one row would be changed by the other.
+fn check_once(table: &Object, rows: &RecordBatch) -> Result<(), SqlError> {
+    let columns: Vec<ArrayRef> = table.primary_key.iter().map(|idx| rows.column(*idx).clone()).collect();
+    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let keys = RowConverter::new(fields)
+        .and_then(|converter| converter.convert_columns(&columns))
+        .map_err(arrow_error)?;
+    let mut seen = HashSet::new();
+    match keys.iter().all(|key| seen.insert(key)) {
+        true => Ok(()),
+        false => Err(SqlError::new(
+            SqlState::CARDINALITY_VIOLATION,
+            "ON CONFLICT DO UPDATE command cannot affect row a second time",
+        )
+        .with_hint(
+            "Ensure that no rows proposed for insertion within the same command have duplicate keys.",
+        )),
+    }
 }
 
 fn no_such_key(table: &Object, key: &[&str]) -> SqlError {
@@ -522,8 +572,7 @@ async fn lock(session: &mut Session, table: &Object) -> Result<Option<TableLock>
         None => taken.await?,
     };
     if !session.is_in_block() {
-        session.written = session.written.max(engine.epoch());
-        session.pinned = None;
+        look_again(session);
         return Ok(Some(lock));
     }
     let snapshot = session.pinned.as_ref().map(|view| view.epoch);
@@ -534,9 +583,7 @@ async fn lock(session: &mut Session, table: &Object) -> Result<Option<TableLock>
             }
         }
         None => {
-            session.pinned = None;
-            session.written = session.written.max(engine.epoch());
-            session.block.since = session.written;
+            look_again(session);
         }
     }
     session.block.hold(id, lock);

@@ -15,7 +15,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
 use tidemill_core::Epoch;
-use tidemill_engine::ReadView;
+use tidemill_engine::{ReadView, Stale};
 use tidemill_plan::RelationId;
 use tidemill_sql::QueryPlan;
 
@@ -223,34 +223,26 @@ async fn committed(session: &mut Session, references: &References) -> Result<Arc
     if references.relations.is_empty() || database.is_for_checks() {
         return Ok(Arc::new(ReadView { epoch: Epoch::ZERO, relations: BTreeMap::new(), stale: Vec::new() }));
     }
+    let mut wanted = references.relations.clone();
     if session.is_in_block() {
-        let knows =
-            |view: &Arc<ReadView>| references.relations.iter().all(|id| view.relations.contains_key(id));
-        if let Some(view) = session.pinned.clone().filter(knows) {
-            return Ok(view);
+        match &session.pinned {
+            // What has come to be since then is read as it is now.
+            Some(pinned) => wanted.retain(|id| !pinned.relations.contains_key(id)),
+            // A block reads one snapshot, so the first read takes all that later ones may ask for.
+            None => wanted.extend(database.engine.readable().await),
         }
-        // A block reads one snapshot, so the first read takes all that later ones may ask for.
-        let catalog = database.catalog();
-        let mut all = references.relations.clone();
-        for object in catalog.objects() {
-            if matches!(object.kind(), tidemill_catalog::Kind::Table | tidemill_catalog::Kind::Pipeline) {
-                all.insert(RelationId(object.oid));
-            }
-        }
-        if session.pinned.is_none()
-            && let Ok(view) = database.engine.read(&all, at_least(session)).await
-        {
-            let view = Arc::new(view);
-            session.pinned = Some(view.clone());
-            return Ok(view);
+        if let Some(pinned) = session.pinned.clone().filter(|_| wanted.is_empty()) {
+            return Ok(pinned);
         }
     }
-    let view = database
+    let mut view = database
         .engine
-        .read(&references.relations, at_least(session))
+        .read(&wanted, at_least(session))
         .await
         .map_err(|error| engine_error(&database, error))?;
-    for (name, reason) in &view.stale {
+    let is_asked_for = |id: &RelationId| references.relations.contains(id);
+    view.stale.retain(|stale| is_asked_for(&stale.id));
+    for Stale { name, reason, .. } in &view.stale {
         let mut notice = Notice::warning(
             tidemill_core::SqlState::NOT_IN_PREREQUISITE_STATE,
             format!("\"{name}\" has failed and shows its last good epoch"),
@@ -258,7 +250,16 @@ async fn committed(session: &mut Session, references: &References) -> Result<Arc
         notice.detail = Some(reason.clone());
         session.notices.push(notice);
     }
-    Ok(Arc::new(view))
+    if !session.is_in_block() {
+        return Ok(Arc::new(view));
+    }
+    if let Some(pinned) = &session.pinned {
+        view.epoch = pinned.epoch;
+        view.relations.extend(pinned.relations.clone());
+    }
+    let view = Arc::new(view);
+    session.pinned = Some(view.clone());
+    Ok(view)
 }
 
 /// The epoch that a read must have reached.

@@ -11,6 +11,7 @@ use tidemill_sql::statements::{
 };
 
 use super::{done, engine_error, query, unsupported};
+use crate::database::uninterrupted;
 use crate::pgwire::types::element_of;
 use crate::session::api::{Notice, PgType, Response, SqlError, TransactionStatus};
 use crate::session::block::{Block, Isolation};
@@ -162,6 +163,11 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
         Statement::Discard(discard) => {
             match discard {
                 Discard::All => {
+                    if session.status != TransactionStatus::Idle {
+                        let message = "DISCARD ALL cannot run inside a transaction block";
+                        return Err(SqlError::new(SqlState::ACTIVE_TRANSACTION, message)
+                            .with_hint("COMMIT or ROLLBACK first."));
+                    }
                     session.settings.reset_all();
                     session.cursors.clear();
                     session.prepared.clear();
@@ -225,8 +231,15 @@ async fn commit(session: &mut Session) -> Result<(), SqlError> {
         let read: Vec<u32> = session.block.reads.iter().map(|id| id.0).collect();
         unchanged.extend(tables_behind(&catalog, &read).into_iter().map(|table| (table, view.epoch)));
     }
-    let committed = database.engine.commit(&session.block.writes, unchanged).await;
-    match committed.map_err(|error| engine_error(&database, error)) {
+    let writes = session.block.writes.clone();
+    let locks = session.block.take_locks();
+    let committed = uninterrupted(async move {
+        // Given back when all is done, whoever still waits for that: nobody may read in between.
+        let _locks = locks;
+        let committed = database.engine.commit(&writes, unchanged).await;
+        committed.map_err(|error| engine_error(&database, error))
+    });
+    match committed.await {
         Ok(epoch) => {
             session.written = epoch.unwrap_or(session.written);
             Ok(())
@@ -260,6 +273,8 @@ fn roll_back(session: &mut Session) {
     if let Some(before) = session.block.take_settings() {
         session.settings.roll_back(before);
     }
+    // What was not committed is not held.
+    session.cursors.retain(|_, cursor| !cursor.is_of_block);
     if !session.block.definitions.is_empty() {
         let message = "definitions take effect at once, and are not rolled back";
         let mut notice = Notice::warning(SqlState::WARNING, message);
@@ -273,7 +288,10 @@ fn end_block(session: &mut Session) {
     session.pinned = None;
     session.block = Block::default();
     session.settings.end_transaction();
-    session.cursors.retain(|_, cursor| cursor.hold);
+    session.cursors.retain(|_, cursor| {
+        cursor.is_of_block = false;
+        cursor.hold
+    });
 }
 
 fn no_transaction(session: &mut Session) {

@@ -24,7 +24,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use futures::TryStreamExt;
 use tidemill_catalog::{Catalog, Column, Definition, Kind, Object, PipelineDefinition};
-use tidemill_core::{Epoch, SqlState};
+use tidemill_core::SqlState;
 use tidemill_engine::{OnConflict, StandingView, TableWrite};
 use tidemill_plan::{CloseSource, ExplainedNode, Hold, IncrementalNode, Operator, PipelinePlan, RelationId};
 use tidemill_sql::statements::Verify;
@@ -32,7 +32,7 @@ use tidemill_sql::{Names, Refusal, Resolved};
 
 use self::differences::{Differences, Sampling};
 use self::replay::Replay;
-use super::{create, engine_error, execution_error, rows};
+use super::{create, dml, engine_error, execution_error, rows};
 use crate::names::{find, view_query};
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
@@ -362,7 +362,6 @@ async fn write(
     let rows = RecordBatch::try_new(table.arrow_schema(), batch.columns().to_vec())
         .map_err(|error| SqlError::from_datafusion(error.into()))?;
     let write = TableWrite::Insert { rows, on_conflict: OnConflict::Error };
-    let written = session.database.engine.write(RelationId(table.oid), write).await?;
-    session.written = written.epoch.max(Epoch::ZERO);
+    dml::write_to(session, &table, write).await?;
     Ok(())
 }

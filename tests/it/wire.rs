@@ -696,20 +696,24 @@ async fn transactions_are_isolated() {
     waited.unwrap();
     assert_eq!(lines(&one, "SELECT v FROM t WHERE id = 1").await, ["12"]);
 
-    // A circle of waiting is found.
+    // A circle of waiting is found by whoever closes it, and the other goes on.
     execute(&one, "BEGIN; DELETE FROM u").await;
     execute(&other, "BEGIN; UPDATE t SET v = 0 WHERE id = 2").await;
-    let waiting = one.simple_query("UPDATE t SET v = 1 WHERE id = 2");
-    let (waited, refused) = tokio::join!(waiting, async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let refused = failure(&other, "DELETE FROM u").await;
-        execute(&other, "ROLLBACK").await;
-        refused
-    });
-    assert_eq!(refused.code().code(), "40P01");
-    waited.unwrap();
-    execute(&one, "COMMIT").await;
-    assert_eq!(lines(&other, "SELECT v FROM t WHERE id = 2").await, ["1"]);
+    let refused = |client, sql| async move {
+        let outcome = tokio_postgres::Client::simple_query(client, sql).await;
+        if let Err(error) = &outcome {
+            assert_eq!(error.code().map(|code| code.code()), Some("40P01"));
+            execute(client, "ROLLBACK").await;
+        }
+        outcome.is_err()
+    };
+    let (one_refused, other_refused) =
+        tokio::join!(refused(&one, "UPDATE t SET v = 1 WHERE id = 2"), refused(&other, "DELETE FROM u"));
+    assert!(one_refused != other_refused);
+    let winner = if one_refused { &other } else { &one };
+    execute(winner, "COMMIT").await;
+    let expected = if one_refused { "0" } else { "1" };
+    assert_eq!(lines(&other, "SELECT v FROM t WHERE id = 2").await, [expected]);
 
     // A key that somebody else has taken meanwhile.
     execute(&one, "BEGIN; INSERT INTO t VALUES (5, 50); INSERT INTO u VALUES (5)").await;
@@ -733,4 +737,28 @@ async fn transactions_are_isolated() {
     drop(one);
     execute(&other, "UPDATE t SET v = 0").await;
     assert_eq!(lines(&other, "SELECT count(*) FROM t").await, ["4"]);
+}
+
+/// An upsert looks for keys under the table's lock, which an INSERT does not need: it may take one in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upsert_does_not_fail_beside_inserts() {
+    let (_directory, server, one) = started().await;
+    let other = server.connect().await;
+    execute(&one, "CREATE TABLE t (id INT PRIMARY KEY, n INT)").await;
+    const N_KEYS: usize = 100;
+    let inserts = async {
+        for id in 0..N_KEYS {
+            // The upsert may have been first.
+            let _ = one.simple_query(&format!("INSERT INTO t VALUES ({id}, 0)")).await;
+        }
+    };
+    let upserts = async {
+        for id in 0..N_KEYS {
+            let sql =
+                format!("INSERT INTO t VALUES ({id}, 1) ON CONFLICT (id) DO UPDATE SET n = t.n + excluded.n");
+            other.simple_query(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+    };
+    tokio::join!(inserts, upserts);
+    assert_eq!(lines(&one, "SELECT count(*), sum(n) FROM t").await, [format!("{N_KEYS}|{N_KEYS}")]);
 }

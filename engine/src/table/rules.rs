@@ -29,6 +29,8 @@ impl TableRules {
         match write {
             TableWrite::Change(delta) => {
                 self.check_nulls(&delta.rows())?;
+                // A statement that was cancelled while its change waited has given the lock back.
+                self.check_removed(rows, delta)?;
                 self.check_keys(rows, delta)?;
                 Ok(delta.clone())
             }
@@ -134,7 +136,7 @@ impl TableRules {
         Ok(())
     }
 
-    /// What a transaction takes away has to be there still.
+    /// What is taken away has to be there still.
     fn check_removed(&self, rows: &Snapshot, delta: &Delta) -> Result<(), Error> {
         let run = self.shape.run(delta)?;
         let removed: Vec<usize> = (0..run.len()).filter(|idx| run.weight(*idx) < 0).collect();

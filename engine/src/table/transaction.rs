@@ -13,8 +13,8 @@ use tidemill_core::Delta;
 use tidemill_plan::RelationId;
 use tidemill_storage::{Arrangement, Snapshot};
 
+use super::TableWrite;
 use super::rules::TableRules;
-use super::{Table, TableWrite};
 use crate::Error;
 use crate::operators::BATCH_ROWS;
 use crate::view::ViewSnapshot;
@@ -50,20 +50,21 @@ impl Transaction {
     }
 
     /// Decides a write, given what the table has and what is staged; gives the rows that come in.
-    pub(crate) fn write(&self, table: &Table, write: &TableWrite) -> Result<RecordBatch, Error> {
+    pub(crate) fn write(
+        &self,
+        rules: &Arc<TableRules>,
+        mut rows: Snapshot,
+        write: &TableWrite,
+    ) -> Result<RecordBatch, Error> {
         let mut staged = self.staged();
-        let id = table.rules.spec.id;
-        let mut rows = table.rows();
+        let id = rules.spec.id;
         if let Some(own) = staged.get(&id) {
             rows = over(&rows, own.rows.current());
         }
-        let delta = table.rules.resolve(&rows, write)?;
+        let delta = rules.resolve(&rows, write)?;
         if !delta.is_empty() {
-            let run = table.rules.shape.run(&delta)?;
-            let new = || Staged {
-                rules: table.rules.clone(),
-                rows: Arrangement::new(table.rules.shape.layout.clone()),
-            };
+            let run = rules.shape.run(&delta)?;
+            let new = || Staged { rules: rules.clone(), rows: Arrangement::new(rules.shape.layout.clone()) };
             staged.entry(id).or_insert_with(new).rows.append(run);
         }
         Ok(super::insertions(&delta))

@@ -27,7 +27,10 @@ pub(super) fn respell(text: &Text<'_>, tokens: &mut [TokenWithSpan]) -> Result<(
             Some(Keyword::GLOBAL) if is_join(keyword(tokens, &words, word + 1)) => {
                 tokens[words[word]].token = Token::make_word("global", Some('"'));
             }
-            Some(Keyword::ASOF) => respell_join(text, tokens, &words, word)?,
+            // After AS it is a name.
+            Some(Keyword::ASOF) if word > 0 && keyword(tokens, &words, word - 1) != Some(Keyword::AS) => {
+                respell_join(text, tokens, &words, word)?
+            }
             _ => (),
         }
     }
@@ -171,5 +174,6 @@ mod tests {
     fn global_is_a_name() {
         assert_eq!(join("global JOIN b ON true"), "\"global\"join");
         assert_eq!(join("AS global LEFT JOIN b ON true"), "AS \"global\"left");
+        assert_eq!(join("AS asof JOIN b ON true"), "AS asofjoin");
     }
 }
