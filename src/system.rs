@@ -94,6 +94,8 @@ fn rows(name: &str, status: &EngineStatus) -> RecordBatch {
             pipelines(&s.iter().map(|sink| &sink.pipeline).collect::<Vec<_>>())
                 .int("rows_delivered", s.iter().map(|s| Some(s.rows_delivered as i64)))
                 .int("rows_pending", s.iter().map(|s| Some(s.rows_pending as i64)))
+                .int("bytes_pending", s.iter().map(|s| Some(s.bytes_pending as i64)))
+                .int("pending_ms", s.iter().map(|s| s.pending_for.map(|age| age.as_millis() as i64)))
                 .int("delivered_epoch", s.iter().map(|s| Some(s.delivered_to.0 as i64)))
                 .int("retries", s.iter().map(|s| Some(s.retries as i64)))
                 .text("last_error", s.iter().map(|s| s.last_error.clone()))

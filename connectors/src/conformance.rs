@@ -149,7 +149,7 @@ impl Transcript {
 }
 
 /// Each row in words.
-fn lines(rows: &RecordBatch) -> Vec<String> {
+pub fn lines(rows: &RecordBatch) -> Vec<String> {
     let options = FormatOptions::default().with_null("NULL");
     let formatter = |column| ArrayFormatter::try_new(column, &options).expect("the type can be shown");
     let formatters: Vec<_> = rows.columns().iter().map(|column| formatter(column.as_ref())).collect();

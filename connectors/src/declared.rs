@@ -11,6 +11,7 @@ use crate::spec::{Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSp
 #[derive(Debug, Clone)]
 pub struct Declared {
     pub schema: SchemaRef,
+    name: String,
     id: String,
     include: Vec<IncludeColumn>,
     primary_key: Vec<usize>,
@@ -29,6 +30,7 @@ pub fn columns(text: &str) -> Vec<Field> {
             "bigint" => DataType::Int64,
             "int" => DataType::Int32,
             "double" => DataType::Float64,
+            "real" => DataType::Float32,
             "bool" => DataType::Boolean,
             "text" => DataType::Utf8,
             "view" => DataType::Utf8View,
@@ -47,6 +49,7 @@ impl Declared {
     pub fn new(connector: &str, text: &str) -> Declared {
         Declared {
             schema: Arc::new(Schema::new(columns(text))),
+            name: "s".to_string(),
             id: "s".to_string(),
             include: Vec::new(),
             primary_key: Vec::new(),
@@ -66,6 +69,11 @@ impl Declared {
     /// Of a sink: what destinations know it by.
     pub fn id(mut self, id: &str) -> Declared {
         self.id = id.to_string();
+        self
+    }
+
+    pub fn named(mut self, name: &str) -> Declared {
+        self.name = name.to_string();
         self
     }
 
@@ -102,7 +110,7 @@ impl Declared {
 
     pub fn source(&self) -> SourceSpec<'_> {
         SourceSpec {
-            name: "s",
+            name: &self.name,
             schema: self.schema.clone(),
             include: &self.include,
             primary_key: &self.primary_key,
@@ -115,7 +123,7 @@ impl Declared {
 
     pub fn sink(&self) -> SinkSpec<'_> {
         SinkSpec {
-            name: "s",
+            name: &self.name,
             id: &self.id,
             schema: self.schema.clone(),
             primary_key: &self.primary_key,

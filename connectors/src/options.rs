@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidemill_core::sink::Delivery;
 use tidemill_core::source::ConnectorError;
-use tidemill_core::{SqlState, did_you_mean};
+use tidemill_core::{ByteSize, SqlState, did_you_mean};
 
 /// One option, for the manual and `SHOW CONNECTORS`.
 #[derive(Debug, Clone, Copy)]
@@ -222,6 +222,14 @@ impl OptionValue for Duration {
 
     fn parse(text: &str) -> Result<Duration, String> {
         parse_duration(text).ok_or_else(|| "a duration, such as 10ms, 5s or 1 minute".to_string())
+    }
+}
+
+impl OptionValue for ByteSize {
+    const KIND: &'static str = "size";
+
+    fn parse(text: &str) -> Result<ByteSize, String> {
+        text.parse().map_err(|_| "a size, such as 64MB or 1GB".to_string())
     }
 }
 

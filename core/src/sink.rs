@@ -5,8 +5,12 @@
 //! batch's epoch visible in one step, at the destination; and the destination says how far it has come when
 //! a writer is opened, so that only what follows is written. Whoever has died in the middle of a write
 //! need not be asked.
+//!
+//! That the destination is the one that was written to is checked at the same time: it can have no less than what it has once
+//! acknowledged, and no more than what a writer was allowed to write.
 
 use std::fmt;
+use std::time::Instant;
 
 use async_trait::async_trait;
 
@@ -36,6 +40,21 @@ pub struct SinkBatch {
     pub delta: Delta,
 }
 
+/// What a destination can have of a sink, as far as the server knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Up to here it has said that it has everything.
+    pub surely: Epoch,
+    /// Behind this no writer can have written.
+    pub perhaps: Epoch,
+}
+
+impl Written {
+    pub fn perhaps_to(epoch: Epoch) -> Written {
+        Written { surely: Epoch::ZERO, perhaps: epoch }
+    }
+}
+
 /// Something to write rows to, as configured by `CREATE SINK … WITH (…)`.
 #[async_trait]
 pub trait Sink: Send + Sync + fmt::Debug {
@@ -49,18 +68,18 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// A writer; there is one at a time, and one that is opened keeps earlier ones from writing on, where the
     /// destination can do that.
     ///
-    /// `known` is the last epoch that any writer can have written, as far as the caller knows. A destination
-    /// that has more is [`check_reached`]'s error, and whoever writes there is left alone.
-    async fn open(&self, known: Epoch) -> Result<Box<dyn SinkWriter>, ConnectorError>;
+    /// A destination that has more or less than can have been `written` is [`check_reached`]'s error, and whoever
+    /// writes there is left alone.
+    async fn open(&self, written: Written) -> Result<Box<dyn SinkWriter>, ConnectorError>;
 }
 
 /// Writes batches in the order of their epochs.
 #[async_trait]
 pub trait SinkWriter: Send {
     /// The epoch up to which the destination had everything when the writer was opened: what ends there or
-    /// before must not be written again. Zero where the destination does not say.
-    fn reached(&self) -> Epoch {
-        Epoch::ZERO
+    /// before must not be written again. `None` where the destination does not say.
+    fn reached(&self) -> Option<Epoch> {
+        None
     }
 
     /// Takes a batch. It need not have arrived before [`flush`](SinkWriter::flush) returns.
@@ -69,17 +88,74 @@ pub trait SinkWriter: Send {
     /// Waits until all that was written is durable at the destination. Of a writer that delivers exactly
     /// once, all of it becomes visible together, or nothing. A call that is dropped may be made again.
     async fn flush(&mut self) -> Result<(), ConnectorError>;
+
+    /// When to flush what was written, for a writer that would rather gather more; `None` is now. It is asked after each
+    /// write.
+    fn flush_at(&self) -> Option<Instant> {
+        None
+    }
 }
 
-/// Refuses to go on at a destination that has more than this database can have written.
-pub fn check_reached(destination: &str, reached: Epoch, known: Epoch) -> Result<(), ConnectorError> {
-    if reached <= known {
-        return Ok(());
+/// Refuses to go on at a destination that has more than this database can have written, or less than it has
+/// acknowledged. `reached` is `None` if nothing is kept there of the sink.
+pub fn check_reached(
+    destination: &str,
+    reached: Option<Epoch>,
+    written: Written,
+) -> Result<(), ConnectorError> {
+    let Written { surely, perhaps } = written;
+    let refuse = |message: String, hint: &str| {
+        Err(ConnectorError::fatal(SqlState::NOT_IN_PREREQUISITE_STATE, message).with_hint(hint))
+    };
+    match reached {
+        Some(reached) if reached > perhaps => refuse(
+            format!(
+                "{destination} has this sink's epoch {reached}, but this server wrote no more than {perhaps}"
+            ),
+            "Another server writes for this sink, or this one runs on an older copy of its data directory. \
+             Nothing is written, so that nothing is doubled. To begin anew, drop the sink and create it again.",
+        ),
+        Some(reached) if reached < surely => refuse(
+            format!("{destination} has this sink's epoch {reached}, but it had {surely} before"),
+            "It has gone back: restored from a backup, or emptied. What it had in between is not here any more. Nothing is \
+             written, so that nothing is left out silently. Bring it back to where it was; or drop the sink, \
+             empty the destination and create the sink again, which writes everything.",
+        ),
+        // Whether the last of what was written has arrived only the destination could have said.
+        None if surely > Epoch::ZERO && surely < perhaps => refuse(
+            format!(
+                "{destination} has forgotten how far this sink has come, which is epoch {surely} at least, {perhaps} at most"
+            ),
+            "What the sink keeps there has expired or was removed. Nothing is written, so that nothing is doubled. To begin anew, \
+             drop the sink and create it again, which writes everything.",
+        ),
+        _ => Ok(()),
     }
-    let message =
-        format!("{destination} has this sink's epoch {reached}, but this server wrote no more than {known}");
-    Err(ConnectorError::fatal(SqlState::NOT_IN_PREREQUISITE_STATE, message).with_hint(
-        "Another server writes for this sink, or this one runs on an older copy of its data directory. \
-         Nothing is written, so that nothing is doubled. To begin anew, drop the sink and create it again.",
-    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_is_between_what_is_sure_and_what_is_possible() {
+        let said = |reached: Option<u64>, surely: u64, perhaps: u64| {
+            let written = Written { surely: Epoch(surely), perhaps: Epoch(perhaps) };
+            let checked = check_reached("it", reached.map(Epoch), written);
+            checked.err().map_or(String::new(), |error| error.to_string())
+        };
+        for (reached, surely, perhaps) in [
+            (Some(0), 0, 0),
+            (Some(3), 3, 3),
+            (Some(4), 3, 5),
+            (None, 0, 5),
+            // All that was ever written has arrived.
+            (None, 5, 5),
+        ] {
+            assert_eq!(said(reached, surely, perhaps), "", "{reached:?} {surely} {perhaps}");
+        }
+        assert_eq!(said(Some(9), 3, 6), "it has this sink's epoch 9, but this server wrote no more than 6");
+        assert_eq!(said(Some(2), 3, 6), "it has this sink's epoch 2, but it had 3 before");
+        assert!(said(None, 3, 6).starts_with("it has forgotten how far this sink has come"));
+    }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use serde_json::json;
 use tidemill_core::Epoch;
 use tidemill_core::source::Offsets;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::feed::{Feed, Sealed};
-use crate::member::Member;
+use crate::member::{Member, outbox_blobs};
 use crate::operators::{LateRows, StepContext};
 use crate::outbox::Outbox;
 use crate::source::{DeadLetter, RangeReader, SourceRuntime};
@@ -151,6 +152,8 @@ struct Written {
     epoch: Epoch,
     /// Who is in it. A member that has come since is not.
     members: BTreeSet<RelationId>,
+    /// Its blobs, where they lie now.
+    blobs: BTreeMap<String, Bytes>,
     outcome: Result<(), Error>,
 }
 
@@ -193,6 +196,8 @@ impl Dataflow {
         let mut tick = tokio::time::interval(self.checkpoint_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut is_time = false;
+        // A full outbox asks for a checkpoint at once, but not again and again for one that cannot be written.
+        let mut has_failed = false;
         let feed = self.feed.clone();
         loop {
             let is_full =
@@ -207,13 +212,14 @@ impl Dataflow {
                 biased;
                 written = written => {
                     writing = None;
-                    let Written { store, epoch, members, outcome } = written.expect("writing a checkpoint does not panic");
+                    let Written { store, epoch, members, blobs, outcome } = written.expect("writing a checkpoint does not panic");
                     self.store = Some(store);
                     let outcome = outcome.map_err(|error| { tracing::error!(dataflow = self.id, %error, "a checkpoint failed"); error.to_string() });
                     match &outcome {
-                        Ok(()) => self.durable(epoch, &members),
+                        Ok(()) => self.durable(epoch, &members, &blobs),
                         Err(_) => self.is_dirty = true,
                     }
+                    has_failed = outcome.is_err();
                     for answer in answered.drain(..) {
                         let outcome = outcome.clone().map(|()| epoch).map_err(|reason| Error::NotRunning { kind: "checkpoint", name: self.id.to_string(), reason });
                         let _ = answer.send(outcome);
@@ -234,14 +240,14 @@ impl Dataflow {
                             let written = task.await.expect("writing a checkpoint does not panic");
                             self.store = Some(written.store);
                             if written.outcome.is_ok() {
-                                self.durable(written.epoch, &written.members);
+                                self.durable(written.epoch, &written.members, &written.blobs);
                             }
                         }
                         let _ = answer.send(Box::new(self));
                         return;
                     }
                 },
-                // Meanwhile checkpoints go on: what waits for one would keep the outbox full for ever.
+                // Until a checkpoint has taken to disk what waits.
                 () = space(&self.members), if is_full => (),
                 () = feed.sealed(), if self.failure.is_none() && !is_full => {
                     let sealed = feed.take();
@@ -249,11 +255,17 @@ impl Dataflow {
                         self.fail(&error);
                     }
                 }
-                _ = tick.tick() => is_time = true,
+                _ = tick.tick() => {
+                    is_time = true;
+                    has_failed = false;
+                }
             }
             let is_stale =
                 self.members.iter().filter_map(|member| member.outbox.as_ref()).any(Outbox::is_stale);
-            let is_due = !asked.is_empty() || (is_time && (self.is_dirty || is_stale));
+            let is_full =
+                self.members.iter().filter_map(|member| member.outbox.as_ref()).any(Outbox::is_full);
+            let is_due =
+                (is_full && !has_failed) || !asked.is_empty() || (is_time && (self.is_dirty || is_stale));
             if writing.is_none() && is_due && self.failure.is_none() {
                 is_time = false;
                 answered.append(&mut asked);
@@ -507,7 +519,12 @@ impl Dataflow {
         let members = self.members.iter().map(|member| member.id).collect();
         Some(tokio::spawn(async move {
             let outcome = store.write(&checkpoint).await.map(drop).map_err(Error::from);
-            Written { store, epoch, members, outcome }
+            let names = checkpoint.blobs.into_keys();
+            let blobs = names
+                .filter_map(|name| Some((store.blob(&name)?, name)))
+                .map(|(b, name)| (name, b))
+                .collect();
+            Written { store, epoch, members, blobs, outcome }
         }))
     }
 
@@ -526,11 +543,11 @@ impl Dataflow {
         checkpoint
     }
 
-    fn durable(&self, epoch: Epoch, members: &BTreeSet<RelationId>) {
+    fn durable(&self, epoch: Epoch, members: &BTreeSet<RelationId>, blobs: &BTreeMap<String, Bytes>) {
         self.checkpointed.store(epoch.0, Ordering::Release);
         for member in self.members.iter().filter(|member| members.contains(&member.id)) {
             if let Some(outbox) = &member.outbox {
-                outbox.durable(epoch);
+                outbox.durable(&outbox_blobs(blobs, member.id));
             }
         }
     }

@@ -449,12 +449,12 @@ impl Engine {
     }
 
     fn enter(&self, dataflow: u64, member: &Member, is_filling: bool) {
-        let entry = MemberEntry {
-            handle: member.handle.clone(),
-            dataflow,
-            delivery: member.outbox.as_ref().map(Outbox::status),
-            is_filling,
-        };
+        let delivery = member.outbox.as_ref().map(Outbox::status);
+        // One that is new is let go by `deliver`.
+        if let Some(delivery) = delivery.as_ref().filter(|_| !is_filling) {
+            delivery.begin();
+        }
+        let entry = MemberEntry { handle: member.handle.clone(), dataflow, delivery, is_filling };
         self.registry().members.insert(member.id, entry);
     }
 
@@ -512,7 +512,7 @@ impl Engine {
     }
 
     /// Creates a pipeline or sink and fills it with what is there. On return it is durable, or, after an error
-    /// or when it was cancelled, not there.
+    /// or when it was cancelled, not there. Of a sink nothing leaves before [`Engine::deliver`].
     ///
     /// Whoever drops this future leaves the member half made: cancel it instead.
     pub async fn create_member(&self, spec: MemberSpec, cancelled: &CancellationToken) -> Result<(), Error> {
@@ -549,6 +549,13 @@ impl Engine {
             entry.is_filling = false;
         }
         Ok(())
+    }
+
+    /// Lets a new sink deliver. Its definition must be durable: after a crash nobody would know what it has written.
+    pub fn deliver(&self, id: RelationId) {
+        if let Some(delivery) = self.registry().members.get(&id).and_then(|entry| entry.delivery.as_ref()) {
+            delivery.begin();
+        }
     }
 
     async fn create_dataflow(&self, member: Member, cancelled: &CancellationToken) -> Result<u64, Error> {
@@ -1014,6 +1021,9 @@ impl Engine {
             }
         }
         self.checkpoint_tables().await?;
+        for delivery in self.registry().members.values().filter_map(|entry| entry.delivery.as_ref()) {
+            delivery.end();
+        }
         let deadline = Instant::now() + Duration::from_secs(5);
         let is_delivered = |registry: &Registry| {
             registry
@@ -1088,6 +1098,9 @@ impl Engine {
                     pipeline,
                     rows_delivered: delivery.rows.get(),
                     rows_pending: delivery.pending_rows(),
+                    rows_gathered: delivery.gathered_rows(),
+                    bytes_pending: delivery.pending_bytes(),
+                    pending_for: delivery.pending_for(),
                     delivered_to: delivery.delivered_to(),
                     retries: delivery.retries.get(),
                     last_error: delivery.last_error(),

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use datafusion::common::DataFusionError;
 use datafusion::execution::context::SessionState;
 use datafusion::physical_expr::PhysicalExpr;
@@ -73,6 +74,16 @@ pub struct MemberMetrics {
     /// Input rows that a fill has taken in, and of how many, where that is known.
     pub fill_rows: Counter,
     pub fill_rows_total: OnceLock<u64>,
+}
+
+/// What a checkpoint holds of a member's outbox.
+pub(crate) fn outbox_blobs(blobs: &BTreeMap<String, Bytes>, id: RelationId) -> BTreeMap<String, Bytes> {
+    let prefix = format!("{id}/outbox");
+    let of_member = blobs.range(prefix.clone()..).map_while(|(name, bytes)| {
+        let end = name.strip_prefix(&prefix)?;
+        Some((end.to_owned(), bytes.clone()))
+    });
+    of_member.collect()
 }
 
 impl MemberHandle {
@@ -419,7 +430,8 @@ impl Member {
             add(format!("{id}/view/{part}"), &snapshot);
         }
         if let Some(outbox) = &self.outbox {
-            checkpoint.blobs.insert(format!("{id}/outbox"), outbox.capture());
+            let blobs = outbox.capture().into_iter();
+            checkpoint.blobs.extend(blobs.map(|(name, bytes)| (format!("{id}/outbox{name}"), bytes)));
         }
         self.handle.metrics.state_bytes.store(state_bytes as u64, Ordering::Relaxed);
         serde_json::json!({
@@ -475,12 +487,12 @@ impl Member {
         }
         self.compiled.operators.iter().for_each(|lanes| lanes.measure());
         if let Some(outbox) = &mut self.outbox {
-            let blob = checkpoint.blobs.get(&format!("{id}/outbox"));
-            let blob = blob.ok_or_else(|| Error::StateMissing {
-                what: format!("sink \"{}\"", self.handle.name),
-                epoch,
-            })?;
-            outbox.restore(blob, epoch)?;
+            let blobs = outbox_blobs(&checkpoint.blobs, id);
+            if blobs.is_empty() {
+                let what = format!("sink \"{}\"", self.handle.name);
+                return Err(Error::StateMissing { what, epoch });
+            }
+            outbox.restore(&blobs, epoch)?;
         }
         self.handle.frontier.send_replace(epoch);
         if let Some(view) = &self.view {

@@ -171,6 +171,12 @@ pub struct SinkStatus {
     pub pipeline: PipelineStatus,
     pub rows_delivered: u64,
     pub rows_pending: u64,
+    /// Of these, what is gathered until it is worth a file.
+    pub rows_gathered: u64,
+    /// Of what waits, in checkpoints.
+    pub bytes_pending: u64,
+    /// How long the oldest row has waited.
+    pub pending_for: Option<Duration>,
     pub delivered_to: Epoch,
     pub retries: u64,
     pub last_error: Option<String>,

@@ -269,7 +269,8 @@ fn progress(status: &EngineStatus) -> Progress {
     }
     let is_read = status.sources.iter().all(|source| matches!(source.state, State::Finished | State::Idle));
     let has_arrived = pipelines.iter().all(|(_, p)| p.state != State::Filling && p.epoch >= status.epoch);
-    let is_delivered = status.sinks.iter().all(|sink| sink.rows_pending == 0);
+    // What is gathered leaves when the server ends.
+    let is_delivered = status.sinks.iter().all(|sink| sink.rows_pending <= sink.rows_gathered);
     match is_read && has_arrived && is_delivered {
         true => Progress::Done,
         false => Progress::Streaming,

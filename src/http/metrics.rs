@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write};
 
 use tidemill_engine::metrics::HistogramCounts;
-use tidemill_engine::{EngineStatus, PipelineStatus, State};
+use tidemill_engine::{EngineStatus, PipelineStatus, SinkStatus, State};
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -112,6 +112,11 @@ fn sinks(out: &mut Exposition, status: &EngineStatus) {
     status.sinks.iter().for_each(|sink| family.value(&[("sink", &sink.pipeline.name)], sink.rows_delivered));
     let mut family = out.gauge("tidemill_sink_rows_pending", "Rows that wait to be delivered.");
     status.sinks.iter().for_each(|sink| family.value(&[("sink", &sink.pipeline.name)], sink.rows_pending));
+    let mut family = out.gauge("tidemill_sink_bytes_pending", "Bytes of that, in checkpoints.");
+    status.sinks.iter().for_each(|sink| family.value(&[("sink", &sink.pipeline.name)], sink.bytes_pending));
+    let mut family = out.gauge("tidemill_sink_pending_seconds", "How long the oldest row has waited.");
+    let age = |sink: &SinkStatus| sink.pending_for.unwrap_or_default().as_secs_f64();
+    status.sinks.iter().for_each(|sink| family.value(&[("sink", &sink.pipeline.name)], age(sink)));
     let mut family = out.gauge("tidemill_sink_delivered_epoch", "The last epoch that was delivered.");
     status.sinks.iter().for_each(|sink| family.value(&[("sink", &sink.pipeline.name)], sink.delivered_to));
     let mut family = out.counter("tidemill_sink_retries_total", "Deliveries that were tried again.");

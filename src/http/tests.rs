@@ -68,6 +68,8 @@ fn metrics_are_prometheus_text() {
         "tidemill_pipeline_step_seconds{pipeline=\"hot \\\"auctions\\\"\",quantile=\"0.5\"} NaN",
         "tidemill_sink_rows_delivered_total{sink=\"nowhere\"} 90",
         "tidemill_sink_rows_pending{sink=\"nowhere\"} 10",
+        "tidemill_sink_bytes_pending{sink=\"nowhere\"} 4096",
+        "tidemill_sink_pending_seconds{sink=\"nowhere\"} 1.5",
         "tidemill_sink_retries_total{sink=\"nowhere\"} 1",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n\nis not in\n\n{text}");

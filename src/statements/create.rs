@@ -635,6 +635,7 @@ async fn start_member(
             database.engine.drop_members(&[id]).await?;
             return Err(error);
         }
+        database.engine.deliver(id);
         if !is_sink {
             stop_replaced(&database, &replaced).await?;
         }

@@ -55,6 +55,9 @@ pub struct Checkpoint {
 /// Above this a pack is full. Its pieces are what is in memory anyway.
 const PACK_BYTES_MAX: u64 = 256 << 20;
 
+/// A shorter blob stays in memory where the root is not a directory.
+const KEPT_BYTES_MIN: usize = 64 << 10;
+
 /// Runs are read where they lie in a mapped pack, as numbers of up to 8 bytes.
 const ALIGNMENT: u64 = 64;
 
@@ -271,13 +274,13 @@ impl CheckpointStore {
             let (offset, len) = pack.place(run.to_pieces());
             pack.runs.push((run.clone(), RunId { pack: self.next_pack, offset, len }));
             if pack.len > PACK_BYTES_MAX {
-                bytes_written += self.write_pack(std::mem::take(&mut pack)).await?;
+                bytes_written += self.write_pack(std::mem::take(&mut pack)).await?.0;
             }
         }
         let mut blobs = BTreeMap::new();
         for (name, bytes) in &checkpoint.blobs {
             let id = match self.blobs.get(name) {
-                Some((known, id)) if known == bytes => *id,
+                Some((known, id)) if is_same(known, bytes) => *id,
                 _ => {
                     let (offset, len) = pack.place(vec![bytes.clone()]);
                     RunId { pack: self.next_pack, offset, len }
@@ -285,7 +288,16 @@ impl CheckpointStore {
             };
             blobs.insert(name.clone(), (bytes.clone(), id));
         }
-        bytes_written += self.write_pack(pack).await?;
+        let number = self.next_pack;
+        let (n_bytes, mapped) = self.write_pack(pack).await?;
+        bytes_written += n_bytes;
+        for (bytes, id) in blobs.values_mut().filter(|(_, id)| id.pack == number && id.len > 0) {
+            match &mapped {
+                Some(file) => *bytes = piece(file, *id),
+                None if bytes.len() >= KEPT_BYTES_MIN => *bytes = self.root.keep(bytes.clone()).await?,
+                None => (),
+            }
+        }
         let manifest = Manifest {
             format: FORMAT,
             row_format: ROW_FORMAT.into(),
@@ -318,9 +330,14 @@ impl CheckpointStore {
         Ok(CheckpointStats { bytes_written })
     }
 
-    /// Writes a pack, after which the runs in it are durable. Should the manifest fail after that, the next one names
-    /// them where they are.
-    async fn write_pack(&mut self, pack: Pack) -> Result<usize, Error> {
+    /// A blob of the last checkpoint, where it lies in a file, if it is worth one.
+    pub fn blob(&self, name: &str) -> Option<Bytes> {
+        self.blobs.get(name).map(|(bytes, _)| bytes.clone())
+    }
+
+    /// Writes a pack, after which the runs in it are durable; gives its length and, below a local root, the file. Should
+    /// the manifest fail after that, the next one names them where they are.
+    async fn write_pack(&mut self, pack: Pack) -> Result<(usize, Option<Bytes>), Error> {
         let mut mapped = None;
         if pack.len > 0 {
             let name = pack_name(self.next_pack);
@@ -332,16 +349,25 @@ impl CheckpointStore {
             }
         }
         for (run, id) in pack.runs {
-            let at = |file: &Bytes| file.slice(id.offset as usize..(id.offset + id.len) as usize);
-            run.set_id(self.id, id, mapped.as_ref().map(at));
+            run.set_id(self.id, id, mapped.as_ref().map(|file| piece(file, id)));
         }
-        Ok(pack.len as usize)
+        Ok((pack.len as usize, mapped))
     }
 
     /// Removes everything: the owner has been dropped.
     pub async fn remove(self) -> Result<(), Error> {
         remove_all(&self.root).await
     }
+}
+
+/// Whether two blobs are the same, which those that lie at one place are.
+fn is_same(a: &Bytes, b: &Bytes) -> bool {
+    (a.as_ptr() == b.as_ptr() && a.len() == b.len()) || a == b
+}
+
+/// What a pack's file has at a place.
+fn piece(file: &Bytes, id: RunId) -> Bytes {
+    file.slice(id.offset as usize..(id.offset + id.len) as usize)
 }
 
 /// Removes all objects below `root`, manifests first, so that what is left can be told to be garbage.

@@ -375,6 +375,17 @@ impl Root {
         file.finish().map(Some)
     }
 
+    /// The same bytes in a local file instead of in memory.
+    pub(crate) async fn keep(&self, bytes: Bytes) -> Result<Bytes, Error> {
+        let scratch = self.scratch()?;
+        let write = move || {
+            let file = scratch.file(bytes.len() as u64)?;
+            file.write_at(0, &bytes)?;
+            file.finish()
+        };
+        tokio::task::spawn_blocking(write).await.expect("writing a file does not panic")
+    }
+
     /// Makes a local file an object; durable on return. Below a local root it gets another name and is not copied.
     pub(crate) async fn adopt(&self, name: &str, file: &Arc<RunFile>) -> Result<(), Error> {
         if self.shared.directory.is_none() {

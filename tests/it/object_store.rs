@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::exactly_once::check_files;
 use crate::server::{self, Server, execute, query};
 
 /// An S3 server of the test's own.
@@ -330,4 +331,62 @@ async fn copy_of_a_running_server_is_whole() {
     assert_eq!(query(&client, "VERIFY PIPELINE bids").await[0][2], "equal");
     let output = s3.run(&["backup", data, &local]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("is in use"), "{output:?}");
+}
+
+/// A sink's files in S3, while the server is killed and the store is away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn objects_get_every_row_once() {
+    let directory = server::directory();
+    let Some(s3) = S3::start(directory.path()).await else { return };
+    let data = directory.path().join("data").display().to_string();
+    let mut server = s3.server(directory.path(), &data).await;
+    let store = {
+        let mut builder = object_store::aws::AmazonS3Builder::new().with_bucket_name("tidemill");
+        builder = builder.with_endpoint(format!("http://{}", s3.proxy.address)).with_allow_http(true);
+        builder =
+            builder.with_region("eu-central-1").with_access_key_id("key").with_secret_access_key("secret");
+        builder.build().expect("a client")
+    };
+    let read = async || {
+        use futures::TryStreamExt;
+        use object_store::{ObjectStore, ObjectStoreExt};
+        let prefix = object_store::path::Path::from("sinks/dear");
+        let mut lines = Vec::new();
+        let objects: Vec<_> = store.list(Some(&prefix)).try_collect().await.expect("a bucket is listed");
+        for object in objects {
+            let name = object.location.to_string();
+            if name.contains("/_tidemill/") {
+                continue;
+            }
+            let bytes =
+                store.get(&object.location).await.expect("it is there").bytes().await.expect("it is read");
+            let text = String::from_utf8(bytes.to_vec()).expect("it is text");
+            lines.extend(text.lines().map(|line| (name.clone(), line.to_owned())));
+        }
+        lines
+    };
+    let mode = s3.proxy.mode.clone();
+    let outages = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(2300)).await;
+            mode.send_replace(Mode::Down);
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            mode.send_replace(Mode::Passing);
+        }
+    });
+    let steady = s3.proxy.mode.clone();
+    let read = async || {
+        outages.abort();
+        steady.send_replace(Mode::Passing);
+        read().await
+    };
+    check_files(&mut server, "s3://tidemill/sinks/dear", read).await;
+    let client = server.connect().await;
+    let error = server::failure(
+        &client,
+        "CREATE SINK nowhere FROM dear WITH (connector = 'file', path = 's3://no-such-bucket/x') FORMAT PLAIN ENCODE JSON",
+    )
+    .await;
+    assert!(error.message().contains("s3://no-such-bucket/x"), "{error}");
+    assert!(server.terminate().await.success(), "{}", server.log_tail());
 }

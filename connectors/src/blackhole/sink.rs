@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use tidemill_core::Epoch;
-use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter};
+use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written};
 use tidemill_core::source::ConnectorError;
 
 use crate::options::Options;
@@ -37,7 +36,7 @@ impl Sink for BlackholeSink {
         Delivery::AtLeastOnce
     }
 
-    async fn open(&self, _known: Epoch) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+    async fn open(&self, _written: Written) -> Result<Box<dyn SinkWriter>, ConnectorError> {
         Ok(Box::new(BlackholeWriter { n_rows: self.n_rows.clone() }))
     }
 }
@@ -61,7 +60,7 @@ impl SinkWriter for BlackholeWriter {
 #[cfg(test)]
 mod tests {
     use arrow::array::{Int64Array, RecordBatch};
-    use tidemill_core::Delta;
+    use tidemill_core::{Delta, Epoch};
 
     use super::*;
     use crate::conformance::sink;
@@ -83,7 +82,7 @@ mod tests {
         let rows = RecordBatch::try_new(declared.schema.clone(), vec![ids]).unwrap();
         let batch = SinkBatch { from: Epoch(0), to: Epoch(1), delta: Delta::retractions(&rows) };
         let sink = BlackholeSink::new(&declared.sink()).unwrap();
-        let mut writer = sink.open(Epoch::ZERO).await.unwrap();
+        let mut writer = sink.open(Written::default()).await.unwrap();
         writer.write(&batch).await.unwrap();
         writer.flush().await.unwrap();
         assert_eq!(sink.n_rows(), 2);

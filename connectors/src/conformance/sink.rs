@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter};
+use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written};
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{Delta, Epoch, SqlState};
 
@@ -25,7 +25,7 @@ type Row<'a> = (i64, Option<&'a str>, i64);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Behind all epochs that the suite writes.
-const KNOWN: Epoch = Epoch(1000);
+const WRITTEN: Written = Written { surely: Epoch::ZERO, perhaps: Epoch(1000) };
 
 /// The columns of the rows that the suite writes: `id bigint, name text`.
 pub fn schema() -> SchemaRef {
@@ -99,7 +99,7 @@ pub async fn check(sink: &dyn Sink, arrived: impl AsyncFn() -> Option<Vec<String
     write(&mut *writer, &cut_off).await;
     drop(writer);
     let mut writer = open(sink).await;
-    assert!(writer.reached() < cut_off.to, "what was cut off has not been reached");
+    assert!(writer.reached().unwrap_or_default() < cut_off.to, "what was cut off has not been reached");
     write(&mut *writer, &cut_off).await;
     flush(&mut *writer).await;
     let Some(after) = arrived().await else { return };
@@ -117,7 +117,7 @@ pub async fn check(sink: &dyn Sink, arrived: impl AsyncFn() -> Option<Vec<String
 /// Checks that a destination that takes nothing is an error, soon; gives it.
 pub async fn check_broken(sink: &dyn Sink) -> ConnectorError {
     let attempt = async {
-        let mut writer = sink.open(KNOWN).await?;
+        let mut writer = sink.open(WRITTEN).await?;
         writer.write(&batch(1, &[(1, Some("a"), 1)])).await?;
         writer.flush().await
     };
@@ -154,7 +154,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 async fn open(sink: &dyn Sink) -> Box<dyn SinkWriter> {
-    within("opening", sink.open(KNOWN)).await.expect("the destination is there")
+    within("opening", sink.open(WRITTEN)).await.expect("the destination is there")
 }
 
 async fn write(writer: &mut dyn SinkWriter, batch: &SinkBatch) {
@@ -163,7 +163,7 @@ async fn write(writer: &mut dyn SinkWriter, batch: &SinkBatch) {
 
 /// As the engine does it after a crash.
 async fn write_unless_reached(writer: &mut dyn SinkWriter, batch: &SinkBatch) {
-    if batch.to > writer.reached() {
+    if batch.to > writer.reached().unwrap_or_default() {
         write(writer, batch).await;
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidemill_core::ByteSize;
+
 use crate::options::{option_enum, options};
 
 option_enum! {
@@ -39,8 +41,16 @@ options! {
 options! {
     /// `WITH (connector = 'file', …)` of a sink
     pub struct FileSinkConfig {
-        /// The directory to write to; it is created if need be.
+        /// The directory to write to, which is created if need be; or `s3://bucket/prefix`.
         "path" => path: String,
+        /// Columns whose values become folders, `a=1/b=x/`, as `'a, b'`. They are left out of the files.
+        "partition_by" => partition_by: Option<String>,
+        /// A file that has come to be so large is closed, and written. By default files are written after each
+        /// checkpoint, and are no larger than 128 MB.
+        "roll_size" => roll_size: Option<ByteSize>,
+        /// How long rows are gathered before their files are written. The default is a minute with `roll_size`, and
+        /// otherwise not at all: files are written after each checkpoint.
+        "roll_interval" => roll_interval: Option<Duration>,
         /// `gzip` or `none` for JSON and CSV, `snappy`, `zstd` or `none` for Parquet.
         "compression" => compression: Option<Compression>,
         /// With `FORMAT PLAIN`: the name of a first column that says `insert` or `delete`, so that
@@ -50,5 +60,13 @@ options! {
         "force_append_only" => force_append_only: bool = "false",
         /// The columns of the key, where the query does not tell; read by `CREATE SINK`.
         "primary_key" => primary_key: Option<String>,
+        /// Where S3 is, instead of where `AWS_ENDPOINT_URL` says, or at Amazon.
+        "s3.endpoint" => s3_endpoint: Option<String>,
+        /// The region, instead of `AWS_REGION`.
+        "s3.region" => s3_region: Option<String>,
+        /// The name of the key to sign with, instead of what the environment says: `AWS_ACCESS_KEY_ID`, a role, the machine's.
+        "s3.access_key_id" => s3_access_key_id: Option<String>,
+        /// The key, which `SHOW CREATE` does not show.
+        "s3.secret_access_key" => s3_secret_access_key: Option<String>,
     }
 }

@@ -1,9 +1,13 @@
 #![doc = include_str!("docs.md")]
 
 mod config;
+mod encoder;
 mod lines;
 mod listing;
 mod parquet;
+mod partition;
+mod place;
+mod s3;
 mod sink;
 mod source;
 

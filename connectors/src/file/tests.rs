@@ -1,14 +1,15 @@
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use flate2::write::GzEncoder;
 use parquet::arrow::ArrowWriter;
 use proptest::prelude::*;
-use tidemill_core::sink::{Delivery, SinkBatch};
+use tidemill_core::sink::{Delivery, SinkBatch, SinkWriter, Written};
 use tidemill_core::source::{ConnectorError, Offset, Offsets, Source};
 use tidemill_core::{Delta, Epoch};
 
@@ -309,8 +310,41 @@ async fn sink_whose_directory_is_a_file_fails() {
     assert!(error.to_string().contains(&place.path().display().to_string()), "{error}");
 }
 
+const ANY: Written = Written { surely: Epoch::ZERO, perhaps: Epoch(1000) };
+
+/// The files below a directory that readers see, with their content, by name.
+fn tree(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(next) = directories.pop() {
+        for entry in fs::read_dir(next).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned();
+            if name.split('/').any(|part| part.starts_with(['.', '_'])) {
+                continue;
+            }
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                found.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    tree(directory).into_keys().collect()
+}
+
+async fn write_all(writer: &mut dyn SinkWriter, batches: &[SinkBatch]) {
+    for batch in batches {
+        writer.write(batch).await.unwrap();
+    }
+}
+
 #[tokio::test]
-async fn sink_writes_a_file_for_each_batch() {
+async fn sink_writes_a_file_for_each_flush() {
     for (encode, compression) in
         [(Encode::Json, "none"), (Encode::Json, "gzip"), (Encode::Csv, "gzip"), (Encode::Parquet, "zstd")]
     {
@@ -320,26 +354,24 @@ async fn sink_writes_a_file_for_each_batch() {
         validate_sink(&declared.sink()).await.unwrap();
         let made = create_sink(&declared.sink()).unwrap();
         assert_eq!(made.delivery(), Delivery::ExactlyOnce);
-        let mut writer = made.open(Epoch::ZERO).await.unwrap();
+        let mut writer = made.open(ANY).await.unwrap();
+        assert!(writer.flush_at().is_none(), "there is nothing to gather");
         writer.write(&batch(2, &[(1, "a", 1), (2, "b,\"\n", 2)])).await.unwrap();
-        writer.write(&batch(10, &[(3, "c", 1)])).await.unwrap();
-        writer.write(&batch(11, &[])).await.unwrap();
+        assert!(writer.flush_at().is_some_and(|at| at <= Instant::now()), "nothing is waited for");
         writer.flush().await.unwrap();
-        // After a crash: the same batch once more.
-        let mut writer = made.open(Epoch::ZERO).await.unwrap();
-        let names = || {
-            let mut names: Vec<String> = fs::read_dir(&out)
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            names.sort();
-            names
-        };
-        let (before, content) = (names(), fs::read(out.join(&names()[1])).unwrap());
-        writer.write(&batch(10, &[(3, "c", 1)])).await.unwrap();
-        assert_eq!((names(), fs::read(out.join(&names()[1])).unwrap()), (before.clone(), content));
-        assert_eq!(before.len(), 2, "{before:?}");
-        assert!(before[0].starts_with("s-00000000000000000002."), "{before:?}");
+        write_all(&mut *writer, &[batch(10, &[(3, "c", 1)]), batch(11, &[])]).await;
+        writer.flush().await.unwrap();
+        let before = tree(&out);
+        let ending = before.keys().next().unwrap().split_once('.').unwrap().1.to_owned();
+        assert_eq!(names(&out), [2, 11].map(|to| format!("s-{to:020}.{ending}")));
+
+        // After a crash, and under another name: it says what is there.
+        let renamed = create_sink(&declared.clone().named("renamed").sink()).unwrap();
+        let mut writer = renamed.open(ANY).await.unwrap();
+        assert_eq!(writer.reached(), Some(Epoch(11)));
+        writer.write(&batch(12, &[])).await.unwrap();
+        writer.flush().await.unwrap();
+        assert_eq!(tree(&out), before);
 
         // What the sink writes the source reads.
         let options: &[(&str, &str)] = if encode == Encode::Csv { &[("header", "true")] } else { &[] };
@@ -349,11 +381,158 @@ async fn sink_writes_a_file_for_each_batch() {
 }
 
 #[tokio::test]
+async fn sink_makes_folders_of_columns() {
+    for encode in [Encode::Json, Encode::Csv, Encode::Parquet] {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path();
+        let declared = sink(out).encode(encode, &[]).with("partition_by", "name").retracting();
+        let declared = declared.with("op_column", "op");
+        let mut writer = create_sink(&declared.sink()).unwrap().open(ANY).await.unwrap();
+        let rows = [(1, "x/y", -1), (2, "x/y", 1), (3, "", 1), (4, "z", 1)];
+        write_all(&mut *writer, &[batch(1, &rows), batch(2, &[(5, "z", 1)])]).await;
+        writer.flush().await.unwrap();
+        let file = names(out)[0].rsplit('/').next().unwrap().to_owned();
+        assert_eq!(names(out), ["name=", "name=x%2Fy", "name=z"].map(|folder| format!("{folder}/{file}")));
+        let options: &[(&str, &str)] = if encode == Encode::Csv { &[("header", "true")] } else { &[] };
+        for (folder, expected) in
+            [("name=x%2Fy", vec!["delete | 1", "insert | 2"]), ("name=z", vec!["insert | 4", "insert | 5"])]
+        {
+            let read =
+                crate::file::tests::file(&out.join(folder), "op text, id bigint").encode(encode, options);
+            assert_eq!(check(&read).await.rows, expected, "{folder}");
+        }
+    }
+    let refused = |declared: Declared| create_sink(&declared.sink()).unwrap_err().to_string();
+    let declared = sink(Path::new("/tmp/x")).with("partition_by", "name").retracting();
+    assert!(refused(declared.clone().format(Format::Debezium)).contains("an update may be of two folders"));
+    assert!(
+        refused(declared.with("op_column", "op").with("partition_by", "nam"))
+            .contains("\"nam\" of partition_by")
+    );
+    assert!(refused(sink(Path::new("/tmp/x")).with("roll_size", "5GB")).contains("cannot be 5GB"));
+    assert!(refused(sink(Path::new("gs://bucket/x"))).contains("\"gs://\""));
+}
+
+#[tokio::test]
+async fn sink_gathers_by_time_and_size() {
+    let directory = tempfile::tempdir().unwrap();
+    let declared = sink(directory.path()).with("roll_size", "80kB").with("roll_interval", "1 hour");
+    let made = create_sink(&declared.sink()).unwrap();
+    let mut writer = made.open(ANY).await.unwrap();
+    let many: Vec<(i64, &str, i64)> = (0..1000).map(|id| (id, "abcdefghij", 1)).collect();
+    writer.write(&batch(1, &many)).await.unwrap();
+    let at = writer.flush_at().expect("it waits for more");
+    assert!(at > Instant::now() + Duration::from_secs(3500));
+    writer.write(&batch(2, &many)).await.unwrap();
+    assert_eq!(writer.flush_at(), Some(at), "the first row counts");
+    assert_eq!(names(directory.path()), Vec::<String>::new());
+    writer.write(&batch(3, &many)).await.unwrap();
+    assert_eq!(writer.flush_at(), None, "a file is full");
+    writer.flush().await.unwrap();
+    assert_eq!(names(directory.path()), ["s-00000000000000000003.jsonl"]);
+
+    // More than a file takes becomes several.
+    let all: Vec<(i64, &str, i64)> = (0..30_000).map(|id| (id, "abcdefghij", 1)).collect();
+    writer.write(&batch(4, &all)).await.unwrap();
+    writer.flush().await.unwrap();
+    let files = tree(directory.path());
+    let sizes: Vec<(&str, usize)> =
+        files.iter().skip(1).map(|(name, bytes)| (&name[21..], bytes.len())).collect();
+    assert_eq!(
+        sizes.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+        ["4-0000.jsonl", "4-0001.jsonl", "4-0002.jsonl", "4-0003.jsonl"]
+    );
+    assert!(sizes.iter().all(|(_, n_bytes)| *n_bytes < 500_000), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn sink_completes_what_a_crash_has_left() {
+    let batches = [
+        batch(1, &[(1, "a", 1), (2, "b", 1)]),
+        batch(2, &[(3, "a", 1), (4, "c", 1)]),
+        batch(3, &[(5, "a", 1)]),
+    ];
+    // What stands at the destination when a server is killed while it writes the first two as one group: nothing, the
+    // progress, then one file after the other.
+    for n_there in 0..=4usize {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path();
+        let declared = sink(out).with("partition_by", "name");
+        let made = create_sink(&declared.sink()).unwrap();
+        let mut writer = made.open(ANY).await.unwrap();
+        write_all(&mut *writer, &batches[..2]).await;
+        writer.flush().await.unwrap();
+        drop(writer);
+        let whole = tree(out);
+        assert_eq!(whole.len(), 3);
+        let files: Vec<&String> = whole.keys().collect();
+        let progress = out.join("_tidemill/_s");
+        match n_there {
+            0 => fs::remove_file(&progress).unwrap(),
+            _ => {
+                let begun = serde_json::json!({"reached": 0, "writing": {"to": 2, "files": files}});
+                fs::write(&progress, begun.to_string()).unwrap();
+            }
+        }
+        for name in files.iter().skip(n_there.saturating_sub(1)) {
+            fs::remove_file(out.join(name)).unwrap();
+        }
+
+        // The next one gets all three at once, and gathers for longer.
+        let made = create_sink(&declared.named("renamed").with("roll_interval", "1 hour").sink()).unwrap();
+        let mut writer = made.open(ANY).await.unwrap();
+        assert_eq!(writer.reached(), Some(Epoch(0)));
+        write_all(&mut *writer, &batches).await;
+        if n_there > 0 {
+            assert_eq!(tree(out), whole, "{n_there}: what was begun is complete before anything else");
+        }
+        writer.flush().await.unwrap();
+        let mut lines: Vec<String> = Vec::new();
+        for (name, content) in tree(out) {
+            let folder = name.split_once('/').unwrap().0;
+            lines.extend(String::from_utf8(content).unwrap().lines().map(|line| format!("{folder} {line}")));
+        }
+        lines.sort();
+        let expected = [("a", 1), ("a", 3), ("a", 5), ("b", 2), ("c", 4)];
+        assert_eq!(lines, expected.map(|(name, id)| format!("name={name} {{\"id\":{id}}}")), "{n_there}");
+        assert_eq!(made.open(ANY).await.unwrap().reached(), Some(Epoch(3)));
+    }
+}
+
+#[tokio::test]
+async fn sink_does_not_go_on_at_another_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = create_sink(&sink(directory.path()).sink()).unwrap();
+    let mut writer = made.open(ANY).await.unwrap();
+    writer.write(&batch(5, &[(1, "a", 1)])).await.unwrap();
+    writer.flush().await.unwrap();
+    let said = async |surely: u64, perhaps: u64| {
+        let written = Written { surely: Epoch(surely), perhaps: Epoch(perhaps) };
+        made.open(written).await.err().map_or(String::new(), |error| error.to_string())
+    };
+    assert_eq!(said(5, 5).await, "");
+    assert!(said(0, 4).await.contains("epoch 5, but this server wrote no more than 4"));
+    assert!(said(6, 6).await.contains("epoch 5, but it had 6 before"));
+    // Begun by another one, which knew more.
+    let progress = directory.path().join("_tidemill/_s");
+    fs::write(&progress, r#"{"reached": 5, "writing": {"to": 8, "files": []}}"#).unwrap();
+    assert!(said(5, 7).await.contains("epoch 8, but this server wrote no more than 7"));
+    fs::remove_file(&progress).unwrap();
+    assert!(said(5, 7).await.contains("has forgotten how far this sink has come"));
+    assert_eq!(said(5, 5).await, "", "all has arrived");
+    fs::write(&progress, "x").unwrap();
+    assert!(said(5, 5).await.contains("does not say how far sink \"s\" is"));
+}
+
+#[tokio::test]
 async fn sink_writes_changes_if_asked() {
     let directory = tempfile::tempdir().unwrap();
     let write = async |declared: Declared| -> Result<String, ConnectorError> {
-        let mut writer = create_sink(&declared.sink())?.open(Epoch::ZERO).await?;
+        let mut writer = create_sink(&declared.sink())?.open(ANY).await?;
         writer.write(&batch(1, &[(1, "a", -1), (1, "b", 1)])).await?;
+        writer.flush().await?;
+        // Each of them begins anew.
+        fs::remove_dir_all(directory.path().join("_tidemill")).unwrap();
         Ok(fs::read_to_string(directory.path().join("s-00000000000000000001.jsonl")).unwrap())
     };
     let declared = sink(directory.path()).retracting();

@@ -6,9 +6,9 @@ use arrow::datatypes::DataType;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use rdkafka::config::ClientConfig;
-use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter};
+use tidemill_core::SqlState;
+use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written};
 use tidemill_core::source::ConnectorError;
-use tidemill_core::{Epoch, SqlState};
 
 use crate::formats::changelog::{self, Changelog, CsvSinkOptions, Entry};
 use crate::formats::csv::{CsvOptions, RecordEnd};
@@ -237,9 +237,9 @@ impl Sink for KafkaSink {
         }
     }
 
-    async fn open(&self, known: Epoch) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+    async fn open(&self, written: Written) -> Result<Box<dyn SinkWriter>, ConnectorError> {
         match &self.epochs {
-            Some(epochs) => Ok(Box::new(TransactionWriter::open(self, epochs, known).await?)),
+            Some(epochs) => Ok(Box::new(TransactionWriter::open(self, epochs, written).await?)),
             None => {
                 let outlet = Outlet::new(&self.topic, &self.client)?;
                 Ok(Box::new(KafkaWriter { sink: self.clone(), outlet: Some(outlet) }))

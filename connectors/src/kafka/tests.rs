@@ -15,7 +15,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::types::RDKafkaRespErr;
-use tidemill_core::sink::SinkBatch;
+use tidemill_core::sink::{SinkBatch, Written};
 use tidemill_core::source::{ConnectorError, Offset, Offsets, Source, SplitId};
 use tidemill_core::{Delta, Epoch};
 
@@ -294,7 +294,7 @@ fn batch(to: u64, rows: &[(i64, &str, i64)]) -> SinkBatch {
 
 /// Writes two batches, the second an update and a deletion.
 async fn write(declared: &Declared) -> Result<(), ConnectorError> {
-    let mut writer = create_sink(&declared.sink())?.open(Epoch(1000)).await?;
+    let mut writer = create_sink(&declared.sink())?.open(Written::perhaps_to(Epoch(1000))).await?;
     writer.write(&batch(1, &[(1, "a", 1), (2, "b, c", 1)])).await?;
     if declared.source().format != Format::Plain {
         writer.write(&batch(2, &[(1, "a", -1), (2, "b, c", -1), (1, "z", 1)])).await?;
@@ -610,7 +610,11 @@ async fn committed(declared: &Declared, brokers: &str, topic: &str) -> Vec<Strin
 
 /// The epoch that a new writer finds at the destination.
 async fn reached(declared: &Declared, known: u64) -> Result<u64, ConnectorError> {
-    Ok(create_sink(&declared.sink())?.open(Epoch(known)).await?.reached().0)
+    Ok(create_sink(&declared.sink())?
+        .open(Written::perhaps_to(Epoch(known)))
+        .await?
+        .reached()
+        .map_or(0, |epoch| epoch.0))
 }
 
 #[tokio::test]
@@ -620,7 +624,8 @@ async fn real_broker_says_how_far_a_sink_has_come() {
     create_topic(&brokers, &topic, 1).await;
     let declared = kafka(&brokers, &topic, ROW);
     assert_eq!(reached(&declared, 0).await.unwrap(), 0);
-    let mut writer = create_sink(&declared.sink()).unwrap().open(Epoch(0)).await.unwrap();
+    let mut writer =
+        create_sink(&declared.sink()).unwrap().open(Written::perhaps_to(Epoch(0))).await.unwrap();
     for to in [3, 7] {
         writer.write(&batch(to, &[(1, "a", 1)])).await.unwrap();
     }
@@ -628,6 +633,11 @@ async fn real_broker_says_how_far_a_sink_has_come() {
     writer.write(&batch(9, &[(1, "b", 1)])).await.unwrap();
     drop(writer);
     assert_eq!(reached(&declared, 9).await.unwrap(), 7, "only what was committed counts");
+    assert_eq!(reached(&declared.clone().named("renamed"), 9).await.unwrap(), 7, "under any name");
+    let gone_back = Written { surely: Epoch(8), perhaps: Epoch(9) };
+    let gone_back =
+        create_sink(&declared.sink()).unwrap().open(gone_back).await.err().expect("it has gone back");
+    assert!(gone_back.to_string().contains("epoch 7, but it had 8 before"), "{gone_back}");
     let other = declared.clone().id(&fresh("other"));
     assert_eq!(reached(&other, 0).await.unwrap(), 0, "each sink has an epoch of its own");
     let ahead = reached(&declared, 6).await.unwrap_err();
@@ -642,14 +652,15 @@ async fn real_broker_shuts_earlier_writers_out() {
     let topic = fresh("zombie");
     create_topic(&brokers, &topic, 1).await;
     let declared = kafka(&brokers, &topic, ROW);
-    let open = async |known| create_sink(&declared.sink()).unwrap().open(Epoch(known)).await;
+    let open =
+        async |known| create_sink(&declared.sink()).unwrap().open(Written::perhaps_to(Epoch(known))).await;
     let mut zombie = open(0).await.unwrap();
     zombie.write(&batch(1, &[(1, "a", 1)])).await.unwrap();
     zombie.flush().await.unwrap();
     zombie.write(&batch(2, &[(2, "b", 1)])).await.unwrap();
     // Another server takes over in the middle of that transaction.
     let mut heir = open(2).await.unwrap();
-    assert_eq!(heir.reached(), Epoch(1));
+    assert_eq!(heir.reached(), Some(Epoch(1)));
     let error = match zombie.flush().await {
         Err(error) => error,
         Ok(()) => panic!("a writer that was shut out commits nothing"),
@@ -672,7 +683,8 @@ async fn real_broker_ends_transactions_that_take_too_long() {
     let topic = fresh("slow");
     create_topic(&brokers, &topic, 1).await;
     let declared = kafka(&brokers, &topic, ROW).with("properties.transaction.timeout.ms", 1000);
-    let mut writer = create_sink(&declared.sink()).unwrap().open(Epoch(0)).await.unwrap();
+    let mut writer =
+        create_sink(&declared.sink()).unwrap().open(Written::perhaps_to(Epoch(0))).await.unwrap();
     writer.write(&batch(1, &[(1, "a", 1)])).await.unwrap();
     // The broker looks for such transactions from time to time.
     let mut outcome = Ok(());
@@ -686,8 +698,9 @@ async fn real_broker_ends_transactions_that_take_too_long() {
     let error = outcome.and(writer.flush().await).expect_err("the transaction was aborted");
     assert!(error.transient, "{error}");
     drop(writer);
-    let mut writer = create_sink(&declared.sink()).unwrap().open(Epoch(200)).await.unwrap();
-    assert_eq!(writer.reached(), Epoch(0), "nothing of it counts");
+    let mut writer =
+        create_sink(&declared.sink()).unwrap().open(Written::perhaps_to(Epoch(200))).await.unwrap();
+    assert_eq!(writer.reached(), Some(Epoch(0)), "nothing of it counts");
     writer.write(&batch(1, &[(1, "a", 1)])).await.unwrap();
     writer.flush().await.unwrap();
     assert_eq!(committed(&declared, &brokers, &topic).await, ["1 | a"]);
@@ -703,7 +716,8 @@ async fn real_broker_rate() {
     const N: i64 = 1_000_000;
     let declared = kafka(&brokers, &topic, ROW);
     let began = std::time::Instant::now();
-    let mut writer = create_sink(&declared.sink()).unwrap().open(Epoch(1000)).await.unwrap();
+    let mut writer =
+        create_sink(&declared.sink()).unwrap().open(Written::perhaps_to(Epoch(1000))).await.unwrap();
     let rows: Vec<(i64, &str, i64)> = (0..10_000).map(|id| (id, "somebody's name", 1)).collect();
     for epoch in 1..=(N / 10_000) as u64 {
         writer.write(&batch(epoch, &rows)).await.unwrap();

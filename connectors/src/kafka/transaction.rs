@@ -28,7 +28,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
-use tidemill_core::sink::{SinkBatch, SinkWriter, check_reached};
+use tidemill_core::sink::{SinkBatch, SinkWriter, Written, check_reached};
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{Epoch, SqlState};
 use tokio::task::JoinHandle;
@@ -73,8 +73,12 @@ impl Epochs {
         Epochs { topic: topic.clone(), client }
     }
 
-    /// The epoch that the destination has, zero if it has none; and what transactions name the group by. It blocks.
-    fn look(&self, view: View, timeout: Duration) -> Result<(Epoch, ConsumerGroupMetadata), ConnectorError> {
+    /// The epoch that the destination has, if it has one; and what transactions name the group by. It blocks.
+    fn look(
+        &self,
+        view: View,
+        timeout: Duration,
+    ) -> Result<(Option<Epoch>, ConsumerGroupMetadata), ConnectorError> {
         let what = "look up the epoch of";
         let log = Log::default();
         let mut client = self.client.clone();
@@ -108,8 +112,8 @@ impl Epochs {
         let found = found.find_partition(&self.topic.name, 0).expect("what was asked for is answered");
         found.error().map_err(failed)?;
         let epoch = match found.offset() {
-            Offset::Offset(epoch) => Epoch(epoch as u64),
-            _ => Epoch::ZERO,
+            Offset::Offset(epoch) => Some(Epoch(epoch as u64)),
+            _ => None,
         };
         let group = consumer.group_metadata().expect("the consumer has a group");
         Ok((epoch, group))
@@ -141,22 +145,22 @@ impl TransactionWriter {
     pub async fn open(
         sink: &KafkaSink,
         epochs: &Epochs,
-        known: Epoch,
+        written: Written,
     ) -> Result<TransactionWriter, ConnectorError> {
         let (sink, epochs) = (sink.clone(), epochs.clone());
         let topic = sink.topic.clone();
         blocking(&topic, move || {
             let destination = format!("topic \"{}\" at \"{}\"", sink.topic.name, sink.topic.brokers);
             let (reached, _) = epochs.look(View::Now, LOOK_TIMEOUT)?;
-            check_reached(&destination, reached, known)?;
+            check_reached(&destination, reached, written)?;
             let outlet = take_over(&sink, TIMEOUT)?;
             let (reached, group) = epochs.look(View::Settled, TIMEOUT)?;
-            check_reached(&destination, reached, known)?;
+            check_reached(&destination, reached, written)?;
             Ok(TransactionWriter {
                 sink,
                 outlet: Some(outlet),
                 group: Arc::new(group),
-                reached,
+                reached: reached.unwrap_or_default(),
                 open_to: None,
                 commit: None,
             })
@@ -250,8 +254,8 @@ async fn blocking<T: Send + 'static>(
 
 #[async_trait]
 impl SinkWriter for TransactionWriter {
-    fn reached(&self) -> Epoch {
-        self.reached
+    fn reached(&self) -> Option<Epoch> {
+        Some(self.reached)
     }
 
     async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError> {

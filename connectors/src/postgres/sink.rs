@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::SinkExt;
-use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, check_reached};
+use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written, check_reached};
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{Epoch, SqlState};
 use tokio::task::JoinHandle;
@@ -29,6 +29,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// A table to write to.
 #[derive(Debug, Clone)]
 pub struct PostgresSink {
+    name: Arc<str>,
+    /// What its epoch stands under: a name may change.
     id: Arc<str>,
     server: Server,
     table: Table,
@@ -59,7 +61,8 @@ impl PostgresSink {
         }
         let key: &[usize] = if spec.format == Format::Upsert { spec.primary_key } else { &[] };
         Ok(PostgresSink {
-            id: format!("{} ({})", spec.name, spec.id).into(),
+            name: spec.name.into(),
+            id: spec.id.into(),
             server: Server::new(&config.url, config.password.as_deref(), spec.name)?,
             table: Table::new(&config.table, spec.schema.clone(), key)?,
             changelog: Changelog::new(spec, config.force_append_only, None)?,
@@ -109,15 +112,18 @@ impl Sink for PostgresSink {
         }
     }
 
-    async fn open(&self, known: Epoch) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+    async fn open(&self, written: Written) -> Result<Box<dyn SinkWriter>, ConnectorError> {
         let client = self.connect().await?;
         let reached = match self.delivery {
-            Delivery::ExactlyOnce => self.table.prepare(&client, &self.server, &self.id).await?,
-            Delivery::AtLeastOnce => Epoch::ZERO,
+            Delivery::ExactlyOnce => Some(self.table.prepare(&client, &self.server, &self.id).await?),
+            Delivery::AtLeastOnce => None,
         };
-        check_reached(&format!("table \"{}\" at \"{}\"", self.table.name, self.server.name), reached, known)?;
+        if self.delivery == Delivery::ExactlyOnce {
+            let destination = format!("table \"{}\" at \"{}\"", self.table.name, self.server.name);
+            check_reached(&destination, reached, written)?;
+        }
         self.table.prepare_stage(&client, &self.server).await?;
-        let session = Session { sink: self.clone(), client, at: reached };
+        let session = Session { sink: self.clone(), client, at: reached.unwrap_or_default() };
         Ok(Box::new(PostgresWriter {
             sink: self.clone(),
             reached,
@@ -133,7 +139,7 @@ impl Sink for PostgresSink {
 /// Collects rows, and writes them as one transaction.
 struct PostgresWriter {
     sink: PostgresSink,
-    reached: Epoch,
+    reached: Option<Epoch>,
     /// `None` while a transaction is under way, and after one that failed.
     session: Option<Session>,
     lines: Vec<u8>,
@@ -157,8 +163,8 @@ impl Session {
             Ok(false) => {
                 let sink = &self.sink;
                 let message = format!(
-                    "the epoch of sink {} at \"{}\" is not {} any more",
-                    sink.id, sink.server.name, self.at
+                    "the epoch of sink \"{}\" at \"{}\" is not {} any more",
+                    sink.name, sink.server.name, self.at
                 );
                 Err(ConnectorError::transient(SqlState::OBJECT_IN_USE, message)
                     .with_hint("Another server writes for this sink. Nothing was written."))
@@ -199,7 +205,7 @@ impl Session {
 
 #[async_trait]
 impl SinkWriter for PostgresWriter {
-    fn reached(&self) -> Epoch {
+    fn reached(&self) -> Option<Epoch> {
         self.reached
     }
 
@@ -221,7 +227,7 @@ impl SinkWriter for PostgresWriter {
         let outcome = transaction.await;
         self.transaction = None;
         let outcome = outcome.map_err(|error| {
-            let message = format!("writing for sink {} broke off: {error}", self.sink.id);
+            let message = format!("writing for sink \"{}\" broke off: {error}", self.sink.name);
             ConnectorError::fatal(SqlState::INTERNAL_ERROR, message)
         })?;
         self.session = Some(outcome?);

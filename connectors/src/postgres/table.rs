@@ -1,6 +1,6 @@
 //! The table at the destination: what it must be like, and the statements that write to it.
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{Epoch, SqlState, did_you_mean};
 use tokio_postgres::Client;
@@ -35,6 +35,59 @@ struct Found {
     is_generated: bool,
     /// Whether values of the sink's type can be written to it; `None` if the sink has no such column.
     takes: Option<bool>,
+    /// The type without what its modifier says.
+    base_type: String,
+    modifier: i32,
+}
+
+impl Found {
+    /// Whether the column keeps less of a value than the sink has, and PostgreSQL would not say so.
+    fn rounds(&self, ours: &DataType) -> bool {
+        if let DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) =
+            ours
+        {
+            return self.rounds(element.data_type());
+        }
+        let theirs = self.base_type.trim_end_matches("[]");
+        let is_double = theirs == "double precision";
+        match (ours, theirs) {
+            (DataType::Dictionary(_, values), _) => self.rounds(values),
+            (_, "name" | "\"char\"") => true,
+            (DataType::Int64 | DataType::UInt32 | DataType::UInt64, "real" | "double precision") => true,
+            (DataType::Int32, "real" | "double precision") => !is_double,
+            (DataType::Float64, "real") => true,
+            (DataType::Float32 | DataType::Float64, "smallint" | "integer" | "bigint" | "numeric") => true,
+            (
+                DataType::Decimal32(_, scale)
+                | DataType::Decimal64(_, scale)
+                | DataType::Decimal128(_, scale)
+                | DataType::Decimal256(_, scale),
+                _,
+            ) => match theirs {
+                "numeric" => numeric_scale(self.modifier).is_some_and(|kept| kept < i32::from(*scale)),
+                "real" | "double precision" => true,
+                _ => false,
+            },
+            (ours, "numeric") if ours.is_integer() => {
+                numeric_scale(self.modifier).is_some_and(|kept| kept < 0)
+            }
+            // Seconds and parts of them, down to microseconds.
+            (DataType::Timestamp(..) | DataType::Time32(_) | DataType::Time64(_), _) => {
+                theirs.starts_with("time") && (0..6).contains(&self.modifier)
+            }
+            (DataType::Interval(_) | DataType::Duration(_), "interval") => {
+                let (fields, digits) = ((self.modifier >> 16) & 0x7fff, self.modifier & 0xffff);
+                self.modifier >= 0 && (fields != 0x7fff || digits < 6)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The digits behind the point that a `numeric(p, s)` keeps, by its modifier; `None` if it keeps all.
+fn numeric_scale(modifier: i32) -> Option<i32> {
+    // Eleven bits with a sign, behind the length of a header.
+    (modifier >= 4).then(|| (((modifier - 4) & 0x7ff) ^ 0x400) - 0x400)
 }
 
 impl Table {
@@ -124,7 +177,8 @@ impl Table {
                 OR ours.type = 'text'::regtype AND (t.typcategory IN ('S', 'E', 'I') OR t.typcategory = 'U' AND t.oid <> 'bytea'::regtype) \
                 OR ours.type IN ('json'::regtype, 'jsonb'::regtype) AND (t.typcategory = 'S' OR t.oid IN ('json'::regtype, 'jsonb'::regtype)) \
                 OR ours.type = 'uuid'::regtype AND t.typcategory = 'S' \
-                OR EXISTS (SELECT 1 FROM pg_catalog.pg_cast c WHERE c.castsource = ours.type AND c.casttarget = a.atttypid AND c.castcontext = 'i') \
+                OR EXISTS (SELECT 1 FROM pg_catalog.pg_cast c WHERE c.castsource = ours.type AND c.casttarget = a.atttypid AND c.castcontext = 'i'), \
+                pg_catalog.format_type(a.atttypid, NULL), a.atttypmod \
             FROM pg_catalog.pg_attribute a \
             JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
             LEFT JOIN (SELECT n.name, pg_catalog.to_regtype(n.type)::oid AS type FROM unnest($2::text[], $3::text[]) AS n(name, type)) AS ours \
@@ -140,6 +194,8 @@ impl Table {
             is_needed: row.get(2),
             is_generated: row.get(3),
             takes: row.get(4),
+            base_type: row.get(5),
+            modifier: row.get(6),
         };
         Ok(rows.iter().map(found).collect())
     }
@@ -169,10 +225,14 @@ impl Table {
                 return Err(ConnectorError::fatal(SqlState::INVALID_TABLE_DEFINITION, message)
                     .with_hint("Leave the column out of the query."));
             }
-            if column.takes != Some(true) {
-                let (ours, theirs) = (pg_type(field), &column.pg_type);
-                let message =
+            let rounds = column.rounds(field.data_type());
+            if column.takes != Some(true) || rounds {
+                let (ours, theirs) = (shown_type(field), &column.pg_type);
+                let mut message =
                     format!("column \"{name}\" is {ours}, but that of table \"{table}\" is {theirs}");
+                if rounds {
+                    message += ", which would round or cut values silently";
+                }
                 return Err(ConnectorError::fatal(SqlState::DATATYPE_MISMATCH, message).with_hint(format!(
                     "Cast it in the query: CAST({} AS {theirs}). Or ALTER TABLE {} ALTER COLUMN {} TYPE {ours}",
                     quote(name),
@@ -319,6 +379,16 @@ impl Table {
             columns = columns.join(", "),
             key = key.join(", "),
         ))
+    }
+}
+
+/// A column's type as messages show it, with the digits of a number.
+fn shown_type(field: &Field) -> String {
+    match (field.data_type(), pg_type(field).as_str()) {
+        (DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale), "numeric") => {
+            format!("numeric({precision},{scale})")
+        }
+        (_, name) => name.to_string(),
     }
 }
 

@@ -11,7 +11,7 @@ use arrow::array::{
     StringArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, IntervalMonthDayNano, Schema};
-use tidemill_core::sink::{SinkBatch, SinkWriter};
+use tidemill_core::sink::{SinkBatch, SinkWriter, Written};
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{Delta, Epoch, PG_TYPE};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -96,7 +96,7 @@ fn batch(to: u64, rows: &[(i64, Option<&str>, i64)]) -> SinkBatch {
 }
 
 async fn open(declared: &Declared, known: u64) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-    create_sink(&declared.sink())?.open(Epoch(known)).await
+    create_sink(&declared.sink())?.open(Written::perhaps_to(Epoch(known))).await
 }
 
 /// Writes each batch in a transaction of its own.
@@ -115,23 +115,29 @@ async fn rows_and_epoch_arrive_together() {
     // Rows are added, with all that is special in text.
     let append = postgres.sink("append", ROW).with("create_table", "true");
     let mut writer = open(&append, 0).await.unwrap();
-    assert_eq!(writer.reached(), Epoch(0));
+    assert_eq!(writer.reached(), Some(Epoch(0)));
     write(&mut *writer, &[batch(2, &[(1, Some("a\tb\\c\nd\r\"é'"), 1), (2, None, 2)])]).await.unwrap();
     write(&mut *writer, &[batch(3, &[(3, Some("\\N"), 1), (4, Some(""), 1)])]).await.unwrap();
     writer.flush().await.unwrap();
     let rows = "SELECT id, replace(replace(replace(name, E'\\t', '<t>'), E'\\n', '<n>'), E'\\r', '<r>') FROM append ORDER BY id";
     assert_eq!(postgres.rows(rows).await, ["1|a<t>b\\c<n>d<r>\"é'", "2|NULL", "2|NULL", "3|\\N", "4|"]);
-    assert_eq!(postgres.rows("SELECT sink, epoch FROM tidemill_progress").await, ["s (append)|3"]);
+    assert_eq!(postgres.rows("SELECT sink, epoch FROM tidemill_progress").await, ["append|3"]);
 
-    // Of two writers that hold the same rows, one writes.
+    // Of two writers that hold the same rows, one writes; another name makes no difference.
+    let append = append.named("renamed");
     let mut heir = open(&append, 4).await.unwrap();
-    assert_eq!(heir.reached(), Epoch(3));
+    assert_eq!(heir.reached(), Some(Epoch(3)));
     write(&mut *heir, &[batch(4, &[(5, Some("once"), 1)])]).await.unwrap();
     let error = write(&mut *writer, &[batch(4, &[(5, Some("once"), 1)])]).await.unwrap_err();
     assert_eq!((error.sqlstate.0, error.transient), ("55006", true), "{error}");
     assert_eq!(postgres.rows("SELECT count(*) FROM append WHERE id = 5").await, ["1"]);
     let ahead = open(&append, 3).await.err().expect("the destination is ahead");
     assert!(ahead.to_string().contains("epoch 4, but this server wrote no more than 3"), "{ahead}");
+
+    let gone_back = Written { surely: Epoch(5), perhaps: Epoch(5) };
+    let gone_back =
+        create_sink(&append.sink()).unwrap().open(gone_back).await.err().expect("it has gone back");
+    assert!(gone_back.to_string().contains("epoch 4, but it had 5 before"), "{gone_back}");
 
     // A restart in between: what was cut off is written by the next writer.
     postgres.execute("ALTER TABLE append ADD CHECK (id < 100)").await;
@@ -142,7 +148,7 @@ async fn rows_and_epoch_arrive_together() {
         "{error}"
     );
     let mut heir = open(&append, 5).await.unwrap();
-    assert_eq!(heir.reached(), Epoch(4));
+    assert_eq!(heir.reached(), Some(Epoch(4)));
     script("stop", postgres.directory.path());
     let error = write(&mut *heir, &[batch(5, &[(6, None, 1)])]).await.unwrap_err();
     assert!(error.transient, "{error}");
@@ -189,6 +195,7 @@ async fn rows_and_epoch_arrive_together() {
     );
 
     tables_are_checked(&postgres).await;
+    rounding_is_refused(&postgres).await;
     every_type_arrives(&postgres).await;
 }
 
@@ -270,6 +277,46 @@ async fn tables_are_checked(postgres: &Postgres) {
             .contains("(Let somebody run: CREATE TABLE IF NOT EXISTS \"theirs\".\"tidemill_progress\"")
     );
     validate_sink(&plain.with("delivery", "at_least_once").sink()).await.unwrap();
+}
+
+/// PostgreSQL reads text as the type of the column, and would say nothing about digits that it does not keep.
+async fn rounding_is_refused(postgres: &Postgres) {
+    let columns = [
+        ("a double", "real", true),
+        ("a double", "numeric", true),
+        ("a double", "numeric(10,2)", true),
+        ("a double", "integer", true),
+        ("a double", "double precision", false),
+        ("a real", "double precision", false),
+        ("a bigint", "double precision", true),
+        ("a bigint", "real", true),
+        ("a bigint", "numeric(5,0)", false),
+        ("a bigint", "numeric(5,-2)", true),
+        ("a int", "real", true),
+        ("a int", "double precision", false),
+        ("a decimal", "double precision", true),
+        ("a decimal", "numeric(12,1)", true),
+        ("a decimal", "numeric(12,2)", false),
+        ("a decimal", "numeric", false),
+        ("a timestamp", "timestamp(3)", true),
+        ("a timestamp", "timestamp(6)", false),
+        ("a timestamp", "timestamp with time zone", false),
+        ("a text", "name", true),
+        ("a text", "varchar(3)", false),
+    ];
+    for (idx, (ours, theirs, is_refused)) in columns.into_iter().enumerate() {
+        let table = format!("rounding{idx}");
+        postgres.execute(&format!("CREATE TABLE {table} (a {theirs})")).await;
+        let checked = validate_sink(&postgres.sink(&table, ours).sink()).await;
+        assert_eq!(checked.is_err(), is_refused, "{ours} to {theirs}: {checked:?}");
+        let Err(error) = checked else { continue };
+        assert_eq!(error.sqlstate.0, "42804", "{error}");
+        assert!(
+            error.to_string().ends_with("which would round or cut values silently"),
+            "{ours} to {theirs}: {error}"
+        );
+        assert!(error.hint.is_some_and(|hint| hint.contains("CAST(\"a\" AS ")), "{ours} to {theirs}");
+    }
 }
 
 async fn every_type_arrives(postgres: &Postgres) {

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
-use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter};
+use tidemill_core::SqlState;
+use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written};
 use tidemill_core::source::ConnectorError;
-use tidemill_core::{Epoch, SqlState};
 
 use crate::formats::changelog;
 use crate::options::Options;
@@ -58,7 +58,7 @@ impl Sink for PrintSink {
         Delivery::AtLeastOnce
     }
 
-    async fn open(&self, _known: Epoch) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+    async fn open(&self, _written: Written) -> Result<Box<dyn SinkWriter>, ConnectorError> {
         Ok(Box::new(PrintWriter {
             prefix: self.config.prefix.clone(),
             as_json: self.as_json,
@@ -122,7 +122,7 @@ impl SinkWriter for PrintWriter {
 #[cfg(test)]
 mod tests {
     use arrow::array::{Int64Array, RecordBatch, StringArray};
-    use tidemill_core::Delta;
+    use tidemill_core::{Delta, Epoch};
 
     use super::*;
     use crate::conformance::sink;
@@ -137,7 +137,7 @@ mod tests {
         let out = Arc::new(Mutex::new(Vec::new()));
         let sink = PrintSink::to(&declared.sink(), out.clone()).unwrap();
         let batch = SinkBatch { from: Epoch(0), to: Epoch(1), delta };
-        sink.open(Epoch::ZERO).await.unwrap().write(&batch).await.unwrap();
+        sink.open(Written::default()).await.unwrap().write(&batch).await.unwrap();
         let bytes = out.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }

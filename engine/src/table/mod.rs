@@ -38,7 +38,6 @@ pub struct TableSpec {
 pub enum OnConflict {
     Error,
     Nothing,
-    Replace,
 }
 
 /// A change of a table, to be decided when its turn comes.

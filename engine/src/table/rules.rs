@@ -13,9 +13,6 @@ use super::{OnConflict, TableSpec, TableWrite};
 use crate::Error;
 use crate::view::Shape;
 
-/// A key, and the encoded row that has it.
-type Taken<'a> = (Vec<u8>, Option<&'a [u8]>);
-
 /// What a table demands of its rows.
 #[derive(Debug)]
 pub(crate) struct TableRules {
@@ -70,48 +67,30 @@ impl TableRules {
         on_conflict: OnConflict,
     ) -> Result<Delta, Error> {
         let taken = self.taken(rows, inserted)?;
-        // The last row of a key within the statement wins when replacing, the first otherwise.
+        // The first row of a key within the statement counts.
         let mut seen: HashSet<&[u8]> = HashSet::new();
         let mut kept: Vec<u32> = Vec::new();
-        let mut replaced: Vec<&[u8]> = Vec::new();
-        let order: Vec<usize> = match on_conflict {
-            OnConflict::Replace => (0..taken.len()).rev().collect(),
-            OnConflict::Error | OnConflict::Nothing => (0..taken.len()).collect(),
-        };
-        for row in order {
-            let (key, old) = &taken[row];
-            let is_new = seen.insert(key);
+        for (row, (key, is_there)) in taken.iter().enumerate() {
+            let is_new = seen.insert(key) && !is_there;
             match on_conflict {
-                OnConflict::Error if !is_new || old.is_some() => return Err(self.duplicate(inserted, row)),
-                OnConflict::Nothing if !is_new || old.is_some() => continue,
-                _ if !is_new => continue,
-                _ => (),
+                _ if is_new => kept.push(row as u32),
+                OnConflict::Error => return Err(self.duplicate(inserted, row)),
+                OnConflict::Nothing => (),
             }
-            replaced.extend(old);
-            kept.push(row as u32);
         }
-        kept.sort_unstable();
-        let inserted = Delta::inserts(&take_record_batch(inserted, &UInt32Array::from(kept))?);
-        if replaced.is_empty() {
-            return Ok(inserted);
-        }
-        let removed = Delta::retractions(&self.shape.decode(&replaced)?);
-        let schema = tidemill_core::delta_schema(&self.spec.schema);
-        let removed = RecordBatch::try_new(schema.clone(), removed.batch().columns().to_vec())?;
-        let inserted = RecordBatch::try_new(schema.clone(), inserted.batch().columns().to_vec())?;
-        Ok(Delta::new(arrow::compute::concat_batches(&schema, [&removed, &inserted])?))
+        Ok(Delta::inserts(&take_record_batch(inserted, &UInt32Array::from(kept))?))
     }
 
-    /// The rows that have the same keys as `inserted`: for each the encoded row that is there.
-    fn taken<'a>(&self, rows: &'a Snapshot, inserted: &RecordBatch) -> Result<Vec<Taken<'a>>, Error> {
+    /// The keys of `inserted`, and whether there is a row of each.
+    fn taken(&self, rows: &Snapshot, inserted: &RecordBatch) -> Result<Vec<(Vec<u8>, bool)>, Error> {
         let keys = self.shape.keys(inserted)?;
         let find = |key: &[u8]| {
-            let mut found = None;
-            rows.lookup_while(key, |row, _| {
-                found = Some(row);
+            let mut is_there = false;
+            rows.lookup_while(key, |_, _| {
+                is_there = true;
                 false
             });
-            (key.to_vec(), found)
+            (key.to_vec(), is_there)
         };
         Ok(keys.iter().map(|key| find(key.data())).collect())
     }

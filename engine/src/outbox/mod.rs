@@ -1,0 +1,444 @@
+//! Output that has been computed and not yet been delivered.
+//!
+//! A sink's changes wait here for its writer, which runs in a task of its own: a slow or broken destination fills the
+//! outbox and holds nobody up. What has not been delivered is part of the checkpoint, in *segments*: each holds what has come since
+//! the checkpoint before, is written once, and is read where it lies in the checkpoint's files from then on. So
+//! memory holds the output of one checkpoint interval, however long the destination is away.
+//!
+//! ```text
+//!  segments, mapped from the checkpoint's packs              since the last checkpoint, in memory
+//!  [batch batch batch batch][batch batch batch][batch]       batch batch
+//!         └ the first that has not arrived
+//! ```
+//!
+//! Small segments become larger ones, each at least twice as long as the next, so that there are few of them.
+//!
+//! A writer that delivers exactly once gets a batch only after the checkpoint that holds it is durable, and after
+//! a crash gets it again under the same epochs, unless the destination has it.
+//!
+//! A checkpoint also says what the destination has at least and at most ([`Written`]), and only what it so allows is
+//! written. The limit is moved on while a writer is open whose destination was found to be between the two. So a copy of a data
+//! directory that finds its destination ahead, or one whose destination was set back, does not forget that by going on: it
+//! is found after any number of restarts.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written};
+use tidemill_core::source::ConnectorError;
+use tidemill_core::{Epoch, SqlState};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::Error;
+use crate::metrics::Counter;
+use queue::{Leaving, Queue};
+
+mod queue;
+#[cfg(test)]
+mod tests;
+
+/// With more rows than this in memory, the dataflow waits for a checkpoint, which takes them to disk.
+const MEMORY_ROWS_MAX: usize = 1 << 20;
+/// With so many rows, what goes out between two flushes is enough.
+const FLUSH_ROWS: usize = 1 << 16;
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// What can be seen of a sink's delivery, and when it begins and ends.
+#[derive(Debug, Default)]
+pub struct DeliveryStatus {
+    pub rows: Counter,
+    pub retries: Counter,
+    pending_rows: AtomicU64,
+    pending_bytes: AtomicU64,
+    /// When the oldest pending row came, for its age.
+    oldest: RwLock<Option<(Instant, Duration)>>,
+    gathered_rows: AtomicU64,
+    delivered_to: AtomicU64,
+    last_error: RwLock<Option<String>>,
+    phase: watch::Sender<Phase>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Nobody knows of the sink yet, and it must not leave traces.
+    #[default]
+    Held,
+    Delivering,
+    /// Nothing is gathered any more.
+    Ending,
+}
+
+impl DeliveryStatus {
+    pub fn pending_rows(&self) -> u64 {
+        self.pending_rows.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of what waits in checkpoints.
+    pub fn pending_bytes(&self) -> u64 {
+        self.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How long the oldest row has waited.
+    pub fn pending_for(&self) -> Option<Duration> {
+        let oldest = *self.oldest.read().expect("nobody panics while holding it");
+        oldest.map(|(seen, age)| seen.elapsed() + age)
+    }
+
+    /// Of those that wait, what the writer has already, and gathers until it is worth a file.
+    pub fn gathered_rows(&self) -> u64 {
+        self.gathered_rows.load(Ordering::Relaxed)
+    }
+
+    /// The epoch up to which everything has arrived.
+    pub fn delivered_to(&self) -> Epoch {
+        Epoch(self.delivered_to.load(Ordering::Relaxed))
+    }
+
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.read().expect("nobody panics while holding it").clone()
+    }
+
+    /// Lets rows leave: the sink's definition is durable.
+    pub fn begin(&self) {
+        self.phase.send_if_modified(|phase| {
+            let is_held = *phase == Phase::Held;
+            if is_held {
+                *phase = Phase::Delivering;
+            }
+            is_held
+        });
+    }
+
+    /// Lets what is gathered leave, since the server ends.
+    pub fn end(&self) {
+        self.phase.send_if_modified(|phase| {
+            let is_delivering = *phase == Phase::Delivering;
+            if is_delivering {
+                *phase = Phase::Ending;
+            }
+            is_delivering
+        });
+    }
+
+    fn failed(&self, error: &ConnectorError) {
+        let mut text = error.to_string();
+        if let Some(hint) = &error.hint {
+            text = format!("{text}. {hint}");
+        }
+        *self.last_error.write().expect("nobody panics while holding it") = Some(text);
+    }
+
+    fn succeeded(&self) {
+        *self.last_error.write().expect("nobody panics while holding it") = None;
+    }
+}
+
+/// The queue of one sink.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    shared: Arc<Shared>,
+    task: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    schema: SchemaRef,
+    sink: Arc<dyn Sink>,
+    queue: Mutex<Queue>,
+    /// Something to deliver, or a checkpoint that lets it go.
+    ready: Notify,
+    space: Notify,
+    /// The last epoch that a writer can have written: in this life, or by what the last one was allowed.
+    known: AtomicU64,
+    /// Whether the next checkpoint would hold less than the last one, or allow more.
+    is_stale: AtomicBool,
+    status: Arc<DeliveryStatus>,
+}
+
+impl Outbox {
+    pub fn new(sink: Arc<dyn Sink>, schema: SchemaRef) -> Outbox {
+        let shared = Shared {
+            schema,
+            sink,
+            queue: Mutex::new(Queue::new()),
+            ready: Notify::new(),
+            space: Notify::new(),
+            known: AtomicU64::new(0),
+            is_stale: AtomicBool::new(false),
+            status: Arc::default(),
+        };
+        Outbox { shared: Arc::new(shared), task: None }
+    }
+
+    pub fn status(&self) -> Arc<DeliveryStatus> {
+        self.shared.status.clone()
+    }
+
+    pub fn delivery(&self) -> Delivery {
+        self.shared.sink.delivery()
+    }
+
+    /// Starts the task that delivers, once [`DeliveryStatus::begin`] lets it.
+    pub fn start(&mut self) {
+        if self.task.is_none() {
+            self.task = Some(tokio::spawn(deliver(self.shared.clone())));
+        }
+    }
+
+    pub fn push(&self, batch: SinkBatch) {
+        let mut queue = self.shared.queue();
+        self.shared.status.pending_rows.fetch_add(batch.delta.len() as u64, Ordering::Relaxed);
+        queue.push(batch);
+        self.shared.show(&queue);
+        drop(queue);
+        self.shared.ready.notify_one();
+    }
+
+    /// Says that the checkpoint that was captured last is durable, and where its blobs lie now.
+    pub fn durable(&self, stored: &BTreeMap<String, Bytes>) {
+        let mut queue = self.shared.queue();
+        queue.durable(stored);
+        drop(queue);
+        self.shared.ready.notify_one();
+        self.shared.space.notify_one();
+    }
+
+    /// Whether so much is in memory that the dataflow has to wait.
+    pub fn is_full(&self) -> bool {
+        self.shared.queue().memory_rows() > MEMORY_ROWS_MAX
+    }
+
+    /// Waits while it is full.
+    pub async fn space(&self) {
+        loop {
+            let space = self.shared.space.notified();
+            if !self.is_full() {
+                return;
+            }
+            space.await;
+        }
+    }
+
+    /// Whether a checkpoint would hold less than the last one, or allow more.
+    pub fn is_stale(&self) -> bool {
+        self.shared.is_stale.load(Ordering::Acquire)
+    }
+
+    /// What has not been delivered, for a checkpoint: blobs by the ends of their names.
+    pub fn capture(&self) -> BTreeMap<String, Bytes> {
+        // Before the look: what arrives from now on makes it stale again.
+        self.shared.is_stale.store(false, Ordering::Release);
+        let mut queue = self.shared.queue();
+        let blobs = queue.capture();
+        self.shared.show(&queue);
+        blobs
+    }
+
+    /// Takes over what the checkpoint of `epoch` held: what [`capture`](Outbox::capture) gave.
+    pub fn restore(&self, blobs: &BTreeMap<String, Bytes>, epoch: Epoch) -> Result<(), Error> {
+        let shared = &self.shared;
+        let mut queue = shared.queue();
+        queue.restore(blobs, epoch)?;
+        shared.status.pending_rows.store(queue.n_rows() as u64, Ordering::Relaxed);
+        shared.status.delivered_to.store(queue.written.surely.0, Ordering::Relaxed);
+        shared.known.store(queue.written.perhaps.0, Ordering::Release);
+        shared.show(&queue);
+        Ok(())
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// A writer, and how many of the first batches it has that it has not made durable.
+struct Opened {
+    writer: Box<dyn SinkWriter>,
+    n_written: usize,
+    flush_at: Option<Instant>,
+}
+
+/// Delivers for ever, with growing pauses while the destination does not take anything.
+async fn deliver(shared: Arc<Shared>) {
+    let mut phase = shared.status.phase.subscribe();
+    let begun = phase.wait_for(|phase| *phase != Phase::Held).await;
+    drop(begun.expect("the sender is in the status, which lives as long"));
+    let mut backoff = BACKOFF_FIRST;
+    let mut opened: Option<Opened> = None;
+    loop {
+        let is_ending = *phase.borrow_and_update() == Phase::Ending;
+        if !shared.has_work(opened.as_ref(), is_ending) {
+            let flush_at =
+                opened.as_ref().filter(|opened| opened.n_written > 0).and_then(|opened| opened.flush_at);
+            let due = async {
+                match flush_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shared.ready.notified() => (),
+                () = due => (),
+                changed = phase.changed() => changed.expect("the sender is in the status, which lives as long"),
+            }
+            continue;
+        }
+        match attempt(&shared, &mut opened, is_ending).await {
+            Ok(()) => backoff = BACKOFF_FIRST,
+            Err(error) => {
+                shared.status.retries.add(1);
+                shared.status.failed(&error);
+                tracing::warn!(%error, "a sink cannot be written to; it is tried again");
+                opened = None;
+                shared.doubt();
+                tokio::time::sleep(jittered(backoff)).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            }
+        }
+    }
+}
+
+/// Between half and one and a half of it, so that those who were turned away together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish();
+    pause.mul_f64(0.5 + random as f64 / u64::MAX as f64)
+}
+
+/// Opens a writer if there is none, and hands it what may leave; flushes it if that is due.
+async fn attempt(
+    shared: &Shared,
+    opened: &mut Option<Opened>,
+    is_ending: bool,
+) -> Result<(), ConnectorError> {
+    let opened = match opened {
+        Some(opened) => opened,
+        None => {
+            let surely = shared.queue().written.surely;
+            let perhaps = Epoch(shared.known.load(Ordering::Acquire));
+            let writer = shared.sink.open(Written { surely, perhaps }).await?;
+            shared.verified(writer.reached())?;
+            shared.status.succeeded();
+            opened.insert(Opened { writer, n_written: 0, flush_at: None })
+        }
+    };
+    for batch in shared.leaving(opened.n_written).map_err(unreadable)? {
+        let batch = batch.read(shared.schema.fields().len() + 1).map_err(unreadable)?;
+        // From here on nobody knows, except for the destination.
+        shared.known.fetch_max(batch.to.0, Ordering::AcqRel);
+        opened.writer.write(&batch).await?;
+        opened.n_written += 1;
+        opened.flush_at = opened.writer.flush_at();
+        shared.status.gathered_rows.fetch_add(batch.delta.len() as u64, Ordering::Relaxed);
+    }
+    if opened.n_written > 0 && opened.is_due(is_ending) {
+        opened.writer.flush().await?;
+        let n_rows = shared.remove(std::mem::take(&mut opened.n_written))?;
+        shared.status.gathered_rows.store(0, Ordering::Relaxed);
+        shared.status.rows.add(n_rows);
+        shared.status.succeeded();
+    }
+    Ok(())
+}
+
+impl Opened {
+    fn is_due(&self, is_ending: bool) -> bool {
+        is_ending || self.flush_at.is_none_or(|at| at <= Instant::now())
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("nobody panics while holding it")
+    }
+
+    /// Shows how much waits, and since when.
+    fn show(&self, queue: &Queue) {
+        self.status.pending_bytes.store(queue.stored_bytes() as u64, Ordering::Relaxed);
+        let oldest = queue.age().map(|age| (Instant::now(), age));
+        *self.status.oldest.write().expect("nobody panics while holding it") = oldest;
+    }
+
+    fn has_work(&self, opened: Option<&Opened>, is_ending: bool) -> bool {
+        // What cannot be read is work too: somebody has to say so.
+        let is_something = |n_written| self.leaving(n_written).map_or(true, |leaving| !leaving.is_empty());
+        match opened {
+            Some(opened) => {
+                is_something(opened.n_written) || (opened.n_written > 0 && opened.is_due(is_ending))
+            }
+            // Whether more may leave is decided once the destination has said how far it is.
+            None => !self.queue().is_verified || is_something(0),
+        }
+    }
+
+    /// The next batches that may leave, behind those that have.
+    fn leaving(&self, n_written: usize) -> Result<Vec<Leaving>, Error> {
+        self.queue().leaving(n_written, self.sink.delivery() == Delivery::AtLeastOnce)
+    }
+
+    /// Takes note that the destination is the one that was written to, and forgets what it has: it has come to `reached`.
+    fn verified(&self, reached: Option<Epoch>) -> Result<(), ConnectorError> {
+        let reached = reached.unwrap_or_default();
+        loop {
+            let first = self.queue().first().map_err(unreadable)?;
+            let Some(first) = first.filter(|first| first.from < reached) else { break };
+            if first.to > reached {
+                let message = format!(
+                    "the destination stands at epoch {reached}, within the change from {} to {}",
+                    first.from, first.to
+                );
+                return Err(ConnectorError::fatal(SqlState::DATA_CORRUPTED, message));
+            }
+            self.remove(1)?;
+        }
+        let mut queue = self.queue();
+        queue.written.surely = queue.written.surely.max(reached);
+        if !queue.is_verified {
+            queue.is_verified = true;
+            self.is_stale.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// A destination that has failed is asked again before more may leave.
+    fn doubt(&self) {
+        self.queue().is_verified = false;
+        self.status.gathered_rows.store(0, Ordering::Relaxed);
+    }
+
+    /// Forgets the first batches, which have arrived; gives the number of their rows.
+    fn remove(&self, n_batches: usize) -> Result<usize, ConnectorError> {
+        let mut queue = self.queue();
+        let mut n_rows = 0;
+        for _ in 0..n_batches {
+            let Some(removed) = queue.pop().map_err(unreadable)? else { break };
+            n_rows += removed.n_rows;
+            self.status.delivered_to.store(removed.to.0, Ordering::Relaxed);
+        }
+        self.status.pending_rows.store(queue.n_rows() as u64, Ordering::Relaxed);
+        self.show(&queue);
+        drop(queue);
+        if n_batches > 0 {
+            self.is_stale.store(true, Ordering::Release);
+            self.space.notify_one();
+        }
+        Ok(n_rows)
+    }
+}
+
+fn unreadable(error: Error) -> ConnectorError {
+    ConnectorError::fatal(
+        SqlState::DATA_CORRUPTED,
+        format!("what waits to be delivered cannot be read: {error}"),
+    )
+}
