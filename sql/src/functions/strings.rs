@@ -1,6 +1,7 @@
 //! Functions of text, bytes and regular expressions, and a few of numbers.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use datafusion::logical_expr::ScalarUDF;
@@ -324,12 +325,16 @@ pub(crate) fn regex_of(pattern: &str) -> Cow<'_, str> {
     Cow::Owned(regex)
 }
 
+/// A pattern, its flags, and what they were compiled to.
+type Compiled = (String, String, Rc<Regex>);
+
 /// A regular expression with PostgreSQL's flags.
-pub(crate) fn compiled(pattern: &str, flags: &str) -> Result<Regex> {
-    // Patterns are constants nearly always, and compiling costs far more than matching.
+pub(crate) fn compiled(pattern: &str, flags: &str) -> Result<Rc<Regex>> {
+    // Patterns are constants nearly always, and compiling costs far more than matching. So does a copy, which begins
+    // without the automaton that matching has built so far.
     const KNOWN_MAX: usize = 64;
     thread_local! {
-        static KNOWN: std::cell::RefCell<Vec<(String, String, Regex)>> = const { std::cell::RefCell::new(Vec::new()) };
+        static KNOWN: std::cell::RefCell<Vec<Compiled>> = const { std::cell::RefCell::new(Vec::new()) };
     }
     let known = KNOWN.with_borrow(|known| {
         known.iter().find(|(p, f, _)| p == pattern && f == flags).map(|(_, _, regex)| regex.clone())
@@ -354,7 +359,7 @@ pub(crate) fn compiled(pattern: &str, flags: &str) -> Result<Regex> {
             }
         };
     }
-    let regex = builder.build().map_err(|error| {
+    let regex = builder.build().map(Rc::new).map_err(|error| {
         Error::new(SqlState("2201B"), "invalid regular expression")
             .with_detail(error.to_string().replace('\n', " "))
     })?;

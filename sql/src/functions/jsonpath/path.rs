@@ -16,6 +16,8 @@
 //! PostgreSQL keeps predicates and values apart in its grammar; here a predicate is an expression that gives a truth
 //! value, and [`Expr::is_predicate`] refuses what stands in the other's place.
 
+use std::rc::Rc;
+
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -54,7 +56,7 @@ pub(super) enum Expr {
     Arithmetic(Arithmetic, Box<Expr>, Box<Expr>),
     Compare(Comparison, Box<Expr>, Box<Expr>),
     StartsWith(Box<Expr>, Box<Expr>),
-    LikeRegex(Box<Expr>, Regex),
+    LikeRegex(Box<Expr>, Rc<Regex>),
     IsUnknown(Box<Expr>),
     Exists(Box<Expr>),
     Not(Box<Expr>),
@@ -668,7 +670,7 @@ impl Parser {
     }
 }
 
-fn like_regex(pattern: &str, flags: &str) -> Result<Regex> {
+fn like_regex(pattern: &str, flags: &str) -> Result<Rc<Regex>> {
     let mut own = String::new();
     for flag in flags.chars() {
         match flag {
