@@ -18,7 +18,7 @@ use tidemill_catalog::{Catalog, Definition, Object, SinkInput};
 use tidemill_connectors::{
     Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec as ConnectorSpec,
 };
-use tidemill_core::{ByteSize, SqlState};
+use tidemill_core::{ByteSize, SqlState, crash_point};
 use tidemill_engine::{Engine, EngineConfig, MemberSpec, SourceColumn, SourceSpec, TableSpec};
 use tidemill_plan::{CloseSource, InputKind, PipelinePlan, Properties, RelationId};
 use tidemill_sql::{Planner, RelationNames};
@@ -214,6 +214,7 @@ impl Database {
     pub async fn put_catalog(&self, catalog: Catalog) -> Result<(), SqlError> {
         if !self.is_for_checks {
             self.store.lock().await.put(catalog.to_bytes().into()).await?;
+            crash_point("catalog.written");
         }
         *self.catalog.write().expect("nobody panics while holding the catalog") = Arc::new(catalog);
         Ok(())

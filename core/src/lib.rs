@@ -5,6 +5,7 @@
 //! connectors implement and the engine drives.
 
 pub mod byte_size;
+mod crash;
 mod delta;
 pub mod diagnostic;
 pub mod epoch;
@@ -12,6 +13,7 @@ pub mod sink;
 pub mod source;
 
 pub use byte_size::ByteSize;
+pub use crash::{CRASH_POINTS, arm, crash_point};
 pub use delta::{Delta, WEIGHT, delta_schema};
 pub use diagnostic::{Diagnostic, SqlState, did_you_mean};
 pub use epoch::Epoch;

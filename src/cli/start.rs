@@ -9,9 +9,12 @@ use serde_json::json;
 
 use super::lock::DataLock;
 use super::settings::{ConfigFlags, usage};
+use tidemill_core::SqlState;
+
 use super::{Failure, VERSION, psql_line, say, start_logging, stop_requests};
 use crate::config::check_addresses;
 use crate::server::{self, Service, StartOptions};
+use crate::session::api::SqlError;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -40,6 +43,9 @@ pub struct Start {
     /// Written once ready, with {"sql", "http", "pid"} as JSON
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    /// For tests: abort at a place, PLACE or PLACE:NTH
+    #[arg(long, value_name = "PLACE", hide = true)]
+    crash_at: Option<String>,
     #[command(flatten)]
     flags: ConfigFlags,
 }
@@ -55,6 +61,7 @@ impl Start {
         let config = sources.load().map_err(usage)?.config;
         check_addresses(&config).map_err(usage)?;
         start_logging(&config)?;
+        self.arm()?;
         // Before anything else, so that a signal during recovery is heard.
         let stop = stop_requests().map_err(|error| Failure::io("cannot handle signals", &error))?;
         let _lock = DataLock::acquire(&config.data)?;
@@ -90,6 +97,21 @@ impl Start {
         }
         say("Stopped.\n");
         Ok(())
+    }
+}
+
+impl Start {
+    /// Lets the process end at a place that a test has chosen.
+    fn arm(&self) -> Result<(), Failure> {
+        let Some(text) = &self.crash_at else { return Ok(()) };
+        let (point, nth) = text.split_once(':').unwrap_or((text, "1"));
+        match nth.parse().is_ok_and(|nth| tidemill_core::arm(point, nth)) {
+            true => Ok(()),
+            false => Err(Failure::Usage(SqlError::new(
+                SqlState::INVALID_PARAMETER,
+                format!("--crash-at: there is no place \"{text}\""),
+            ))),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tidemill_catalog::{
 };
 use tidemill_connectors::IncludeKind as ConnectorInclude;
 use tidemill_core::source::ConnectorError;
-use tidemill_core::{SqlState, did_you_mean};
+use tidemill_core::{SqlState, crash_point, did_you_mean};
 use tidemill_engine::{OnConflict as OnDuplicate, TableWrite};
 use tidemill_plan::PipelinePlan;
 use tidemill_sql::parser::ObjectName;
@@ -631,6 +631,7 @@ async fn start_member(
         let id = spec.id;
         let created = database.engine.create_member(spec, &cancelled).await;
         created.map_err(|error| engine_error(&database, error))?;
+        crash_point("create.filled");
         if let Err(error) = database.put_catalog(catalog).await {
             database.engine.drop_members(&[id]).await?;
             return Err(error);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tidemill_catalog::{Catalog, Kind, Object};
+use tidemill_core::crash_point;
 use tidemill_plan::RelationId;
 use tidemill_sql::statements::DropObjects;
 use tokio::sync::OwnedMutexGuard;
@@ -94,6 +95,7 @@ async fn stop_all(
         let _changing = changing;
         for object in &objects {
             stop(&database, object).await?;
+            crash_point("drop.stopped");
         }
         database.put_catalog(catalog).await
     })

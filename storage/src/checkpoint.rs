@@ -27,6 +27,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tidemill_core::crash_point;
 
 use crate::{Error, Root, Run, RunId, VersionedObject, versioned};
 
@@ -318,7 +319,9 @@ impl CheckpointStore {
         let packs = manifest.packs();
         // Should we not hear that it was written, it may be there all the same.
         self.kept.entry(self.manifest.version() + 1).or_default().extend(&packs);
+        crash_point("checkpoint.packed");
         self.manifest.put(content.into()).await?;
+        crash_point("checkpoint.named");
         self.blobs = blobs;
         let version = self.manifest.version();
         self.kept.insert(version, packs);

@@ -16,7 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use tidemill_core::Epoch;
+use tidemill_core::{Epoch, crash_point};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -365,7 +365,9 @@ impl Writer {
         }
         let (segment, file, n_bytes) = self.open.as_mut().expect("opened above");
         file.write_all(bytes)?;
+        crash_point("log.written");
         file.sync_data()?;
+        crash_point("log.synced");
         segment.newest = segment.newest.max(newest);
         *n_bytes += bytes.len() as u64;
         if *n_bytes > SEGMENT_BYTES_MAX {

@@ -3,6 +3,7 @@
 //! One binary, so that DataFusion is linked once. Every test starts its own server on a directory of its
 //! own; `server.rs` knows how. Set `TIDEMILL_TEST_LOG=1` to see what the servers write.
 
+mod crash;
 mod docs;
 mod exactly_once;
 mod fill;
@@ -15,4 +16,5 @@ mod postgres;
 mod recovery;
 mod server;
 mod slt;
+mod soak;
 mod wire;

@@ -225,10 +225,15 @@ fn lines(directory: &Path) -> Vec<String> {
 }
 
 /// The rows that are left when all changes of a directory have been applied, in any order.
-fn replay(directory: &Path) -> BTreeMap<String, i64> {
+pub fn replay(directory: &Path) -> BTreeMap<String, i64> {
+    changed(lines(directory))
+}
+
+/// The rows that are left of changes, each as JSON with the row before and after.
+pub fn changed(changes: impl IntoIterator<Item = String>) -> BTreeMap<String, i64> {
     let mut rows: BTreeMap<String, i64> = BTreeMap::new();
-    for line in lines(directory) {
-        let change: serde_json::Value = serde_json::from_str(&line).expect("a line is JSON");
+    for line in changes {
+        let change: serde_json::Value = serde_json::from_str(&line).expect("a change is JSON");
         for (side, weight) in [("before", -1), ("after", 1)] {
             if let Some(row) = change[side].as_object() {
                 let values: Vec<String> = row.values().map(|value| value.to_string()).collect();

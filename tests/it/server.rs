@@ -76,6 +76,13 @@ impl Server {
 
     /// Starts a process on the directory, and returns when it is ready.
     async fn spawn(&mut self) {
+        if let Err(status) = self.try_spawn().await {
+            panic!("the server ended with {status} while starting:\n{}", self.log_tail());
+        }
+    }
+
+    /// The same for one that may end before it is ready.
+    async fn try_spawn(&mut self) -> Result<(), ExitStatus> {
         assert!(self.process.is_none(), "the server runs already");
         let ready = self.directory.join("ready.json");
         // What an earlier process left would be taken for this one's.
@@ -115,11 +122,12 @@ impl Server {
                     Some(u64::from(self.pid())),
                     "the ready file is of this process"
                 );
-                return;
+                return Ok(());
             }
             let process = self.process.as_mut().expect("spawned above");
             if let Some(status) = process.try_wait().expect("a child can be waited for") {
-                panic!("the server ended with {status} while starting:\n{}", self.log_tail());
+                self.process = None;
+                return Err(status);
             }
             assert!(Instant::now() < deadline, "the server is not ready in time:\n{}", self.log_tail());
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -141,6 +149,32 @@ impl Server {
     pub async fn kill_and_restart(&mut self) {
         self.kill();
         self.spawn().await;
+    }
+
+    /// Kills the process and starts one that aborts when it passes a place for the `nth` time; `ended_within` waits
+    /// for that.
+    pub async fn restart_armed(&mut self, point: &str, nth: u64) {
+        self.kill();
+        let n_args = self.args.len();
+        self.args.extend(["--crash-at".to_owned(), format!("{point}:{nth}")]);
+        // It may get there while it starts.
+        let _ = self.try_spawn().await;
+        self.args.truncate(n_args);
+    }
+
+    /// Whether the process ends by itself in time.
+    pub async fn ended_within(&mut self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        while let Some(process) = &mut self.process {
+            if process.try_wait().expect("a child can be waited for").is_some() {
+                self.process = None;
+            } else if Instant::now() > deadline {
+                return false;
+            } else {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        true
     }
 
     /// Starts again after a stop or a kill.

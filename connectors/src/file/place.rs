@@ -11,8 +11,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::aws::AmazonS3;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStoreExt, WriteMultipart};
-use tidemill_core::SqlState;
 use tidemill_core::source::ConnectorError;
+use tidemill_core::{SqlState, crash_point};
 
 use crate::file::io_error;
 
@@ -184,6 +184,7 @@ fn write_local(directory: &Path, files: &[Named]) -> Result<(), ConnectorError> 
             let mut out = File::create(&hidden)?;
             out.write_all(&file.bytes)?;
             out.sync_all()?;
+            crash_point("file.hidden");
             fs::rename(&hidden, &path)
         };
         write().map_err(failed)?;

@@ -26,7 +26,7 @@ use parquet::arrow::ArrowWriter;
 use serde::{Deserialize, Serialize};
 use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written, check_reached};
 use tidemill_core::source::ConnectorError;
-use tidemill_core::{Epoch, SqlState};
+use tidemill_core::{Epoch, SqlState, crash_point};
 use tokio::task::JoinHandle;
 
 use crate::file::config::{Compression, FileSinkConfig};
@@ -389,11 +389,13 @@ impl FileSink {
             let mut named = begun.clone();
             named.files.extend(left_over.iter().cloned());
             self.write_progress(&Progress { reached: before.reached, writing: Some(named) }).await?;
+            crash_point("file.begun");
         }
         for name in &left_over {
             self.place.delete(name).await?;
         }
         self.place.put_all(files).await?;
+        crash_point("file.shown");
         let after = Progress { reached: to.0, writing: None };
         self.write_progress(&after).await?;
         Ok(after)

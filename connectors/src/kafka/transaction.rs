@@ -30,7 +30,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use tidemill_core::sink::{SinkBatch, SinkWriter, Written, check_reached};
 use tidemill_core::source::ConnectorError;
-use tidemill_core::{Epoch, SqlState};
+use tidemill_core::{Epoch, SqlState, crash_point};
 use tokio::task::JoinHandle;
 
 use crate::kafka::client::{self, Log, Topic};
@@ -205,7 +205,10 @@ fn commit(
     let mut epoch = TopicPartitionList::new();
     epoch.add_partition_offset(&topic.name, 0, Offset::Offset(to.0 as i64))?;
     producer.send_offsets_to_transaction(&epoch, group, TIMEOUT)?;
-    producer.commit_transaction(TIMEOUT)
+    crash_point("kafka.produced");
+    producer.commit_transaction(TIMEOUT)?;
+    crash_point("kafka.committed");
+    Ok(())
 }
 
 /// An error of transactions as one of ours.

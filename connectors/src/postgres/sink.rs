@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::SinkExt;
 use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written, check_reached};
 use tidemill_core::source::ConnectorError;
-use tidemill_core::{Epoch, SqlState};
+use tidemill_core::{Epoch, SqlState, crash_point};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
@@ -197,7 +197,9 @@ impl Session {
         if let Some(apply) = table.apply() {
             client.batch_execute(&apply).await?;
         }
+        crash_point("postgres.written");
         client.batch_execute("COMMIT").await?;
+        crash_point("postgres.committed");
         self.at = to;
         Ok(true)
     }

@@ -31,7 +31,7 @@ use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written};
 use tidemill_core::source::ConnectorError;
-use tidemill_core::{Epoch, SqlState};
+use tidemill_core::{Epoch, SqlState, crash_point};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -343,6 +343,7 @@ async fn attempt(
     }
     if opened.n_written > 0 && opened.is_due(is_ending) {
         opened.writer.flush().await?;
+        crash_point("sink.delivered");
         let n_rows = shared.remove(std::mem::take(&mut opened.n_written))?;
         shared.status.gathered_rows.store(0, Ordering::Relaxed);
         shared.status.rows.add(n_rows);
