@@ -14,11 +14,11 @@ use datafusion::common::DFSchema;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
-use tidemill_catalog::{Catalog, Definition, Object, SinkInput};
+use tidemill_catalog::{Catalog, Definition, Object, PipelineDefinition, SinkInput};
 use tidemill_connectors::{
     Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec as ConnectorSpec,
 };
-use tidemill_core::{ByteSize, SqlState, crash_point};
+use tidemill_core::{ByteSize, SqlState, Upkeep, crash_point};
 use tidemill_engine::{Engine, EngineConfig, MemberSpec, SourceColumn, SourceSpec, TableSpec};
 use tidemill_plan::{CloseSource, InputKind, PipelinePlan, Properties, RelationId};
 use tidemill_sql::{Planner, RelationNames};
@@ -407,12 +407,12 @@ impl Database {
         &self,
         query: &str,
         search_path: &[String],
-        emit_on_window_close: bool,
+        upkeep: &Upkeep,
     ) -> Result<PipelinePlan, SqlError> {
         let parsed = tidemill_sql::parser::parse_query(query)?;
         let names = PipelineNames { database: self, catalog: self.catalog(), search_path };
         self.planner
-            .plan_pipeline(&parsed, &names, emit_on_window_close)
+            .plan_pipeline(&parsed, &names, upkeep)
             .await
             .map_err(|error| self.delta_error(error, query))
     }
@@ -421,14 +421,14 @@ impl Database {
     async fn member_spec(&self, object: &Object) -> Result<MemberSpec, SqlError> {
         match &object.definition {
             Definition::Pipeline(pipeline) => {
-                let close = pipeline.emit_on_window_close;
-                let mut plan = self.pipeline_plan(&pipeline.query, &object.search_path, close).await?;
+                let upkeep = pipeline_upkeep(pipeline)?;
+                let mut plan = self.pipeline_plan(&pipeline.query, &object.search_path, &upkeep).await?;
                 plan.schema = object.arrow_schema();
                 self.pipeline_spec(object, plan)
             }
             Definition::Sink(sink) => {
-                let (query, close) = self.sink_query(&sink.input)?;
-                let plan = self.pipeline_plan(&query, &object.search_path, close).await?;
+                let (query, upkeep) = self.sink_query(&sink.input)?;
+                let plan = self.pipeline_plan(&query, &object.search_path, &upkeep).await?;
                 self.sink_spec(object, plan)
             }
             _ => unreachable!("only pipelines and sinks run a plan"),
@@ -449,10 +449,10 @@ impl Database {
         })
     }
 
-    /// The query whose changes a sink writes, and whether it waits for windows to close.
-    pub fn sink_query(&self, input: &SinkInput) -> Result<(String, bool), SqlError> {
+    /// The query whose changes a sink writes, and how its result is kept.
+    pub fn sink_query(&self, input: &SinkInput) -> Result<(String, Upkeep), SqlError> {
         match input {
-            SinkInput::Query { query, emit_on_window_close } => Ok((query.clone(), *emit_on_window_close)),
+            SinkInput::Query { query, emit } => Ok((query.clone(), Upkeep::from(*emit))),
             SinkInput::From { oid } => {
                 let catalog = self.catalog();
                 let Some(object) = catalog.get(*oid) else {
@@ -462,7 +462,10 @@ impl Database {
                     ));
                 };
                 let quote = tidemill_sql::parser::quote;
-                Ok((format!("SELECT * FROM {}.{}", quote(&object.schema), quote(&object.name)), false))
+                Ok((
+                    format!("SELECT * FROM {}.{}", quote(&object.schema), quote(&object.name)),
+                    Upkeep::default(),
+                ))
             }
         }
     }
@@ -598,6 +601,12 @@ pub fn input_kind(object: &Object) -> InputKind {
         }
         _ => InputKind::Delta,
     }
+}
+
+/// How a pipeline's result is kept.
+pub fn pipeline_upkeep(pipeline: &PipelineDefinition) -> Result<Upkeep, SqlError> {
+    let options = pipeline.options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    Ok(Upkeep { emit: pipeline.emit, ttl: tidemill_sql::upkeep::ttl(options)? })
 }
 
 pub fn table_spec(object: &Object) -> TableSpec {

@@ -27,3 +27,5 @@ mod statements;
 mod system;
 #[cfg(test)]
 mod time_oracle;
+#[cfg(test)]
+mod upkeep_oracle;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use datafusion::sql::sqlparser::ast::Query;
@@ -11,7 +12,7 @@ use tidemill_core::{Diagnostic, SqlState};
 use tidemill_engine::dead_letters::DEAD_LETTERS;
 use tidemill_engine::{ViewSnapshot, ViewTable};
 use tidemill_plan::RelationId;
-use tidemill_sql::{Names, Refusal, Relation, RelationTable, Resolved};
+use tidemill_sql::{Names, Refusal, Relation, RelationTable, Resolved, Versions};
 
 use crate::database::{Database, input_kind};
 use crate::pg_catalog::PgCatalog;
@@ -66,6 +67,34 @@ impl Names for PipelineNames<'_> {
         };
         Ok(Some(Resolved::Table(Arc::new(RelationTable { relation }))))
     }
+
+    fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
+        versions(&self.catalog, schema, name, self.search_path)
+    }
+}
+
+/// What a relation is as one of versions, in a pipeline as in a SELECT.
+pub fn versions(
+    catalog: &Catalog,
+    schema: Option<&str>,
+    name: &str,
+    search_path: &[String],
+) -> Option<Versions> {
+    let object = find(catalog, schema, name, search_path)?;
+    let watermark = match &object.definition {
+        Definition::Source(source) => source.watermark.as_ref().map(|watermark| watermark.column.clone()),
+        _ => None,
+    };
+    let relation = object.arrow_schema();
+    let is_time = |field: &&Arc<Field>| {
+        matches!(field.data_type(), DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64)
+    };
+    let times = match watermark {
+        Some(column) => vec![column],
+        None => relation.fields().iter().filter(is_time).map(|field| field.name().clone()).collect(),
+    };
+    let primary_key = object.primary_key.iter().map(|idx| object.columns[*idx].name.clone()).collect();
+    Some(Versions { times, primary_key })
 }
 
 /// Names in a SELECT: the snapshots that it reads.
@@ -123,6 +152,10 @@ impl Names for SnapshotNames<'_> {
                 }
             }
         }
+    }
+
+    fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
+        versions(self.catalog, schema, name, self.search_path)
     }
 }
 

@@ -3,7 +3,8 @@
 //! Queries and expressions are kept as the user's text: trees of a parser or a planner change with
 //! their versions, the text does not.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use tidemill_core::Emit;
 
 use crate::object::Kind;
 
@@ -91,7 +92,23 @@ pub struct TableDefinition {
 pub struct PipelineDefinition {
     pub query: String,
     pub options: Options,
-    pub emit_on_window_close: bool,
+    #[serde(default, alias = "emit_on_window_close", deserialize_with = "emit")]
+    pub emit: Emit,
+}
+
+/// Once there were two ways only, and a flag for the second.
+fn emit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Emit, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        OnWindowClose(bool),
+        Emit(Emit),
+    }
+    Ok(match Stored::deserialize(deserializer)? {
+        Stored::OnWindowClose(true) => Emit::OnWindowClose,
+        Stored::OnWindowClose(false) => Emit::OnUpdate,
+        Stored::Emit(emit) => emit,
+    })
 }
 
 /// `CREATE VIEW`
@@ -117,11 +134,30 @@ pub struct SinkDefinition {
 #[serde(rename_all = "snake_case")]
 pub enum SinkInput {
     /// The relation's OID: it may be renamed.
-    From {
-        oid: u32,
-    },
+    From { oid: u32 },
     Query {
         query: String,
-        emit_on_window_close: bool,
+        #[serde(default, alias = "emit_on_window_close", deserialize_with = "emit")]
+        emit: Emit,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalog_of_before_is_read() {
+        let pipeline = |text: &str| serde_json::from_str::<PipelineDefinition>(text).unwrap().emit;
+        assert_eq!(
+            pipeline(r#"{"query": "", "options": [], "emit_on_window_close": true}"#),
+            Emit::OnWindowClose
+        );
+        assert_eq!(
+            pipeline(r#"{"query": "", "options": [], "emit_on_window_close": false}"#),
+            Emit::OnUpdate
+        );
+        let every = PipelineDefinition { emit: Emit::Every(5), ..PipelineDefinition::default() };
+        assert_eq!(pipeline(&serde_json::to_string(&every).unwrap()), Emit::Every(5));
+    }
 }

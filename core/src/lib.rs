@@ -11,12 +11,14 @@ pub mod diagnostic;
 pub mod epoch;
 pub mod sink;
 pub mod source;
+pub mod upkeep;
 
 pub use byte_size::ByteSize;
 pub use crash::{CRASH_POINTS, arm, crash_point};
 pub use delta::{Delta, WEIGHT, delta_schema};
 pub use diagnostic::{Diagnostic, SqlState, did_you_mean};
 pub use epoch::Epoch;
+pub use upkeep::{Emit, Ttl, Upkeep};
 
 /// The metadata key under which a field keeps the name of its PostgreSQL type, where the Arrow type is shared: `jsonb` is text.
 pub const PG_TYPE: &str = "tidemill.pg_type";

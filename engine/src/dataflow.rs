@@ -61,6 +61,9 @@ pub(crate) struct Attach {
 /// What a dataflow or a new member has to take in before it goes on with what is sealed.
 #[derive(Debug, Default)]
 pub(crate) struct Missed {
+    /// Epochs behind a checkpoint that have to be steps of their own, and the checkpoint's.
+    pub epochs: Vec<Sealed>,
+    pub checkpointed: Epoch,
     pub sources: Vec<CatchUp>,
     pub changes: BTreeMap<RelationId, Vec<RecordBatch>>,
     /// Nobody waits for it any more.
@@ -140,6 +143,8 @@ pub(crate) struct Dataflow {
     pub filled_watermarks: BTreeMap<RelationId, i64>,
     /// What time it will be at the end of a fill.
     pub filled_now: i64,
+    /// What is filled has not been there before.
+    pub is_creating: bool,
     /// Something has happened since the last checkpoint.
     pub is_dirty: bool,
     /// Why it does not step any more.
@@ -169,9 +174,7 @@ impl Dataflow {
             positions: self.positions.clone(),
         };
         tokio::spawn(async move {
-            let mut members = std::mem::take(&mut self.members);
-            let outcome = self.fill(&mut members, missed).await;
-            self.members = members;
+            let outcome = self.take_in(missed).await;
             self.note_position();
             let outcome = outcome.and_then(|()| self.tell_deadline());
             if let Err(error) = &outcome {
@@ -296,6 +299,9 @@ impl Dataflow {
             },
             now_before: self.now,
             now: sealed.now.max(self.now),
+            arrival: sealed.now.max(self.now),
+            is_filling: false,
+            is_created: false,
         };
         let mut is_something = false;
         for member in &self.members {
@@ -336,6 +342,7 @@ impl Dataflow {
             deadline = [deadline, next].into_iter().flatten().min();
         }
         self.feed.set_deadline(deadline);
+        self.feed.set_stepwise(self.members.iter().any(Member::is_stepwise));
         Ok(())
     }
 
@@ -343,6 +350,21 @@ impl Dataflow {
         let position =
             Position { offsets: self.offsets.clone(), watermarks: self.watermarks.clone(), now: self.now };
         self.positions.push(self.frontier, position);
+    }
+
+    /// Takes in what all members have missed.
+    async fn take_in(&mut self, mut missed: Missed) -> Result<(), Error> {
+        let reached = self.frontier;
+        for sealed in std::mem::take(&mut missed.epochs) {
+            self.frontier = missed.checkpointed;
+            missed.checkpointed = sealed.epoch;
+            self.step(sealed).await?;
+        }
+        self.frontier = reached;
+        let mut members = std::mem::take(&mut self.members);
+        let outcome = self.fill(&mut members, missed).await;
+        self.members = members;
+        outcome
     }
 
     /// Takes in what members have missed, and lets readers see them. Until all of it is in, time does not
@@ -438,6 +460,9 @@ impl Dataflow {
             watermarks: self.watermarks.clone(),
             now_before,
             now: self.now,
+            arrival: self.now.max(self.filled_now),
+            is_filling: is_timeless,
+            is_created: !is_timeless && self.is_creating,
         };
         let n_rows: Vec<(RelationId, usize)> = changes
             .iter()
@@ -464,10 +489,16 @@ impl Dataflow {
                 let (name, reason) = (self.id.to_string(), reason.clone());
                 return Err(Error::NotRunning { kind: "dataflow", name, reason });
             }
-            let sealed = self.feed.take();
-            if let Err(error) = self.step(sealed).await {
-                self.fail(&error);
-                return Err(error);
+            // All that is there, in however many steps; nothing more is sealed meanwhile.
+            loop {
+                let sealed = self.feed.take();
+                if let Err(error) = self.step(sealed).await {
+                    self.fail(&error);
+                    return Err(error);
+                }
+                if !self.feed.is_behind(self.frontier) {
+                    break;
+                }
             }
             for upstream in &self.members {
                 if member.inputs.contains(&upstream.id) {
@@ -485,6 +516,7 @@ impl Dataflow {
                 // The others' time goes on; the new member's has to begin before all of its rows.
                 let watermarks = std::mem::take(&mut self.watermarks);
                 self.filled_watermarks = watermarks.clone();
+                self.is_creating = true;
                 let outcome = self.fill(&mut member, missed).await;
                 self.watermarks.extend(watermarks);
                 self.note_position();
@@ -508,6 +540,7 @@ impl Dataflow {
         self.watermarks.extend(other.watermarks);
         self.now = self.now.max(other.now);
         self.is_dirty = true;
+        self.feed.set_stepwise(self.members.iter().any(Member::is_stepwise));
         self.note_position();
     }
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Missed};
 use crate::dead_letters;
-use crate::feed::Feed;
+use crate::feed::{Feed, Sealed};
 use crate::ipc::decode_batch;
 use crate::member::{Member, MemberHandle};
 use crate::memory::Memory;
@@ -121,8 +121,16 @@ pub struct Engine {
     locks: Arc<Locks>,
     late: mpsc::UnboundedSender<Vec<DeadLetter>>,
     started: Instant,
-    /// Of the table log, by relation, until recovery has used them.
-    logged: StdMutex<BTreeMap<RelationId, Vec<(Epoch, RecordBatch)>>>,
+    /// The table log, until recovery has used it.
+    logged: StdMutex<Logged>,
+}
+
+/// What stands in the table log.
+#[derive(Default)]
+struct Logged {
+    changes: BTreeMap<RelationId, Vec<(Epoch, RecordBatch)>>,
+    /// The times of the epochs.
+    times: BTreeMap<Epoch, i64>,
 }
 
 #[derive(Default)]
@@ -157,22 +165,21 @@ impl Engine {
         let (log, records) = Log::open(&root.child("log")).await?;
         // The numbers of torn epochs are not used again.
         let epoch = records.iter().map(|record| record.epoch).max().unwrap_or(Epoch::ZERO);
-        let mut logged: BTreeMap<RelationId, Vec<(Epoch, RecordBatch)>> = BTreeMap::new();
-        let mut now = i64::MIN;
+        let mut logged = Logged::default();
         for LogRecord { epoch, relation, payload } in whole_epochs(records) {
             if relation == LOGGED_TIME {
                 let bytes = payload
                     .try_into()
                     .map_err(|_| Error::Unsupported("an epoch's time in the log".into()))?;
-                now = now.max(i64::from_le_bytes(bytes));
+                logged.times.insert(epoch, i64::from_le_bytes(bytes));
                 continue;
             }
-            logged.entry(RelationId(relation)).or_default().push((epoch, decode_batch(&payload)?));
+            logged.changes.entry(RelationId(relation)).or_default().push((epoch, decode_batch(&payload)?));
         }
         let arrived = Arc::new(Notify::new());
         let clock = Clock {
             epoch,
-            now: now.max(config.time.now()),
+            now: logged.times.values().copied().fold(config.time.now(), i64::max),
             sealed_at: Instant::now(),
             feeds: HashMap::new(),
             sources: BTreeMap::new(),
@@ -220,6 +227,10 @@ impl Engine {
         Ok(engine)
     }
 
+    fn logged(&self) -> std::sync::MutexGuard<'_, Logged> {
+        self.logged.lock().expect("nobody panics while holding the log")
+    }
+
     fn registry(&self) -> std::sync::MutexGuard<'_, Registry> {
         self.registry.lock().expect("nobody panics while holding the registry")
     }
@@ -257,8 +268,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let mut table = Table::new(spec, store, checkpoint.as_ref(), &self.table_budget)?;
         let mut clock = self.sealer.clock.lock().await;
-        let logged =
-            self.logged.lock().expect("nobody panics while holding it").get(&table.rules.spec.id).cloned();
+        let logged = self.logged().changes.get(&table.rules.spec.id).cloned();
         for (epoch, batch) in logged.unwrap_or_default() {
             if epoch > table.checkpointed {
                 table.view.add(0, &batch)?;
@@ -337,7 +347,7 @@ impl Engine {
         self.sealer.sealed_now.store(clock.now, Ordering::SeqCst);
         self.sealer.sealed.send_replace(clock.epoch);
         self.start_sources(&mut clock);
-        self.logged.lock().expect("nobody panics while holding it").clear();
+        *self.logged() = Logged::default();
         Ok(())
     }
 
@@ -365,7 +375,10 @@ impl Engine {
             }
             return;
         }
-        let mut missed = Missed::default();
+        let mut missed = Missed { checkpointed: epoch, ..Missed::default() };
+        // What depends on which epochs a step holds gets those of the log as they were sealed.
+        let is_stepwise = members.iter().any(Member::is_stepwise);
+        let mut epochs: BTreeMap<Epoch, Sealed> = BTreeMap::new();
         for relation in &relations {
             if let Some(source) = clock.sources.get(relation) {
                 let to =
@@ -375,15 +388,22 @@ impl Engine {
                 let source = source.clone();
                 missed.sources.push(CatchUp { source, from, to, watermark, n_rows: None });
             } else if clock.tables.contains_key(relation) {
-                let logged = self.logged.lock().expect("nobody panics while holding it");
-                let changes = logged.get(relation).into_iter().flatten();
-                let changes: Vec<RecordBatch> =
-                    changes.filter(|(at, _)| *at > epoch).map(|(_, batch)| batch.clone()).collect();
-                if !changes.is_empty() {
-                    missed.changes.insert(*relation, changes);
+                let logged = self.logged();
+                let changes = logged.changes.get(relation).into_iter().flatten();
+                for (at, batch) in changes.filter(|(at, _)| *at > epoch) {
+                    let changes = match is_stepwise {
+                        true => {
+                            let now = logged.times.get(at).copied().unwrap_or(i64::MIN);
+                            let sealed = || Sealed { epoch: *at, now, ..Sealed::default() };
+                            &mut epochs.entry(*at).or_insert_with(sealed).changes
+                        }
+                        false => &mut missed.changes,
+                    };
+                    changes.entry(*relation).or_default().push(batch.clone());
                 }
             }
         }
+        missed.epochs = epochs.into_values().collect();
         let feed = Arc::new(Feed::new(relations, clock.epoch, clock.now, self.sealer.arrived.clone()));
         clock.feeds.insert(id, feed.clone());
         let dataflow = Dataflow {
@@ -468,6 +488,7 @@ impl Engine {
             watermarks: BTreeMap::new(),
             now: i64::MIN,
             filled_now: i64::MIN,
+            is_creating: false,
             store: None,
             checkpointed: Arc::new(AtomicU64::new(0)),
             positions: Arc::default(),
@@ -579,6 +600,7 @@ impl Engine {
                 frontier: clock.epoch,
                 now: clock.now,
                 filled_now: clock.now,
+                is_creating: true,
                 store: Some(store),
                 ..self.dataflow(id, feed)
             };

@@ -70,6 +70,8 @@ struct State {
     barriers: BTreeMap<Epoch, i64>,
     /// When the dataflow's output changes next although no input does.
     deadline: Option<i64>,
+    /// A step takes no more than one epoch that has something in it.
+    is_stepwise: bool,
 }
 
 impl Feed {
@@ -83,6 +85,7 @@ impl Feed {
             now,
             barriers: BTreeMap::new(),
             deadline: None,
+            is_stepwise: false,
         };
         Feed { state: Mutex::new(state), sealed: Notify::new(), space }
     }
@@ -115,13 +118,19 @@ impl Feed {
         self.sealed.notify_one();
     }
 
-    /// Takes all that has been sealed, as one step, up to the first barrier; its epoch is the last of them.
+    /// Takes all that has been sealed, as one step, up to the first barrier; its epoch is the last of them. Where steps
+    /// are epochs, that is up to the first one with something in it.
     pub fn take(&self) -> Sealed {
         let mut state = self.state();
-        let (end, now) = match state.barriers.pop_first() {
-            Some((barrier, now)) if barrier < state.sealed_to => (barrier, now),
-            _ => (state.sealed_to, state.now),
-        };
+        let mut end = (state.sealed_to, state.now);
+        if let Some((barrier, now)) = state.barriers.first_key_value() {
+            end = end.min((*barrier, *now));
+        }
+        if let Some(first) = state.queue.front().filter(|_| state.is_stepwise) {
+            end = end.min((first.epoch, first.now));
+        }
+        let (end, now) = end;
+        state.barriers.remove(&end);
         let mut all = Sealed::default();
         while state.queue.front().is_some_and(|sealed| sealed.epoch <= end) {
             let sealed = state.queue.pop_front().expect("looked at above");
@@ -163,6 +172,16 @@ impl Feed {
         }
     }
 
+    /// Says whether each epoch has to be a step of its own.
+    pub fn set_stepwise(&self, is_stepwise: bool) {
+        self.state().is_stepwise = is_stepwise;
+    }
+
+    /// Whether something has been sealed behind `frontier`.
+    pub fn is_behind(&self, frontier: Epoch) -> bool {
+        frontier < self.state().sealed_to
+    }
+
     pub fn deadline(&self) -> Option<i64> {
         self.state().deadline
     }
@@ -189,5 +208,51 @@ impl Feed {
     /// Lets the feed carry only these relations from now on.
     pub fn set_relations(&self, relations: BTreeSet<RelationId>) {
         self.state().relations = relations;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed() -> Feed {
+        let relation = RelationId(1);
+        let feed = Feed::new(BTreeSet::from([relation]), Epoch(1), 10, Arc::default());
+        for (epoch, watermark) in [(2, None), (3, Some(30)), (4, None), (5, Some(50)), (6, None)] {
+            let watermarks = watermark.map(|watermark| (relation, watermark)).into_iter().collect();
+            feed.push(&Sealed {
+                epoch: Epoch(epoch),
+                now: 10 * epoch as i64,
+                watermarks,
+                ..Sealed::default()
+            });
+        }
+        feed
+    }
+
+    fn taken(feed: &Feed) -> (u64, i64, Option<i64>) {
+        let sealed = feed.take();
+        (sealed.epoch.0, sealed.now, sealed.watermarks.into_values().next())
+    }
+
+    #[test]
+    fn a_step_takes_all_up_to_a_barrier() {
+        let feed = feed();
+        feed.add_barrier(Epoch(6));
+        feed.push(&Sealed { epoch: Epoch(7), now: 70, ..Sealed::default() });
+        assert_eq!(taken(&feed), (6, 60, Some(50)));
+        assert!(feed.is_behind(Epoch(6)));
+        assert_eq!(taken(&feed), (7, 70, None));
+        assert!(!feed.is_behind(Epoch(7)));
+    }
+
+    #[test]
+    fn where_steps_are_epochs_each_that_has_something_is_one() {
+        let feed = feed();
+        feed.set_stepwise(true);
+        assert_eq!(taken(&feed), (3, 30, Some(30)));
+        assert_eq!(taken(&feed), (5, 50, Some(50)));
+        // Epochs without anything are none, but time has gone on.
+        assert_eq!(taken(&feed), (6, 60, None));
     }
 }

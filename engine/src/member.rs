@@ -116,6 +116,8 @@ pub(crate) struct Member {
     view: Option<View>,
     pub outbox: Option<Outbox>,
     has_run: bool,
+    /// The last step was a part of a fill, of which operators wait for the end.
+    is_filling: bool,
     is_append_only: bool,
     /// Says what the plan means; state of another plan is not taken over.
     fingerprint: String,
@@ -181,8 +183,14 @@ impl Member {
             view,
             outbox,
             has_run: false,
+            is_filling: false,
             is_append_only: plan.properties.is_append_only,
         })
+    }
+
+    /// Whether each epoch has to be a step of its own.
+    pub fn is_stepwise(&self) -> bool {
+        self.compiled.operators.iter().any(|lanes| lanes.is_stepwise)
     }
 
     /// Whether `now()` has a say in its result.
@@ -217,7 +225,7 @@ impl Member {
         let is_due = || -> Result<bool, Error> {
             Ok(self.next_time(context.now_before)?.is_some_and(|next| next <= context.now))
         };
-        if self.has_run && !is_touched && !is_timed && !is_due()? {
+        if self.has_run && !self.is_filling && !is_touched && !is_timed && !is_due()? {
             return Ok(result);
         }
         let start = Instant::now();
@@ -236,6 +244,7 @@ impl Member {
             }
         }
         self.has_run = true;
+        self.is_filling = context.is_filling;
         if let Some(view) = &self.view {
             view.relieve();
         }

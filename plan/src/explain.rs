@@ -68,6 +68,8 @@ pub enum Growth {
     Finite,
     /// Rows leave once the watermark has passed them.
     Watermark,
+    /// Rows leave with the next emission.
+    Emission,
     /// Rows leave after a time to live.
     Ttl,
     /// Rows leave as the time that a filter compares with goes on.
@@ -88,6 +90,7 @@ impl Growth {
         match self {
             Growth::Finite => "finite",
             Growth::Watermark => "watermark",
+            Growth::Emission => "emission",
             Growth::Ttl => "ttl",
             Growth::TemporalFilter => "temporal filter",
             Growth::PerKey | Growth::PerRow => "UNBOUNDED",

@@ -22,9 +22,9 @@ pub use match_recognize::{
 };
 pub use node::{IncrementalNode, fnv1a};
 pub use operator::{
-    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Held, Hold, Input, InputKind, Join,
-    Operator, OrderColumn, OtherAggregate, Recompute, SEQUENCE, Session, SessionBound, SetOperation,
-    Temporal, TopN, Trim, TrimSide, Upsert,
+    Aggregate, AggregateCall, AggregateFunction, Close, CloseSource, Every, Expire, Held, Hold, Input,
+    InputKind, Join, Lookup, Operator, OrderColumn, OtherAggregate, Recompute, SEQUENCE, Session,
+    SessionBound, SetOperation, Temporal, TopN, Trim, TrimSide, Upsert,
 };
 pub use pipeline::{PipelinePlan, Properties, RelationId};
 pub use window::{Reach, Scope, Window, WindowArg, WindowCall};

@@ -39,6 +39,13 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+fn write_ttl(f: &mut fmt::Formatter, ttl: Option<i64>) -> fmt::Result {
+    match ttl {
+        Some(ttl) => write!(f, " ttl={:?}", std::time::Duration::from_micros(ttl.max(0) as u64)),
+        None => Ok(()),
+    }
+}
+
 impl PartialOrd for IncrementalNode {
     /// Plans have no order that means anything; DataFusion asks for one all the same.
     fn partial_cmp(&self, other: &IncrementalNode) -> Option<Ordering> {
@@ -88,7 +95,10 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                     self.schema.fields()[..n_columns].iter().map(|field| field.name().as_str()).collect();
                 write!(f, "Input: {} [{}] {kind}", input.name, columns.join(", "))
             }
-            Operator::Upsert(upsert) => write!(f, "Upsert: key=[{}]", list(0, &upsert.keys)),
+            Operator::Upsert(upsert) => {
+                write!(f, "Upsert: key=[{}]", list(0, &upsert.keys))?;
+                write_ttl(f, upsert.ttl)
+            }
             Operator::Distinct => write!(f, "Distinct"),
             Operator::Aggregate(aggregate) => {
                 let groups: Vec<_> = (0..aggregate.n_groups).collect();
@@ -96,8 +106,11 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 write!(f, "Aggregate: group=[{}] calls=[{}]", list(0, &groups), calls.join(", "))?;
                 if let Some(close) = &aggregate.close {
                     write!(f, " close={}", input_column(0, close.column))?;
+                    if aggregate.is_early {
+                        write!(f, " early")?;
+                    }
                 }
-                Ok(())
+                write_ttl(f, aggregate.ttl)
             }
             Operator::Join(join) => {
                 write!(f, "Join: {} ", join.join_type)?;
@@ -129,16 +142,42 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
                 )?;
                 if session.close.is_some() {
                     write!(f, " close=window_end")?;
+                    if session.is_early {
+                        write!(f, " early")?;
+                    }
                 }
                 Ok(())
             }
             Operator::Hold(hold) => write!(f, "Hold: close={}", input_column(0, hold.close.column)),
+            Operator::Every(every) => {
+                write!(f, "EmitEvery: {:?}", std::time::Duration::from_micros(every.interval.max(0) as u64))?;
+                match &every.close {
+                    Some(close) => write!(f, " close={}", input_column(0, close.column)),
+                    None => Ok(()),
+                }
+            }
+            Operator::Expire(expire) => {
+                write!(f, "Expire: key=[{}]", list(0, &expire.keys))?;
+                write_ttl(f, Some(expire.ttl))
+            }
             Operator::Asof(asof) => {
                 write!(f, "AsofJoin: ")?;
                 asof.fmt_with(&input_column, f)?;
                 match &asof.trim {
                     Some(_) => write!(f, " state=[what is behind both watermarks goes]"),
                     None => Ok(()),
+                }
+            }
+            Operator::Lookup(lookup) => {
+                let keys = lookup.left_keys.iter().zip(&lookup.right_keys);
+                let keys: Vec<_> = keys
+                    .map(|(left, right)| format!("{} = {}", input_column(0, *left), input_column(1, *right)))
+                    .collect();
+                let kind = if lookup.is_outer { "Left" } else { "Inner" };
+                write!(f, "LookupJoin: {kind} on=[{}]", keys.join(", "))?;
+                match lookup.is_append_only {
+                    true => Ok(()),
+                    false => write!(f, " keeps=[what each row met]"),
                 }
             }
             Operator::Temporal(temporal) => write!(
@@ -196,7 +235,7 @@ impl UserDefinedLogicalNodeCore for IncrementalNode {
         match self.operator {
             // Their columns are positions, and which of two right rows of one time an ASOF join takes is a matter of
             // all columns; what is below may still be pruned.
-            Operator::MatchRecognize(_) | Operator::Asof(_) => {
+            Operator::MatchRecognize(_) | Operator::Asof(_) | Operator::Lookup(_) => {
                 let all = |input: &LogicalPlan| (0..input.schema().fields().len()).collect();
                 Some(self.inputs.iter().map(all).collect())
             }

@@ -34,7 +34,10 @@ pub enum Operator {
     Temporal(Temporal),
     Session(Session),
     Hold(Hold),
+    Every(Every),
+    Expire(Expire),
     Asof(Asof),
+    Lookup(Lookup),
     Window(Window),
     /// Before the rewrite, and in a SELECT, its input and output have no weights.
     MatchRecognize(Box<MatchRecognize>),
@@ -68,6 +71,8 @@ pub enum InputKind {
 pub struct Upsert {
     /// The primary key.
     pub keys: Vec<usize>,
+    /// A key that nothing has set for so many microseconds is forgotten, and its row taken back.
+    pub ttl: Option<i64>,
 }
 
 /// Input: group columns first. Output: group columns, then one column per call.
@@ -77,8 +82,13 @@ pub struct Aggregate {
     pub calls: Vec<AggregateCall>,
     /// No input row is ever retracted.
     pub is_append_only: bool,
-    /// `EMIT ON WINDOW CLOSE`: a group leaves once, when it is complete.
+    /// A group is forgotten when it is complete.
     pub close: Option<Close>,
+    /// Groups with a [`Close`] leave before it as well; else each leaves once, when it is complete.
+    pub is_early: bool,
+    /// A group that nothing has touched for so many microseconds is forgotten and taken back. Only of append-only
+    /// input: that of others expires by [`Expire`].
+    pub ttl: Option<i64>,
 }
 
 /// One aggregate function call.
@@ -174,6 +184,21 @@ pub struct TrimSide {
     pub other: Vec<CloseSource>,
 }
 
+/// `FOR SYSTEM_TIME AS OF now()`: each left row with the right rows of its key that are there when it comes, whatever
+/// becomes of them later. Inputs: left, right, of which the first `n_left` and `n_right` columns are the pair's; behind
+/// them stand computed keys. Output: the left's columns, then the right's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Lookup {
+    pub left_keys: Vec<usize>,
+    pub right_keys: Vec<usize>,
+    pub n_left: usize,
+    pub n_right: usize,
+    /// Left rows that meet none come out with NULLs.
+    pub is_outer: bool,
+    /// No left row is ever taken back: nobody asks what it met.
+    pub is_append_only: bool,
+}
+
 /// Output: the input's columns, then the row number from 1, or with ties the rank, if `rank` says so.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TopN {
@@ -233,8 +258,10 @@ pub struct Session {
     /// Rows that follow each other by less are one session, in microseconds.
     pub gap: i64,
     pub bounds: Vec<SessionBound>,
-    /// `EMIT ON WINDOW CLOSE`: what completes a session, by its end.
+    /// A session is forgotten when it is complete, which is a matter of its end.
     pub close: Option<Vec<CloseSource>>,
+    /// Sessions with a close leave before it as well; else each leaves once, when it is complete.
+    pub is_early: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -248,6 +275,22 @@ pub enum SessionBound {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Hold {
     pub close: Close,
+}
+
+/// `EMIT EVERY`: changes leave at the multiples of an interval. Output: the input.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Every {
+    /// In microseconds.
+    pub interval: i64,
+    /// What is complete leaves at once.
+    pub close: Option<Close>,
+}
+
+/// Output: the input's rows, of each key as long as something has touched it in the last `ttl` microseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Expire {
+    pub keys: Vec<usize>,
+    pub ttl: i64,
 }
 
 /// A column to order by.
@@ -295,6 +338,9 @@ impl Operator {
                 aggregate.close.as_ref().map(|close| close.sources.clone()).unwrap_or_default()
             }
             Operator::Hold(hold) => hold.close.sources.clone(),
+            Operator::Every(every) => {
+                every.close.as_ref().map(|close| close.sources.clone()).unwrap_or_default()
+            }
             Operator::Session(session) => session.close.clone().unwrap_or_default(),
             Operator::Join(join) => trim_sources(join.trim.as_deref()),
             Operator::Asof(asof) => trim_sources(asof.trim.as_deref()),
@@ -309,7 +355,29 @@ impl Operator {
             | Operator::Held(_)
             | Operator::Bounded
             | Operator::Temporal(_)
+            | Operator::Expire(_)
+            | Operator::Lookup(_)
             | Operator::Window(_) => Vec::new(),
+        }
+    }
+
+    /// Whether its output may change because time passes.
+    pub fn is_timed(&self) -> bool {
+        match self {
+            Operator::Temporal(_) | Operator::Every(_) | Operator::Expire(_) => true,
+            Operator::Aggregate(aggregate) => aggregate.ttl.is_some(),
+            Operator::Upsert(upsert) => upsert.ttl.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether what it gives depends on which epochs a step holds, so that each has to be a step of its own.
+    pub fn is_stepwise(&self) -> bool {
+        match self {
+            Operator::Lookup(_) => true,
+            Operator::Temporal(_) => false,
+            // When a key was touched, and what lies before a boundary, is a matter of each epoch's time.
+            other => other.is_timed(),
         }
     }
 
@@ -330,7 +398,10 @@ impl Operator {
             Operator::Temporal(_) => "TemporalFilter",
             Operator::Session(_) => "Session",
             Operator::Hold(_) => "Hold",
+            Operator::Every(_) => "EmitEvery",
+            Operator::Expire(_) => "Expire",
             Operator::Asof(_) => "AsofJoin",
+            Operator::Lookup(_) => "LookupJoin",
             Operator::Window(_) => "Window",
             Operator::MatchRecognize(_) => "MatchRecognize",
         }

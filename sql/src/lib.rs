@@ -8,6 +8,7 @@ pub mod json;
 pub mod parser;
 pub mod statements;
 pub mod types;
+pub mod upkeep;
 
 mod error;
 
@@ -37,4 +38,5 @@ pub use planner::{DATABASE, Names, Planner, QueryPlan, Resolved};
 pub use postgres::{ArrowText, TextFormat, set_functions};
 pub use refusal::Refusal;
 pub use relations::{Relation, RelationTable, relation_of};
+pub use time_joins::Versions;
 pub use windows::rewrite_windows;

@@ -8,6 +8,7 @@
 mod asof;
 pub(crate) mod cursor;
 pub(crate) mod dialect;
+mod emit;
 pub(crate) mod row_pattern;
 pub(crate) mod text;
 
@@ -96,7 +97,7 @@ fn read_tokens<T>(
     check_shape(text, &tokens)?;
     let mut tokens = row_pattern::rewrite(text, tokens)?;
     asof::respell(text, &mut tokens)?;
-    let dialect = TidemillDialect::for_tokens(tokens.len());
+    let dialect = TidemillDialect::for_tokens(&tokens);
     let mut cursor = Cursor::new(text, &dialect, tokens);
     let parsed = parse(&mut cursor)?;
     cursor.finish()?;

@@ -23,7 +23,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{Distinct as SqlDistinct, Expr as SqlExpr, Query, SetExpr, Statement};
-use tidemill_core::SqlState;
+use tidemill_core::{SqlState, Upkeep};
 use tidemill_pattern::MatchRecognizePlanner;
 use tidemill_plan::AsofPlanner;
 use tidemill_plan::PipelinePlan;
@@ -41,7 +41,7 @@ use crate::refusal::Refusal;
 use crate::set_operations::{Lowering, lower_set_operations, mark_set_operations};
 use crate::subqueries::lower_subqueries;
 use crate::tie_break::physical_rules;
-use crate::time_joins::{lower_time_joins, mark_time_joins};
+use crate::time_joins::{Versions, lower_time_joins, mark_time_joins};
 use crate::windows::rewrite_windows;
 
 /// The one database.
@@ -60,6 +60,11 @@ pub enum Resolved {
 pub trait Names: Sync {
     /// What `name` stands for; without a schema, along the search path.
     fn resolve(&self, schema: Option<&str>, name: &str) -> std::result::Result<Option<Resolved>, Refusal>;
+
+    /// What is known of a relation as one of versions.
+    fn versions(&self, _schema: Option<&str>, _name: &str) -> Option<Versions> {
+        None
+    }
 }
 
 /// DataFusion's rules that are wrong for a standing query, each with its reason.
@@ -175,7 +180,7 @@ impl Planner {
         &self,
         query: &Query,
         names: &dyn Names,
-        emit_on_window_close: bool,
+        upkeep: &Upkeep,
     ) -> Result<PipelinePlan, DeltaError> {
         // DISTINCT ON asks its order which row is the first.
         let is_order_used =
@@ -199,7 +204,7 @@ impl Planner {
         let schema: SchemaRef = Arc::new(Schema::new(
             optimized.schema().fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>(),
         ));
-        let rewritten = rewrite(&unify(optimized)?, emit_on_window_close)?;
+        let rewritten = rewrite(&unify(optimized)?, upkeep)?;
         Ok(PipelinePlan {
             delta_plan: rewritten.plan,
             schema,
@@ -249,7 +254,7 @@ impl Planner {
         depth: usize,
     ) -> Result<SessionState, DeltaError> {
         mark_set_operations(query)?;
-        mark_time_joins(query)?;
+        mark_time_joins(query, names)?;
         rewrite_unnest(query)?;
         rewrite_windows(query)?;
         rewrite_fetch(query)?;
@@ -340,7 +345,7 @@ pub struct QueryPlan {
 
 /// What DataFusion would not do, or not rightly, made of what it does. Views have been inlined by now.
 fn lowered(plan: LogicalPlan, lowering: Lowering) -> Result<LogicalPlan, DataFusionError> {
-    let plan = lower_time_joins(lower_set_operations(plan, lowering)?)?;
+    let plan = lower_time_joins(lower_set_operations(plan, lowering)?, lowering)?;
     lower_subqueries(lower_lateral_unnest(plan)?)
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use arrow::datatypes::{Field, Schema};
-use tidemill_core::SqlState;
+use tidemill_core::{SqlState, Upkeep};
 use tidemill_plan::{InputKind, Properties, RelationId};
 use tidemill_sql::parser::parse;
 use tidemill_sql::statements::{CreateSource, SinkInput, Statement};
@@ -56,7 +56,7 @@ async fn every_statement_can_be_planned() {
         match parsed.statement {
             Statement::CreateSource(source) => relations.add_source(&source),
             Statement::CreatePipeline(pipeline) => {
-                let plan = planner.plan_pipeline(&pipeline.query, &relations, false).await;
+                let plan = planner.plan_pipeline(&pipeline.query, &relations, &Upkeep::default()).await;
                 let plan = plan.unwrap_or_else(|error| panic!("{}: {error}", pipeline.name.name));
                 let name = &pipeline.name.name;
                 relations.add(name, plan.schema.as_ref().clone(), InputKind::Delta, plan.properties);

@@ -11,7 +11,7 @@ use tidemill_catalog::{
 };
 use tidemill_connectors::IncludeKind as ConnectorInclude;
 use tidemill_core::source::ConnectorError;
-use tidemill_core::{SqlState, crash_point, did_you_mean};
+use tidemill_core::{SqlState, Ttl, Upkeep, crash_point, did_you_mean};
 use tidemill_engine::{OnConflict as OnDuplicate, TableWrite};
 use tidemill_plan::PipelinePlan;
 use tidemill_sql::parser::ObjectName;
@@ -29,7 +29,7 @@ use crate::session::api::{Notice, Response, SqlError};
 use crate::session::{Call, Session};
 
 /// What stands behind WITH of a pipeline.
-const PIPELINE_OPTIONS: [&str; 1] = ["memory_limit"];
+const PIPELINE_OPTIONS: [&str; 2] = ["memory_limit", "ttl"];
 
 /// What `CREATE … name` says before its own part.
 struct Head<'a> {
@@ -287,6 +287,7 @@ pub async fn pipeline(
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
     check_options(&create.options, &PIPELINE_OPTIONS)?;
+    let upkeep = Upkeep { emit: create.emit, ttl: ttl(&create.options)? };
     let changing = session.database.change_definitions().await;
     if let Some(response) = kept(session, &head, "CREATE PIPELINE")? {
         return Ok(response);
@@ -294,7 +295,7 @@ pub async fn pipeline(
     let search_path = session.settings.search_path();
     let mut plan = session
         .database
-        .pipeline_plan(&create.query_text, &search_path, create.emit_on_window_close)
+        .pipeline_plan(&create.query_text, &search_path, &upkeep)
         .await
         .map_err(|error| at_query(error, sql, &create.query_text))?;
     check_cross_joins(session, &plan, sql)?;
@@ -305,7 +306,7 @@ pub async fn pipeline(
     let definition = PipelineDefinition {
         query: create.query_text.clone(),
         options: options(&create.options),
-        emit_on_window_close: create.emit_on_window_close,
+        emit: create.emit,
     };
     let new = NewObject {
         columns,
@@ -333,18 +334,15 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
             let object = catalog.resolve(name.schema.as_deref(), &name.name, &search_path)?;
             (tidemill_catalog::SinkInput::From { oid: object.oid }, vec![object.oid])
         }
-        SinkInput::Query { query, text, emit_on_window_close } => {
-            let input = tidemill_catalog::SinkInput::Query {
-                query: text.clone(),
-                emit_on_window_close: *emit_on_window_close,
-            };
+        SinkInput::Query { query, text, emit } => {
+            let input = tidemill_catalog::SinkInput::Query { query: text.clone(), emit: *emit };
             (input, dependencies(session, query, &search_path)?)
         }
     };
-    let (query, close) = session.database.sink_query(&input)?;
+    let (query, upkeep) = session.database.sink_query(&input)?;
     let plan = session
         .database
-        .pipeline_plan(&query, &search_path, close)
+        .pipeline_plan(&query, &search_path, &upkeep)
         .await
         .map_err(|error| at_query(error, sql, &query))?;
     check_cross_joins(session, &plan, sql)?;
@@ -669,10 +667,25 @@ fn options(options: &WithOptions) -> Vec<(String, String)> {
     options.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
+/// What options say about what is forgotten.
+pub fn ttl(options: &WithOptions) -> Result<Ttl, SqlError> {
+    tidemill_sql::upkeep::ttl(options.iter()).map_err(|error| {
+        let is_wrong = |option: &&tidemill_sql::statements::WithOption| {
+            tidemill_sql::upkeep::ttl([(option.key.as_str(), option.value.as_str())]).is_err()
+        };
+        let position = options.0.iter().find(is_wrong).map(|option| option.value_position);
+        let error = SqlError::from(error);
+        match position {
+            Some(position) => error.with_position(position),
+            None => error,
+        }
+    })
+}
+
 /// Refuses options that are not among `known`.
 fn check_options(options: &WithOptions, known: &[&str]) -> Result<(), SqlError> {
     for option in &options.0 {
-        if known.contains(&option.key.as_str()) {
+        if known.contains(&option.key.as_str()) || tidemill_sql::upkeep::is_ttl(&option.key) {
             continue;
         }
         let error = SqlError::new(
@@ -729,8 +742,12 @@ pub fn at_query(mut error: SqlError, sql: &str, query: &str) -> SqlError {
         error.position = Some(position + sql[..start].chars().count());
     }
     // What follows the query is not part of its text.
-    if error.position.is_none() && error.message.starts_with("EMIT ON WINDOW CLOSE") {
+    if error.position.is_none() && error.message.starts_with("EMIT ON ") {
         error.position = crate::database::position_of(sql, "emit");
+    }
+    if error.position.is_none() && error.message.starts_with("ttl.") {
+        let option = error.message.split(' ').next().unwrap_or_default();
+        error.position = crate::database::position_of(sql, option);
     }
     error
 }

@@ -15,6 +15,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 use tidemill_catalog::{Definition, Object};
+use tidemill_core::Upkeep;
 use tidemill_engine::OperatorStatus;
 use tidemill_plan::{PipelinePlan, RelationId};
 use tidemill_sql::statements::{Explain, ExplainFormat, ExplainOf, SelectQuery, SinkInput, Statement};
@@ -22,6 +23,7 @@ use tidemill_sql::statements::{Explain, ExplainFormat, ExplainOf, SelectQuery, S
 use self::estimate::Estimate;
 use self::node::Notes;
 use super::{execution_error, query, text_rows, unsupported};
+use crate::database::pipeline_upkeep;
 use crate::session::api::{Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
 
@@ -35,13 +37,14 @@ pub async fn run(session: &mut Session, explain: &Explain, call: &Call<'_>) -> R
         ExplainOf::Query(select) if explain.analyze => analyze_query(session, explain, select, call).await?,
         ExplainOf::Query(select) => explain_query(session, explain, select, call).await?,
         ExplainOf::Statement(statement) => {
-            let (text, close) = match statement.as_ref() {
-                Statement::CreatePipeline(create) => (create.query_text.clone(), create.emit_on_window_close),
+            let (text, upkeep) = match statement.as_ref() {
+                Statement::CreatePipeline(create) => {
+                    let ttl = super::create::ttl(&create.options)?;
+                    (create.query_text.clone(), Upkeep { emit: create.emit, ttl })
+                }
                 Statement::CreateSink(create) => match &create.input {
-                    SinkInput::Query { text, emit_on_window_close, .. } => {
-                        (text.clone(), *emit_on_window_close)
-                    }
-                    SinkInput::From(name) => (format!("SELECT * FROM {name}"), false),
+                    SinkInput::Query { text, emit, .. } => (text.clone(), Upkeep::from(*emit)),
+                    SinkInput::From(name) => (format!("SELECT * FROM {name}"), Upkeep::default()),
                 },
                 _ => {
                     return Err(unsupported("EXPLAIN of this statement").with_hint(
@@ -56,7 +59,7 @@ pub async fn run(session: &mut Session, explain: &Explain, call: &Call<'_>) -> R
             let search_path = session.settings.search_path();
             let plan = session
                 .database
-                .pipeline_plan(&text, &search_path, close)
+                .pipeline_plan(&text, &search_path, &upkeep)
                 .await
                 .map_err(|error| super::create::at_query(error, call.sql, &text))?;
             explain_pipeline(session, explain, &plan).await?
@@ -88,15 +91,15 @@ pub async fn run(session: &mut Session, explain: &Explain, call: &Call<'_>) -> R
 /// The plan that runs for a pipeline or a sink.
 async fn plan_of(session: &Session, object: &Object) -> Result<PipelinePlan, SqlError> {
     let database = &session.database;
-    let (text, close) = match &object.definition {
-        Definition::Pipeline(pipeline) => (pipeline.query.clone(), pipeline.emit_on_window_close),
+    let (text, upkeep) = match &object.definition {
+        Definition::Pipeline(pipeline) => (pipeline.query.clone(), pipeline_upkeep(pipeline)?),
         Definition::Sink(sink) => database.sink_query(&sink.input)?,
         _ => {
             return Err(unsupported(format!("EXPLAIN {}", object.kind().keyword()))
                 .with_hint("Only pipelines and sinks run a plan."));
         }
     };
-    database.pipeline_plan(&text, &object.search_path, close).await
+    database.pipeline_plan(&text, &object.search_path, &upkeep).await
 }
 
 async fn explain_query(

@@ -30,6 +30,9 @@ pub fn check(session: &mut Session, plan: &PipelinePlan, name: &str, sql: &str) 
         let state = node.state.as_ref().map(|state| state.key.join(", ")).unwrap_or_default();
         let detail = format!("{}; its state is kept by ({state}).", node.display);
         let remedy = node.state.as_ref().and_then(|state| state.remedy.clone()).unwrap_or_default();
+        let remedy = format!(
+            "{remedy} WITH (ttl = '1 day') lets a pipeline forget what nothing has touched for so long."
+        );
         if is_rejected {
             let error =
                 SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, format!("\"{name}\" is refused: {message}"))
@@ -70,7 +73,7 @@ fn message(node: &ExplainedNode) -> String {
     let kept: Vec<&ExplainedNode> = all.iter().copied().filter(|input| input.rows == growth).collect();
     let kept = if kept.is_empty() { all.clone() } else { kept };
     match node.kind.as_str() {
-        "Join" => {
+        "Join" | "AsofJoin" | "LookupJoin" => {
             format!("the join of {} keeps {what} of {} for ever", names(&all), names(&kept))
         }
         kind => format!("{} over {} keeps {what} for ever", construct(kind), names(&all)),
@@ -90,7 +93,7 @@ fn construct(kind: &str) -> String {
 /// A word of the statement near which the operator was asked for.
 fn word(node: &ExplainedNode) -> &'static str {
     match node.kind.as_str() {
-        "Join" => "join",
+        "Join" | "AsofJoin" | "LookupJoin" => "join",
         "TopN" => "order",
         "Aggregate" => "group",
         "Distinct" => "distinct",

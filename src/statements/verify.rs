@@ -24,16 +24,17 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use futures::TryStreamExt;
 use tidemill_catalog::{Catalog, Column, Definition, Kind, Object, PipelineDefinition};
-use tidemill_core::SqlState;
+use tidemill_core::{Emit, SqlState, Upkeep};
 use tidemill_engine::{OnConflict, StandingView, TableWrite};
 use tidemill_plan::{CloseSource, ExplainedNode, Hold, IncrementalNode, Operator, PipelinePlan, RelationId};
 use tidemill_sql::statements::Verify;
-use tidemill_sql::{Names, Refusal, Resolved};
+use tidemill_sql::{Names, Refusal, Resolved, Versions};
 
 use self::differences::{Differences, Sampling};
 use self::replay::Replay;
 use super::{create, dml, engine_error, execution_error, rows};
-use crate::names::{find, view_query};
+use crate::database::pipeline_upkeep;
+use crate::names::{find, versions, view_query};
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
 
@@ -69,9 +70,10 @@ pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Res
     let Definition::Pipeline(pipeline) = &object.definition else {
         unreachable!("resolved as a pipeline");
     };
-    let plan =
-        database.pipeline_plan(&pipeline.query, &object.search_path, pipeline.emit_on_window_close).await?;
-    let complete = match pipeline.emit_on_window_close {
+    let upkeep = pipeline_upkeep(pipeline)?;
+    let plan = database.pipeline_plan(&pipeline.query, &object.search_path, &upkeep).await?;
+    refuse_arrivals(&object, &upkeep, &plan)?;
+    let complete = match upkeep.emit.waits_for_close() {
         true => Some(complete_column(&object, &plan)?),
         false => None,
     };
@@ -165,6 +167,28 @@ pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Res
     let report = RecordBatch::try_new(schema(), columns)
         .map_err(|error| SqlError::new(SqlState::INTERNAL_ERROR, error.to_string()))?;
     Ok(rows(schema(), vec![report], RowsTag("VERIFY")))
+}
+
+/// An error where the result depends on when rows came, which a batch over all of them cannot know.
+fn refuse_arrivals(object: &Object, upkeep: &Upkeep, plan: &PipelinePlan) -> Result<(), SqlError> {
+    let looks_up = plan.explained.walk().iter().any(|(_, node)| node.kind == "LookupJoin");
+    let (why, hint) = match upkeep.emit {
+        _ if looks_up => (
+            "each row of a join with FOR SYSTEM_TIME AS OF now() shows what was there when it came",
+            "Verify a pipeline with the same query without FOR SYSTEM_TIME AS OF now(), or with the time of the row.",
+        ),
+        _ if !upkeep.ttl.is_none() => (
+            "what it has forgotten after its ttl depends on when rows came",
+            "Verify a pipeline with the same query, without ttl.",
+        ),
+        Emit::Every(_) | Emit::OnWindowCloseWithEarly(_) => (
+            "it holds changes back, and shows the result of some moment before",
+            "Verify a pipeline with the same query, without EVERY.",
+        ),
+        _ => return Ok(()),
+    };
+    let message = format!("pipeline \"{}\" cannot be verified: {why}", object.name);
+    Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(hint))
 }
 
 /// The inputs that are read again; an error where one cannot be.
@@ -342,6 +366,10 @@ impl Names for Inputs<'_> {
             near: None,
         })?;
         Ok(Some(Resolved::Table(Arc::new(empty))))
+    }
+
+    fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
+        versions(self.catalog, schema, name, self.search_path)
     }
 }
 

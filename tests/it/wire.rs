@@ -8,6 +8,7 @@ use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
+use crate::kafka::wait_for;
 use crate::server::{self, Server, execute, failure, query, sorted};
 
 /// Long enough for anything that is on its way already.
@@ -601,6 +602,52 @@ async fn bad_records_become_dead_letters() {
     assert_eq!((letters[0][0].as_str(), letters[0][1].as_str()), ("s", server::bytea("not json").as_str()));
     assert!(!letters[1][2].is_empty());
     assert_eq!(query(&client, "SELECT bad_records FROM tm_sources").await, [["2"]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_come_too_late_become_dead_letters() {
+    let (directory, server, client) = started().await;
+    let path = directory.path().join("in.jsonl");
+    let append = |lines: &[&str]| {
+        let mut text = std::fs::read_to_string(&path).unwrap_or_default();
+        lines.iter().for_each(|at| text.push_str(&format!("{{\"at\": \"2024-01-01 00:{at}\"}}\n")));
+        std::fs::write(&path, text).unwrap();
+    };
+    append(&["00:10", "00:20", "02:00"]);
+    let window = "FROM TUMBLE(s, at, INTERVAL '1 minute') GROUP BY window_start";
+    let session = "FROM SESSION(s, at, INTERVAL '1 minute')";
+    let sql = format!(
+        "CREATE SOURCE s (at TIMESTAMP, WATERMARK FOR at AS at) \
+         WITH (connector = 'file', path = '{}', watch = 'true', discovery_interval = '20ms') FORMAT PLAIN ENCODE JSON; \
+         CREATE PIPELINE n_rows AS SELECT count(*) AS n FROM s; \
+         CREATE PIPELINE closed AS SELECT window_start, count(*) AS n {window} EMIT ON WINDOW CLOSE; \
+         CREATE PIPELINE early AS SELECT window_start, count(*) AS n {window} EMIT ON UPDATE UNTIL WINDOW CLOSE; \
+         CREATE PIPELINE sessions AS SELECT at, window_end {session} EMIT ON WINDOW CLOSE; \
+         CREATE PIPELINE rows AS SELECT at FROM s EMIT ON WINDOW CLOSE; \
+         CREATE PIPELINE kept AS SELECT window_start, count(*) AS n {window}",
+        path.display()
+    );
+    execute(&client, &sql).await;
+    wait_for(&server, "SELECT n FROM n_rows", &["3"]).await;
+    // Late for all but the last pipeline, which waits for nothing; the second is not late for the open window.
+    append(&["00:30", "02:30"]);
+    wait_for(&server, "SELECT n FROM n_rows", &["5"]).await;
+    let late = "SELECT object, stage, reason <> '' FROM tm_dead_letters ORDER BY object";
+    wait_for(&server, "SELECT count(*) FROM tm_dead_letters", &["4"]).await;
+    let letters = lines(&client, late).await;
+    assert_eq!(letters.len(), 4, "{letters:?}");
+    for (letter, object) in letters.iter().zip(["closed", "early", "rows", "sessions"]) {
+        assert!(letter.starts_with(&format!("{object}|late|")), "{letters:?}");
+        assert!(letter.ends_with("|t"), "{letters:?}");
+    }
+    let rows = query(&client, "SELECT raw FROM tm_dead_letters WHERE object = 'rows'").await;
+    assert_eq!(rows, [[server::bytea("2024-01-01T00:00:30")]]);
+    let shown = |pipeline: &str| format!("SELECT to_char(window_start, 'MI'), n FROM {pipeline} ORDER BY 1");
+    assert_eq!(lines(&client, &shown("closed")).await, ["00|2"]);
+    assert_eq!(lines(&client, &shown("early")).await, ["00|2", "02|2"]);
+    assert_eq!(lines(&client, &shown("kept")).await, ["00|3", "02|2"]);
+    let counted = "SELECT name, late_rows FROM tm_pipelines WHERE late_rows > 0 ORDER BY name";
+    assert_eq!(lines(&client, counted).await, ["closed|1", "early|1", "rows|1", "sessions|1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -181,7 +181,7 @@ fn upsert_of(
     }
     let n_columns = batch.num_columns() - 1;
     let input = Arc::new(batch.schema().project(&(0..n_columns).collect::<Vec<_>>())?);
-    let operator = plan::Operator::Upsert(plan::Upsert { keys: primary_key.to_vec() });
+    let operator = plan::Operator::Upsert(plan::Upsert { keys: primary_key.to_vec(), ttl: None });
     build(&Build {
         operator: &operator,
         inputs: vec![input],

@@ -55,6 +55,8 @@ pub(crate) struct Lanes {
     pub lanes: Vec<Mutex<Box<dyn Operator>>>,
     /// Whether the output may change because time passes.
     pub is_timed: bool,
+    /// Whether each epoch has to be a step of its own.
+    pub is_stepwise: bool,
     /// The sources whose watermarks may change the output.
     pub timed_by: Vec<RelationId>,
     pub context: Arc<RwLock<StepContext>>,

@@ -19,6 +19,7 @@ use tidemill_plan::Close;
 use tidemill_storage::{Run, RunBuilder, Snapshot, SortColumn};
 
 use super::calls::{Call, Touched, ValuesLayout};
+use super::expiry::Expiry;
 use super::{Build, Grouping, LateRows, Operator, Output, StateTable, StepContext, output_batch};
 use crate::Error;
 
@@ -28,6 +29,9 @@ pub(crate) struct Aggregate {
     calls: Vec<Call>,
     groups: StateTable,
     close: Option<Close>,
+    /// Groups leave before they close as well.
+    is_early: bool,
+    expiry: Option<Expiry>,
     output: SchemaRef,
 }
 
@@ -61,7 +65,13 @@ impl Aggregate {
             Some(kept) => format!("groups-{kept}"),
             None => "groups".into(),
         };
+        let expiry = match aggregate.ttl {
+            Some(ttl) => Some(Expiry::new(ttl, &key, &deal_by)?),
+            None => None,
+        };
         Ok(Aggregate {
+            expiry,
+            is_early: aggregate.is_early,
             groups: StateTable::new(name, columns, aggregate.n_groups, deal_by)?,
             key_columns,
             calls,
@@ -75,7 +85,7 @@ impl Aggregate {
     }
 
     /// Adds the step's rows to the groups; gives what that changes in the output.
-    fn update(&mut self, input: &Delta) -> Result<Option<RecordBatch>, Error> {
+    fn update(&mut self, arrival: i64, input: &Delta) -> Result<Option<RecordBatch>, Error> {
         let batch = input.batch();
         let weights = input.weights().values();
         let keys: Vec<ArrayRef> =
@@ -135,7 +145,11 @@ impl Aggregate {
         }
         let change = change.finish();
         self.groups.arrangement.append(change);
-        if self.close.is_some() {
+        if let Some(expiry) = &mut self.expiry {
+            let is_there: Vec<bool> = n_rows.iter().map(|n| *n > 0).collect();
+            expiry.touch(arrival, &new_state[..keys.len()], &group_keys, &is_there)?;
+        }
+        if self.close.is_some() && !self.is_early {
             return Ok(None);
         }
 
@@ -176,14 +190,32 @@ impl Aggregate {
     /// Emits the groups that the watermark has completed, and forgets them.
     fn close(&mut self, close: &Close, context: &StepContext) -> Result<Option<RecordBatch>, Error> {
         let Some(bound) = self.close_bound(close, &context.watermarks)? else { return Ok(None) };
+        // What was closed before has been taken out: do not walk over what is left of it.
+        let from = self.close_bound(close, &context.watermarks_before)?.unwrap_or_default();
         let snapshot = self.groups.snapshot();
-        let closed: Vec<&[u8]> =
-            snapshot.cursor().take_while(|(row, _)| *row < &bound[..]).map(|(row, _)| row).collect();
+        let closed: Vec<&[u8]> = range(&snapshot, &from, &bound).map(|(row, _)| row).collect();
         if closed.is_empty() {
             return Ok(None);
         }
-        let state = self.groups.layout().decode(closed.iter().copied())?;
-        let all: Vec<Option<u32>> = (0..closed.len() as u32).map(Some).collect();
+        // Early, the last result of a group has left already.
+        let output = match self.is_early {
+            true => None,
+            false => Some(self.rows_of(&closed, 1)?),
+        };
+        self.groups.arrangement.append(retraction(range(&snapshot, &from, &bound)));
+        for call in &mut self.calls {
+            if let Some(table) = call.table() {
+                let snapshot = table.snapshot();
+                table.arrangement.append(retraction(range(&snapshot, &from, &bound)));
+            }
+        }
+        Ok(output)
+    }
+
+    /// The output rows of groups, by their rows of state.
+    fn rows_of(&self, groups: &[&[u8]], weight: i64) -> Result<RecordBatch, Error> {
+        let state = self.groups.layout().decode(groups.iter().copied())?;
+        let all: Vec<Option<u32>> = (0..groups.len() as u32).map(Some).collect();
         let mut columns = Vec::new();
         for column in 0..self.n_keys() {
             let position = self.key_columns.iter().position(|key| *key == column).expect("a permutation");
@@ -192,12 +224,29 @@ impl Aggregate {
         for call in &self.calls {
             columns.push(call.output(&state, &all)?);
         }
-        let output = output_batch(&self.output, columns, vec![1; closed.len()])?;
-        self.groups.arrangement.append(retraction(&snapshot, &bound));
+        output_batch(&self.output, columns, vec![weight; groups.len()])
+    }
+
+    /// Takes back and forgets the groups that nothing has touched for long.
+    fn expire(&mut self, context: &StepContext) -> Result<Option<RecordBatch>, Error> {
+        let Some(expiry) = &mut self.expiry else { return Ok(None) };
+        let expired = expiry.expired(context)?;
+        if expired.is_empty() {
+            return Ok(None);
+        }
+        let of_keys = |snapshot: &Snapshot| {
+            let mut gone = RunBuilder::with_capacity(expired.len(), 0);
+            snapshot.lookup(expired.iter().map(Vec::as_slice), |_, row, weight| gone.push(row, -weight));
+            gone.finish()
+        };
+        let gone = of_keys(&self.groups.snapshot());
+        let groups: Vec<&[u8]> = (0..gone.len()).map(|idx| gone.row(idx)).collect();
+        let output = self.rows_of(&groups, -1)?;
+        self.groups.arrangement.append(gone);
         for call in &mut self.calls {
             if let Some(table) = call.table() {
-                let snapshot = table.snapshot();
-                table.arrangement.append(retraction(&snapshot, &bound));
+                let gone = of_keys(&table.snapshot());
+                table.arrangement.append(gone);
             }
         }
         Ok(Some(output))
@@ -249,15 +298,16 @@ impl Operator for Aggregate {
         let [input] = inputs else { unreachable!("an aggregate has one input") };
         let mut output = Output::default();
         let Some(close) = self.close.clone() else {
+            self.expire(context)?.into_iter().for_each(|batch| output.push(batch));
             if !input.is_empty() || self.n_keys() == 0 {
-                self.update(input)?.into_iter().for_each(|batch| output.push(batch));
+                self.update(context.arrival, input)?.into_iter().for_each(|batch| output.push(batch));
             }
             return Ok(output);
         };
         let (on_time, late) = self.split_late(&close, context, input)?;
         output.late.extend(late);
         if !on_time.is_empty() {
-            self.update(&on_time)?;
+            self.update(context.arrival, &on_time)?.into_iter().for_each(|batch| output.push(batch));
         }
         self.close(&close, context)?.into_iter().for_each(|batch| output.push(batch));
         Ok(output)
@@ -266,7 +316,12 @@ impl Operator for Aggregate {
     fn state(&mut self) -> Vec<&mut StateTable> {
         let mut tables = vec![&mut self.groups];
         tables.extend(self.calls.iter_mut().filter_map(Call::table));
+        tables.extend(self.expiry.iter_mut().flat_map(Expiry::state));
         tables
+    }
+
+    fn next_time(&self, now: i64) -> Result<Option<i64>, Error> {
+        self.expiry.as_ref().map_or(Ok(None), |expiry| expiry.next_time(now))
     }
 }
 
@@ -302,12 +357,17 @@ fn push_change(change: &mut RunBuilder, old: Option<&[u8]>, new: Option<&[u8]>) 
     }
 }
 
-/// Everything below `bound`, taken out.
-fn retraction(snapshot: &Snapshot, bound: &[u8]) -> Arc<Run> {
+/// What lies from `from` on and below `bound`.
+fn range<'a>(snapshot: &'a Snapshot, from: &[u8], bound: &[u8]) -> impl Iterator<Item = (&'a [u8], i64)> {
+    let mut cursor = snapshot.cursor();
+    cursor.seek(from);
+    cursor.take_while(move |(row, _)| *row < bound)
+}
+
+/// Rows, taken out.
+fn retraction<'a>(rows: impl Iterator<Item = (&'a [u8], i64)>) -> Arc<Run> {
     let mut run = RunBuilder::with_capacity(0, 0);
-    for (row, weight) in snapshot.cursor().take_while(|(row, _)| *row < bound) {
-        run.push(row, -weight);
-    }
+    rows.for_each(|(row, weight)| run.push(row, -weight));
     run.finish()
 }
 
@@ -347,6 +407,8 @@ mod tests {
             calls,
             is_append_only: false,
             close: None,
+            is_early: false,
+            ttl: None,
         });
         Bench::new(operator, &[input], &[output])
     }
@@ -470,6 +532,8 @@ mod tests {
                 calls: vec![call],
                 is_append_only,
                 close: None,
+                is_early: false,
+                ttl: None,
             });
             Bench::new(operator, &["k:t o:i v:t"], &["k:t v:t"])
         };
@@ -484,6 +548,64 @@ mod tests {
     }
 
     #[test]
+    fn early_windows_leave_with_each_change_and_are_forgotten_when_they_close() {
+        let source = RelationId(1);
+        let close = Close { column: 1, sources: vec![CloseSource { relation: source, delay: 10 }] };
+        let distinct =
+            AggregateCall { distinct: true, ..call(AggregateFunction::Count, Some(2), DataType::Int64) };
+        let operator = plan::Operator::Aggregate(plan::Aggregate {
+            n_groups: 2,
+            calls: vec![call(AggregateFunction::Count, None, DataType::Int64), distinct],
+            is_append_only: true,
+            close: Some(close),
+            is_early: true,
+            ttl: None,
+        });
+        Bench::new(operator, &["k:t w:ts v:i"], &["k:t w:ts n:i d:i"])
+            .watermark(source, 5)
+            .check("+ a 0 1; + a 0 1; + b 20 2", "+ a 0 2 1; + b 20 1 1")
+            .n_state(&[2, 3])
+            .watermark(source, 10)
+            .check("+ a 0 3", "- a 0 2 1; + a 0 3 2")
+            .n_state(&[1, 1])
+            .check("+ a 0 4; + b 20 5", "- b 20 1 1; + b 20 2 2")
+            .late(1);
+    }
+
+    #[test]
+    fn a_group_that_nothing_touches_is_forgotten_with_all_its_values() {
+        let distinct =
+            AggregateCall { distinct: true, ..call(AggregateFunction::Count, Some(1), DataType::Int64) };
+        let operator = plan::Operator::Aggregate(plan::Aggregate {
+            n_groups: 1,
+            calls: vec![call(AggregateFunction::Max, Some(1), DataType::Int64), distinct],
+            is_append_only: true,
+            close: None,
+            is_early: false,
+            ttl: Some(10),
+        });
+        Bench::new(operator, &["k:t v:i"], &["k:t hi:i d:i"])
+            .now(1)
+            .check("+ a 1; + a 2; + NULL 3", "+ a 2 2; + NULL 3 1")
+            .next_time(Some(11))
+            .now(8)
+            // What changes no value touches as well.
+            .check("+ a 1", "")
+            .now(11)
+            .check("", "- NULL 3 1")
+            .next_time(Some(18))
+            .n_state(&[1, 3, 1, 1])
+            // What comes when the time is over begins anew.
+            .now(18)
+            .check("+ a 1; + b 5", "- a 2 2; + a 1 1; + b 5 1")
+            .n_state(&[2, 2, 2, 2])
+            .now(90)
+            .check("", "- a 1 1; - b 5 1")
+            .n_state(&[0, 0, 0, 0])
+            .next_time(None);
+    }
+
+    #[test]
     fn window_is_emitted_once_and_late_rows_are_handed_out() {
         let source = RelationId(1);
         let close = Close { column: 1, sources: vec![CloseSource { relation: source, delay: 10 }] };
@@ -493,6 +615,8 @@ mod tests {
             calls,
             is_append_only: true,
             close: Some(close),
+            is_early: false,
+            ttl: None,
         });
         Bench::new(operator, &["k:t w:ts"], &["k:t w:ts n:i"])
             .watermark(source, 5)
@@ -559,6 +683,8 @@ mod tests {
                 calls: plans.clone(),
                 is_append_only,
                 close: None,
+                is_early: false,
+                ttl: None,
             })
         };
         // DataFusion's grouped max of floats depends on where the NaN stands among the rows; ours, like
@@ -634,6 +760,7 @@ mod tests {
         let batch = Batch::new();
         for seed in 0..n_seeds(12) {
             let mut rng = Rng(seed);
+            let is_early = seed % 3 == 0;
             let calls = vec![
                 call(AggregateFunction::Count, None, DataType::Int64),
                 call(AggregateFunction::Max, Some(2), DataType::Int64),
@@ -644,6 +771,8 @@ mod tests {
                 calls,
                 is_append_only: rng.below(2) == 0,
                 close: Some(Close { column: 1, sources: vec![CloseSource { relation: source, delay }] }),
+                is_early,
+                ttl: None,
             });
             let mut bench = Bench::new(operator, &["k:t w:ts v:i"], &["k:t w:ts n:i hi:i d:i"]);
             let (mut on_time, mut given) = (Multiset::new(), Multiset::new());
@@ -678,7 +807,11 @@ mod tests {
                 let late: usize = output.late.iter().map(|late| late.rows.num_rows()).sum();
                 assert_eq!(late, n_late, "late rows, seed {seed}:\n{steps}");
                 add(&mut given, &show(&output.batches));
-                let limit = watermark.map_or(i64::MIN, |watermark| watermark - delay);
+                // Early, all windows have left, and closing forgets them only.
+                let limit = match is_early {
+                    true => i64::MAX,
+                    false => watermark.map_or(i64::MIN, |watermark| watermark - delay),
+                };
                 let sql = format!(
                     "SELECT k, w, count(*), max(v), count(DISTINCT v) FROM i0 \
                      WHERE arrow_cast(w, 'Int64') <= {limit} GROUP BY k, w"

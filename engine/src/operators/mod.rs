@@ -9,10 +9,14 @@ mod asof;
 mod calls;
 mod closing;
 mod distinct;
+mod every;
+mod expire;
+mod expiry;
 mod grouping;
 mod hold;
 mod join;
 mod linear;
+mod lookup;
 mod match_recognize;
 mod moments;
 mod once;
@@ -58,6 +62,13 @@ pub struct StepContext {
     pub now_before: i64,
     /// What `now()` is in this step.
     pub now: i64,
+    /// When the step's rows count as having come: `now`, and in a fill the time of its end.
+    pub arrival: i64,
+    /// The step is a part of what there was before a pipeline was made or went on, and more of it follows: in which
+    /// order it comes means nothing.
+    pub is_filling: bool,
+    /// With this step a new pipeline has taken in all that there was before it.
+    pub is_created: bool,
 }
 
 /// Rows that came after their window had been emitted.
@@ -160,6 +171,8 @@ pub(crate) fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
         plan::Operator::Join(join) => Ok(Box::new(join::Join::new(join, build)?)),
         plan::Operator::Session(session) => Ok(Box::new(session::Session::new(session, build)?)),
         plan::Operator::Hold(hold) => Ok(Box::new(hold::Hold::new(hold, build)?)),
+        plan::Operator::Every(every) => Ok(Box::new(every::Every::new(every, build)?)),
+        plan::Operator::Expire(expire) => Ok(Box::new(expire::Expire::new(expire, build)?)),
         plan::Operator::Temporal(temporal) => Ok(Box::new(temporal::Temporal::new(temporal, build)?)),
         plan::Operator::TopN(top_n) => Ok(Box::new(top_n::TopN::new(top_n, build)?)),
         plan::Operator::Once => Ok(Box::new(once::Once::new()?)),
@@ -167,6 +180,7 @@ pub(crate) fn build(build: &Build) -> Result<Box<dyn Operator>, Error> {
         plan::Operator::Recompute(_) => Ok(Box::new(recompute::Recompute::new(build)?)),
         plan::Operator::Held(_) | plan::Operator::Bounded => unreachable!("parts of a batch plan"),
         plan::Operator::Asof(asof) => Ok(Box::new(asof::Asof::new(asof, build)?)),
+        plan::Operator::Lookup(lookup) => Ok(Box::new(lookup::Lookup::new(lookup, build)?)),
         plan::Operator::Window(window) => Ok(Box::new(window::Window::new(window, build)?)),
         plan::Operator::MatchRecognize(pattern) => {
             Ok(Box::new(match_recognize::MatchRecognize::new(pattern, build)?))
@@ -183,7 +197,10 @@ pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<
         plan::Operator::Aggregate(aggregate) => vec![(0..aggregate.n_groups).collect()],
         plan::Operator::Join(join) => vec![join.left_keys.clone(), join.right_keys.clone()],
         plan::Operator::Session(session) => vec![session.partition.clone()],
-        plan::Operator::Hold(_) => vec![(0..inputs[0].fields().len()).collect()],
+        plan::Operator::Hold(_) | plan::Operator::Every(_) => {
+            vec![(0..inputs[0].fields().len()).collect()]
+        }
+        plan::Operator::Expire(expire) => vec![expire.keys.clone()],
         plan::Operator::Temporal(temporal) => vec![(0..temporal.n_columns).collect()],
         plan::Operator::TopN(top_n) => vec![top_n.partition.clone()],
         plan::Operator::Once => vec![Vec::new()],
@@ -193,6 +210,7 @@ pub fn distribution(operator: &plan::Operator, inputs: &[SchemaRef]) -> Vec<Vec<
         plan::Operator::Recompute(_) => vec![Vec::new(); inputs.len()],
         plan::Operator::Held(_) | plan::Operator::Bounded => unreachable!("parts of a batch plan"),
         plan::Operator::Asof(asof) => vec![asof.left_keys.clone(), asof.right_keys.clone()],
+        plan::Operator::Lookup(lookup) => vec![lookup.left_keys.clone(), lookup.right_keys.clone()],
         plan::Operator::Window(window) => vec![window.partition.clone()],
         plan::Operator::MatchRecognize(pattern) => vec![pattern.partition.clone()],
     }

@@ -13,7 +13,8 @@
 //! other sessions of a key are not read: they are a gap away from the touched ones, and stay so.
 //!
 //! With `EMIT ON WINDOW CLOSE` a session leaves once, when the watermark has passed its end, and is forgotten. A
-//! row that would make a session that is over by then is late.
+//! row that would make a session that is over by then is late. Early, it has left with every change, and closing
+//! only forgets it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     /// In units of the time column, as all times here.
     gap: i64,
     close: Option<Vec<CloseSource>>,
+    /// Sessions leave before they close as well.
+    is_early: bool,
     time_type: DataType,
     rows: StateTable,
     /// Keys, start (descending), time of the last row.
@@ -109,6 +112,7 @@ impl Session {
             bounds: session.bounds.clone(),
             gap,
             close: session.close.clone(),
+            is_early: session.is_early,
             time_type,
             output: build.output.clone(),
         })
@@ -166,6 +170,12 @@ impl Session {
             }
         }
         self.rows.arrangement.append(kept.finish());
+        if self.is_early {
+            for (_, entry) in entries.iter_mut().enumerate().filter(|(idx, _)| late.value(*idx)) {
+                (entry.after, entry.new) = (0, None);
+            }
+            self.emit_difference(&entries, &decoded, output)?;
+        }
         let made: Vec<Span> =
             made.into_iter().filter(|span| over.is_none_or(|over| span.last > over)).collect();
         self.replace_sessions(&touched, &made, &keys)
@@ -374,9 +384,14 @@ impl Session {
         let rows = self.rows.snapshot();
         let found = self.rows_of(&rows, &spans, keys)?;
         let decoded = self.rows.layout().decode(found.iter().map(|(row, ..)| *row))?;
-        let emitted: Vec<(u32, Span, i64)> =
-            found.iter().enumerate().map(|(idx, (_, weight, span))| (idx as u32, *span, *weight)).collect();
-        self.emit(&emitted, &decoded, output)?;
+        if !self.is_early {
+            let emitted: Vec<(u32, Span, i64)> = found
+                .iter()
+                .enumerate()
+                .map(|(idx, (_, weight, span))| (idx as u32, *span, *weight))
+                .collect();
+            self.emit(&emitted, &decoded, output)?;
+        }
         let mut gone = RunBuilder::with_capacity(found.len(), 0);
         found.iter().for_each(|(row, weight, _)| gone.push(row, -weight));
         self.rows.arrangement.append(gone.finish());
@@ -454,6 +469,10 @@ mod tests {
     use crate::operators::testing::Bench;
 
     fn session(close: Option<Vec<CloseSource>>) -> Bench {
+        session_with(close, false)
+    }
+
+    fn session_with(close: Option<Vec<CloseSource>>, is_early: bool) -> Bench {
         let session = plan::Session {
             n_columns: 3,
             partition: vec![0],
@@ -461,6 +480,7 @@ mod tests {
             gap: 10,
             bounds: vec![SessionBound::Start, SessionBound::End],
             close,
+            is_early,
         };
         Bench::new(plan::Operator::Session(session), &["k:t at:ts v:i"], &["k:t at:ts v:i s:ts e:ts"])
     }
@@ -494,6 +514,28 @@ mod tests {
                 "- a 100 2 100 119; - a 109 4 100 119; + a 91 5 91 119; + a 100 2 91 119; + a 109 4 91 119",
             )
             .check("+ a 10 6", "+ a 10 6 10 20");
+    }
+
+    #[test]
+    fn early_sessions_leave_with_each_change_and_are_forgotten_when_they_close() {
+        let source = RelationId(1);
+        session_with(Some(vec![CloseSource { relation: source, delay: 0 }]), true)
+            .watermark(source, 5)
+            .check("+ a 0 1; + b 3 3", "+ a 0 1 0 10; + b 3 3 3 13")
+            .watermark(source, 9)
+            .check("+ a 9 2", "- a 0 1 0 10; + a 0 1 0 19; + a 9 2 0 19")
+            .watermark(source, 13)
+            .check("", "")
+            .watermark(source, 14)
+            // The session of b is over, and so would this one be.
+            .check(
+                "+ b 3 5; + a 12 4",
+                "- a 0 1 0 19; - a 9 2 0 19; + a 0 1 0 22; + a 9 2 0 22; + a 12 4 0 22",
+            )
+            .late(1)
+            .watermark(source, 22)
+            .check("", "")
+            .n_state(&[0, 0, 0]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tidemill_plan::{
 };
 
 use super::columns::{Columns, with_weight};
+use super::expire::expiring;
 use super::properties::closes_of;
 use super::{Node, Result, Rewriter, internal};
 
@@ -34,30 +35,45 @@ impl Rewriter {
             .iter()
             .map(|expr| closes_of(expr, input_schema, &input.properties))
             .collect();
-        let is_append_only = input.properties.is_append_only;
         let projected = columns.project(input.plan)?;
         let close = self.close(&group_closes);
+        let is_early = close.is_some() && !self.upkeep.emit.waits_for_close();
+        let ttl = self.ttl_of(&aggregate.input, &projected)?.filter(|_| close.is_none());
         let mut closes = group_closes;
         closes.resize(n_groups + calls.len(), Vec::new());
         let is_distinct = calls.is_empty() && close.is_none() && n_groups > 0;
+        // Of rows that are never taken back, a group's state says all that is needed to forget it.
+        let group_ttl = ttl.filter(|_| input.properties.is_append_only && n_groups > 0 && !is_distinct);
+        let row_ttl = ttl.filter(|_| group_ttl.is_none());
+        let keys: Vec<usize> = (0..n_groups).collect();
+        let projected = Self::expire(projected, row_ttl, &keys);
+        let is_append_only = input.properties.is_append_only && row_ttl.is_none();
         let properties = Properties {
-            is_append_only: close.is_some() || (is_distinct && is_append_only),
-            unique_keys: vec![(0..n_groups).collect()],
+            is_append_only: (close.is_some() && !is_early) || (is_distinct && is_append_only),
+            unique_keys: vec![keys],
             closes,
         };
+        let properties = expiring(properties, ttl);
         let operator = if is_distinct {
             Operator::Distinct
         } else {
-            Operator::Aggregate(Aggregate { n_groups, calls, is_append_only, close })
+            Operator::Aggregate(Aggregate {
+                n_groups,
+                calls,
+                is_append_only,
+                close,
+                is_early,
+                ttl: group_ttl,
+            })
         };
         let node =
             IncrementalNode { operator, inputs: vec![projected], schema: with_weight(&aggregate.schema)? };
         Ok(Node { plan: LogicalPlan::Extension(Extension { node: Arc::new(node) }), properties })
     }
 
-    /// Which group column decides when a group is complete, if the pipeline waits for that.
+    /// Which group column decides when a group is complete, if complete groups are forgotten.
     fn close(&mut self, group_closes: &[Vec<CloseSource>]) -> Option<Close> {
-        if !self.emit_on_window_close {
+        if !self.upkeep.emit.forgets_closed() {
             return None;
         }
         let (column, sources) = group_closes.iter().enumerate().find(|(_, sources)| !sources.is_empty())?;

@@ -10,7 +10,7 @@ use datafusion::common::{DFSchema, JoinType};
 use datafusion::logical_expr::LogicalPlan;
 use tidemill_plan::{
     Aggregate, AggregateFunction, Asof, Cost, ExplainedNode, ExplainedState, Growth, IncrementalNode,
-    InputKind, Join, MatchRecognize, Operator, Properties, TopN,
+    InputKind, Join, Lookup, MatchRecognize, Operator, Properties, TopN,
 };
 
 /// The plans that a rewrite has made so far and that are not yet the input of another.
@@ -25,6 +25,11 @@ impl Explained {
     /// To be given to [`Explained::finish`] or [`Explained::abandon`].
     pub fn begin(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// The same, for a plan over the one that was explained last.
+    pub fn begin_over(&self) -> usize {
+        self.nodes.len() - 1
     }
 
     /// Notes that a relation is finite.
@@ -108,8 +113,8 @@ impl Explained {
             Operator::Upsert(upsert) => Stored {
                 cost: Cost::PerKey,
                 key: names(input(0), &upsert.keys),
-                growth: rows,
-                rows,
+                growth: upsert.ttl.map_or(rows, |_| rows.min(Growth::Ttl)),
+                rows: upsert.ttl.map_or(rows, |_| rows.min(Growth::Ttl)),
                 remedy: None,
             },
             Operator::Distinct => {
@@ -164,6 +169,16 @@ impl Explained {
                 let growth = rows.min(Growth::Watermark);
                 Stored { cost: Cost::Linear, key, growth, rows, remedy: None }
             }
+            Operator::Every(_) => {
+                let columns: Vec<usize> = (0..input(0).fields().len() - 1).collect();
+                let key = names(input(0), &columns);
+                Stored { cost: Cost::Linear, key, growth: rows.min(Growth::Emission), rows, remedy: None }
+            }
+            Operator::Expire(expire) => {
+                let growth = rows.min(Growth::Ttl);
+                let key = names(input(0), &expire.keys);
+                Stored { cost: Cost::PerKey, key, growth, rows: growth, remedy: None }
+            }
             Operator::Window(window) => Stored {
                 cost: Cost::PerPartition,
                 key: names(input(0), &window.partition),
@@ -174,6 +189,7 @@ impl Explained {
                 ),
             },
             Operator::Asof(asof) => asof_joined(asof, input(0), node),
+            Operator::Lookup(lookup) => looked_up(lookup, input(0), node),
             Operator::MatchRecognize(pattern) => matched(pattern, input(0), rows),
             Operator::Held(_) | Operator::Bounded => unreachable!("parts of a batch plan"),
         };
@@ -216,8 +232,12 @@ fn aggregated(aggregate: &Aggregate, input: &DFSchema, rows: Growth) -> Stored {
     };
     let key = names(input, &groups);
     if aggregate.close.is_some() {
-        // Each group leaves once, and more come.
+        // Each group is forgotten, and more come.
         return Stored { cost, key, growth: rows.min(Growth::Watermark), rows, remedy: None };
+    }
+    if aggregate.ttl.is_some() {
+        let growth = rows.min(Growth::Ttl);
+        return Stored { cost, key, growth, rows: growth, remedy: None };
     }
     let per_group = match groups.iter().all(|column| is_small(input, *column)) {
         true => Growth::Finite,
@@ -259,6 +279,21 @@ fn asof_joined(asof: &Asof, left: &DFSchema, node: &ExplainedNode) -> Stored {
         rows: left_rows,
         remedy: Some(remedy),
     }
+}
+
+fn looked_up(lookup: &Lookup, left: &DFSchema, node: &ExplainedNode) -> Stored {
+    let (left_rows, right_rows) = (node.inputs[0].rows, node.inputs[1].rows);
+    let growth = match lookup.is_append_only {
+        // Left rows pass by.
+        true => right_rows,
+        false => left_rows.max(right_rows),
+    };
+    let remedy = match right_rows {
+        Growth::Finite => "Let the left be append-only: what its rows have met is then not kept.",
+        _ => "Look up in a table, or in a source with a PRIMARY KEY, of which one row for each key is kept.",
+    };
+    let key = names(left, &lookup.left_keys);
+    Stored { cost: Cost::PerKey, key, growth, rows: left_rows, remedy: Some(remedy.into()) }
 }
 
 fn joined(join: &Join, left: &DFSchema, node: &ExplainedNode) -> Stored {

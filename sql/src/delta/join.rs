@@ -7,6 +7,7 @@ use datafusion::logical_expr::{Extension, Join as JoinPlan, LogicalPlan, build_j
 use tidemill_plan::{IncrementalNode, Join, Operator, Properties};
 
 use super::columns::{Columns, with_weight};
+use super::expire::expiring;
 use super::properties::join_properties;
 use super::{Node, Result, Rewriter, interval_join, refuse_subqueries, temporal};
 use crate::refusal::Refusal;
@@ -22,8 +23,8 @@ impl Rewriter {
                 return self.timed_filter(node, split, &join.schema);
             }
         }
-        let left = self.rewrite(&join.left, None)?;
-        let right = self.rewrite(&join.right, None)?;
+        let mut left = self.rewrite(&join.left, None)?;
+        let mut right = self.rewrite(&join.right, None)?;
         if join.null_aware {
             return Err(Refusal::not_incremental("NOT IN over a subquery")
                 .with_hint(
@@ -45,19 +46,8 @@ impl Rewriter {
         if let Some(filter) = &join.filter {
             refuse_subqueries(filter)?;
         }
-        let is_append_only = join.join_type == JoinType::Inner
-            && left.properties.is_append_only
-            && right.properties.is_append_only;
-        let pair_schema = build_join_schema(join.left.schema(), join.right.schema(), &JoinType::Inner)?;
-        let mut properties = join_properties(
-            join,
-            &left.properties,
-            &right.properties,
-            &left_keys,
-            &right_keys,
-            is_append_only,
-        );
         let on: Vec<(usize, usize)> = left_keys.iter().copied().zip(right_keys.iter().copied()).collect();
+        let pair_schema = build_join_schema(join.left.schema(), join.right.schema(), &JoinType::Inner)?;
         let trim = interval_join::trim(
             join.join_type,
             join.filter.as_ref(),
@@ -66,12 +56,33 @@ impl Rewriter {
             &left.properties,
             &right.properties,
         );
+        // What watermarks bound needs no other bound.
+        let left_ttl = self.ttl_of(&join.left, &left.plan)?.filter(|_| trim.is_none());
+        let right_ttl = self.ttl_of(&join.right, &right.plan)?.filter(|_| trim.is_none());
+        left.properties = expiring(left.properties, left_ttl);
+        right.properties = expiring(right.properties, right_ttl);
+        let is_append_only = join.join_type == JoinType::Inner
+            && left.properties.is_append_only
+            && right.properties.is_append_only;
+        let mut properties = join_properties(
+            join,
+            &left.properties,
+            &right.properties,
+            &left_keys,
+            &right_keys,
+            is_append_only,
+        );
         if let Some(trim) = &trim {
             properties.closes = interval_join::closes(trim, &left.properties, &right.properties);
         } else if is_append_only {
             // Of two streams, a row of either may still meet rows of any time.
             properties.closes.iter_mut().for_each(Vec::clear);
         }
+        // A key that always gets rows would keep them all.
+        let inputs = vec![
+            Self::expire_rows(left_columns.project(left.plan)?, left_ttl),
+            Self::expire_rows(right_columns.project(right.plan)?, right_ttl),
+        ];
         let operator = Operator::Join(Join {
             join_type: join.join_type,
             left_keys,
@@ -84,11 +95,7 @@ impl Rewriter {
             is_append_only,
             trim: trim.map(Box::new),
         });
-        let node = IncrementalNode {
-            operator,
-            inputs: vec![left_columns.project(left.plan)?, right_columns.project(right.plan)?],
-            schema: with_weight(&join.schema)?,
-        };
+        let node = IncrementalNode { operator, inputs, schema: with_weight(&join.schema)? };
         Ok(Node { plan: LogicalPlan::Extension(Extension { node: Arc::new(node) }), properties })
     }
 }

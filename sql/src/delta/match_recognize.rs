@@ -25,16 +25,18 @@ impl Rewriter {
             Some(order) if !order.descending => node.properties.closes[order.column].clone(),
             _ => Vec::new(),
         };
-        pattern.is_closing = self.emit_on_window_close && !sources.is_empty();
+        pattern.is_closing = self.upkeep.emit.waits_for_close() && !sources.is_empty();
         self.n_closed += usize::from(pattern.is_closing);
         // Without an end in sight nothing can be forgotten, and no row needs to be called late.
         if pattern.is_closing || pattern.is_bounded_in_time() {
             pattern.sources = sources;
         }
+        let ttl = self.ttl_of(input, &projected)?.filter(|_| pattern.sources.is_empty());
+        let projected = Self::expire(projected, ttl, &pattern.partition);
         let n_passed = pattern.passed.len();
         let closes = |idx: usize| match pattern.passed.get(idx) {
             // What all rows of a partition have in common. A match that waits for its end may outlast it.
-            Some(column) if pattern.partition.contains(column) && !pattern.is_closing => {
+            Some(column) if pattern.partition.contains(column) && !pattern.is_closing && ttl.is_none() => {
                 node.properties.closes[*column].clone()
             }
             _ => Vec::new(),

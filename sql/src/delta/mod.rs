@@ -12,6 +12,7 @@
 mod aggregate;
 mod columns;
 mod constant;
+mod expire;
 mod explain;
 mod grouping_sets;
 mod hold;
@@ -36,7 +37,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{
     EmptyRelation, Expr, Filter, LogicalPlan, Projection, SubqueryAlias, Union, Unnest,
 };
-use tidemill_core::SqlState;
+use tidemill_core::{Emit, SqlState, Upkeep};
 use tidemill_plan::{CloseSource, ExplainedNode, Properties, RelationId};
 
 use self::columns::{column_of, weight_of, with_weight};
@@ -71,23 +72,35 @@ pub struct Rewritten {
 }
 
 /// Rewrites an optimised plan.
-pub fn rewrite(plan: &LogicalPlan, emit_on_window_close: bool) -> Result<Rewritten> {
+pub fn rewrite(plan: &LogicalPlan, upkeep: &Upkeep) -> Result<Rewritten> {
     let mut rewriter = Rewriter {
-        emit_on_window_close,
+        upkeep: upkeep.clone(),
+        ttl_names: BTreeSet::new(),
         n_closed: 0,
         inputs: BTreeSet::new(),
         cross_joins: Vec::new(),
         explained: Explained::default(),
     };
     let mut node = rewriter.rewrite(plan, None)?;
-    if emit_on_window_close && rewriter.n_closed == 0 {
-        node = rewriter.hold(node, plan.schema())?;
+    let begin = rewriter.explained.begin_over();
+    match upkeep.emit {
+        Emit::OnWindowClose if rewriter.n_closed == 0 => node = rewriter.hold(node, plan.schema())?,
+        Emit::OnWindowCloseWithEarly(interval) => {
+            node = rewriter.every(node, plan.schema(), interval, true)?;
+        }
+        Emit::Every(interval) => node = rewriter.every(node, plan.schema(), interval, false)?,
+        _ => (),
     }
-    if emit_on_window_close && rewriter.n_closed == 0 {
+    rewriter.explained.finish(begin, &node.plan, &node.properties);
+    rewriter.check_ttl_names(plan)?;
+    if upkeep.emit.forgets_closed() && rewriter.n_closed == 0 {
+        let clause = match upkeep.emit {
+            Emit::OnUpdateUntilClose => "EMIT ON UPDATE UNTIL WINDOW CLOSE needs a GROUP BY on",
+            _ => "EMIT ON WINDOW CLOSE needs a GROUP BY on, or a column of,",
+        };
         return Err(Refusal {
             sqlstate: SqlState::WINDOWING,
-            message: "EMIT ON WINDOW CLOSE needs a GROUP BY on, or a column of, a window or time that a watermark completes"
-                .into(),
+            message: format!("{clause} a window or time that a watermark completes"),
             hint: Some(
                 "Declare WATERMARK FOR ts AS ts - INTERVAL '5 seconds' on the source, and group by window_start \
                  or window_end of TUMBLE, HOP, CUMULATE or SESSION over that column, or have one of them in the result."
@@ -110,8 +123,10 @@ struct Node {
 }
 
 struct Rewriter {
-    emit_on_window_close: bool,
-    /// How many aggregates emit on window close.
+    upkeep: Upkeep,
+    /// Relations that have a time to live of their own, as far as they have been met.
+    ttl_names: BTreeSet<String>,
+    /// How many operators forget what watermarks have completed.
     n_closed: usize,
     inputs: BTreeSet<RelationId>,
     cross_joins: Vec<String>,

@@ -9,6 +9,7 @@ use tidemill_plan::{Held, IncrementalNode, Operator, Properties, Recompute};
 
 use super::columns::with_weight;
 use super::{Node, Result, Rewriter, temporal};
+use crate::refusal::Refusal;
 use crate::relations::relation_of;
 
 impl Rewriter {
@@ -16,7 +17,13 @@ impl Rewriter {
     pub(super) fn recompute(&mut self, plan: &LogicalPlan, construct: &str) -> Result<Node> {
         let mut scans: Vec<TableScan> = Vec::new();
         let mut reads_time = false;
+        let mut looks_up = false;
         plan.apply(|node| {
+            if let LogicalPlan::Extension(extension) = node
+                && let Some(node) = extension.node.as_any().downcast_ref::<IncrementalNode>()
+            {
+                looks_up |= matches!(node.operator, Operator::Lookup(_));
+            }
             for expr in node.expressions() {
                 reads_time |= temporal::reads_time(&expr)?;
             }
@@ -32,9 +39,18 @@ impl Rewriter {
                 "a pipeline cannot use now() in what {construct} reads; compare with it in a pipeline that this one reads"
             )));
         }
+        if looks_up {
+            let what = format!("FOR SYSTEM_TIME AS OF now() within {construct}");
+            return Err(Refusal::not_incremental(what)
+                .with_hint("Join in a pipeline that this one reads.")
+                .near("system_time")
+                .into());
+        }
         let mut inputs = Vec::new();
         for scan in &scans {
-            inputs.push(self.table_scan(scan)?.plan);
+            let read = self.table_scan(scan)?.plan;
+            let ttl = self.ttl_of(&LogicalPlan::TableScan(scan.clone()), &read)?;
+            inputs.push(Self::expire_rows(read, ttl));
         }
         let mut n_held = 0;
         let batch = plan.clone().transform_down(|node| match node {

@@ -13,6 +13,7 @@ use tidemill_plan::{IncrementalNode, Input, InputKind, Operator, Upsert};
 
 use super::columns::{project, with_weight};
 use super::constant::constant;
+use super::expire::expiring;
 use super::properties::project_columns;
 use super::{Node, Result, Rewriter, internal};
 use crate::refusal::Refusal;
@@ -80,10 +81,11 @@ impl Rewriter {
             kind: InputKind::Upsert,
         };
         let changelog = node(Operator::Input(input), Vec::new(), sequenced);
-        let upsert = node(Operator::Upsert(Upsert { keys }), vec![changelog], upserted);
+        let ttl = self.ttl_of(&LogicalPlan::TableScan(scan.clone()), &changelog)?;
+        let upsert = node(Operator::Upsert(Upsert { keys, ttl }), vec![changelog], upserted);
         let n_kept = wanted.len();
         let kept = project(upsert, |fields| fields[..n_kept].to_vec())?;
-        Ok(Node { plan: kept, properties: project_properties(&wanted) })
+        Ok(Node { plan: kept, properties: expiring(project_properties(&wanted), ttl) })
     }
 }
 

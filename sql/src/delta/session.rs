@@ -66,18 +66,24 @@ impl Rewriter {
             function.params.partition_by.iter().map(|expr| columns.of(expr)).collect();
         let time = columns.of(time);
         let projected = columns.project(node.plan)?;
-        let close = (self.emit_on_window_close && !ends.is_empty()).then(|| ends.clone());
+        let emit = self.upkeep.emit;
+        let close = (emit.forgets_closed() && !ends.is_empty()).then(|| ends.clone());
+        let is_early = close.is_some() && !emit.waits_for_close();
+        let ttl = self.ttl_of(&window.input, &projected)?.filter(|_| close.is_none());
+        let projected = Self::expire(projected, ttl, &partition);
         let mut properties = node.properties;
-        properties.is_append_only = close.is_some();
+        properties.is_append_only = close.is_some() && !is_early;
         properties.closes = vec![Vec::new(); n_columns];
         for bound in &bounds {
             properties.closes.push(match bound {
                 SessionBound::Start => Vec::new(),
+                SessionBound::End if ttl.is_some() => Vec::new(),
                 SessionBound::End => ends.clone(),
             });
         }
         self.n_closed += usize::from(close.is_some());
-        let operator = Operator::Session(Session { n_columns, partition, time, gap, bounds, close });
+        let operator =
+            Operator::Session(Session { n_columns, partition, time, gap, bounds, close, is_early });
         let plan = incremental(operator, projected, with_weight(&window.schema)?, n_columns)?;
         Ok(Node { plan, properties })
     }

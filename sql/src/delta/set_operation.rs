@@ -20,6 +20,9 @@ impl Rewriter {
         if let (Operator::Asof(asof), [left, right]) = (&node.operator, &node.inputs[..]) {
             return self.asof_join(asof, &node.schema, left, right);
         }
+        if let (Operator::Lookup(lookup), [left, right]) = (&node.operator, &node.inputs[..]) {
+            return self.lookup_join(lookup, &node.schema, left, right);
+        }
         let (Operator::SetOperation(kind), [left, right]) = (&node.operator, &node.inputs[..]) else {
             return Err(internal(
                 "only set operations, row patterns and joins by time are nodes of ours before the rewrite",
@@ -28,7 +31,9 @@ impl Rewriter {
         let mut inputs = Vec::new();
         for input in [left, right] {
             let columns = Columns::all(input.schema());
-            inputs.push(columns.project(self.rewrite(input, None)?.plan)?);
+            let plan = columns.project(self.rewrite(input, None)?.plan)?;
+            let ttl = self.ttl_of(input, &plan)?;
+            inputs.push(Self::expire_rows(plan, ttl));
         }
         let properties = Properties {
             is_append_only: false,

@@ -77,6 +77,8 @@ impl Rewriter {
         let mut columns = Columns::all(input.schema());
         let order_by = columns.order_by(order);
         let projected = columns.project(node.plan)?;
+        let ttl = self.ttl_of(input, &projected)?;
+        let projected = Self::expire_rows(projected, ttl);
         let mut properties = node.properties;
         properties.is_append_only = false;
         if offset == 0 && limit <= 1 {

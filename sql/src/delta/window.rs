@@ -15,6 +15,7 @@ use tidemill_plan::{
 };
 
 use super::columns::{Columns, incremental, weight_of, with_weight};
+use super::expire::expiring;
 use super::session::session_bounds;
 use super::top_n::RankBound;
 use super::{Node, Result, Rewriter, internal};
@@ -35,11 +36,13 @@ impl Rewriter {
             return self.first_rows(window, function, bound.limit);
         }
         let mut node = self.rewrite(&window.input, None)?;
+        let mut ttl = self.ttl_of(&window.input, &node.plan)?;
+        node.properties = expiring(node.properties, ttl);
         // DataFusion puts functions of one sort order into one node; each operator has one partition and
         // one order. They are chained in whatever order that gives, and put into theirs at the end.
         let mut places: Vec<usize> = Vec::new();
         for group in groups(&functions) {
-            node = chain(node, window, &functions, &group)?;
+            node = chain(node, window, &functions, &group, ttl.take())?;
             places.extend(group);
         }
         if places.is_sorted() {
@@ -57,7 +60,9 @@ impl Rewriter {
             function.params.partition_by.iter().map(|expr| columns.of(expr)).collect();
         let order_by = columns.order_by(&function.params.order_by);
         let projected = columns.project(node.plan)?;
-        let mut properties = node.properties;
+        let ttl = self.ttl_of(&window.input, &projected)?;
+        let projected = Self::expire(projected, ttl, &partition);
+        let mut properties = expiring(node.properties, ttl);
         properties.is_append_only = false;
         let with_ties = is_rank(function);
         if is_plain(&partition, n_columns) && !with_ties {
@@ -77,7 +82,13 @@ impl Rewriter {
 }
 
 /// A window operator for the functions of `group` over `node`, whose columns become its input's.
-fn chain(node: Node, window: &WindowPlan, functions: &[&WindowFunction], group: &[usize]) -> Result<Node> {
+fn chain(
+    node: Node,
+    window: &WindowPlan,
+    functions: &[&WindowFunction],
+    group: &[usize],
+    ttl: Option<i64>,
+) -> Result<Node> {
     let schema = node.plan.schema().clone();
     let n_columns = schema.fields().len() - 1;
     let mut columns =
@@ -115,6 +126,7 @@ fn chain(node: Node, window: &WindowPlan, functions: &[&WindowFunction], group: 
         refuse_varying_arguments(call)?;
         refuse_frames_that_cannot_slide(call, projected.schema())?;
     }
+    let projected = Rewriter::expire(projected, ttl, &partition);
     let is_append_only = properties.is_append_only;
     properties.is_append_only = false;
     keep_closes_of_partition(&mut properties, &partition);

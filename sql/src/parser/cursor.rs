@@ -7,7 +7,7 @@
 use datafusion::sql::sqlparser::ast::{Expr, Query};
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};
-use tidemill_core::did_you_mean;
+use tidemill_core::{Emit, did_you_mean};
 
 use crate::error::Error;
 use crate::parser::dialect::TidemillDialect;
@@ -205,9 +205,9 @@ pub struct Cursor<'a> {
     parser: Parser<'a>,
     dialect: &'a TidemillDialect,
     text: &'a Text<'a>,
-    /// Behind the statement: `EMIT ON WINDOW CLOSE` or `EMIT CHANGES`, which is taken off before a query can
-    /// read `EMIT` as an alias. `None` when there is none, or when it has been asked for.
-    emit: Option<Emit>,
+    /// Behind the statement: `EMIT …`, which is taken off before a query can read `EMIT` as an alias. `None` when
+    /// there is none, or when it has been asked for.
+    emit: Option<(Result<Emit, Error>, Span)>,
 }
 
 impl<'a> Cursor<'a> {
@@ -217,13 +217,13 @@ impl<'a> Cursor<'a> {
         dialect: &'a TidemillDialect,
         mut tokens: Vec<TokenWithSpan>,
     ) -> Cursor<'a> {
-        let emit = take_emit(&mut tokens);
+        let emit = super::emit::take(text, &mut tokens);
         Cursor { parser: parser_of(dialect, tokens), dialect, text, emit }
     }
 
-    /// Whether the statement ends with `EMIT ON WINDOW CLOSE`. `EMIT CHANGES` says what holds without either.
-    pub fn emit_on_window_close(&mut self) -> bool {
-        self.emit.take().is_some_and(|emit| emit.is_on_close)
+    /// What the statement's `EMIT` says. `EMIT CHANGES` and `EMIT ON UPDATE` say what holds without.
+    pub fn emit(&mut self) -> Result<Emit, Error> {
+        self.emit.take().map_or(Ok(Emit::OnUpdate), |(emit, _)| emit)
     }
 
     /// The unquoted word here, in upper case.
@@ -333,9 +333,9 @@ impl<'a> Cursor<'a> {
             return Err(self.unexpected("the end of the statement"));
         }
         match self.emit.take() {
-            Some(emit) => Err(self
-                .unexpected_at(emit.span.start, "the end of the statement")
-                .with_hint("EMIT ON WINDOW CLOSE belongs to CREATE PIPELINE … AS and CREATE SINK … AS.")),
+            Some((_, span)) => Err(self
+                .unexpected_at(span.start, "the end of the statement")
+                .with_hint("EMIT belongs to CREATE PIPELINE … AS and CREATE SINK … AS.")),
             None => Ok(()),
         }
     }
@@ -661,7 +661,7 @@ fn parser_of(dialect: &TidemillDialect, tokens: Vec<TokenWithSpan>) -> Parser<'_
 }
 
 /// Whether the token is this word, in any case, without quotes.
-fn is_unquoted(token: &Token, keyword: &str) -> bool {
+pub(super) fn is_unquoted(token: &Token, keyword: &str) -> bool {
     match token {
         Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword),
         _ => false,
@@ -701,41 +701,4 @@ fn split_location(message: &str) -> (&str, Option<Location>) {
         Some((Ok(line), Ok(column))) => (&message[..idx], Some(Location::new(line, column))),
         _ => (message, None),
     }
-}
-
-/// When results leave.
-struct Emit {
-    span: Span,
-    is_on_close: bool,
-}
-
-/// Takes the words `EMIT ON WINDOW CLOSE` or `EMIT CHANGES` off the end.
-fn take_emit(tokens: &mut Vec<TokenWithSpan>) -> Option<Emit> {
-    let on_close = take_words(tokens, &["CLOSE", "WINDOW", "ON", "EMIT"]);
-    if let Some(span) = on_close {
-        return Some(Emit { span, is_on_close: true });
-    }
-    take_words(tokens, &["CHANGES", "EMIT"]).map(|span| Emit { span, is_on_close: false })
-}
-
-/// Takes words, the last one first, off the end.
-fn take_words(tokens: &mut Vec<TokenWithSpan>, words: &[&str]) -> Option<Span> {
-    let mut words = words.iter();
-    let mut wanted = words.next()?;
-    for idx in (0..tokens.len()).rev() {
-        match &tokens[idx].token {
-            Token::Whitespace(_) => continue,
-            Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted) => (),
-            _ => return None,
-        }
-        match words.next() {
-            Some(word) => wanted = word,
-            None => {
-                let span = tokens[idx].span;
-                tokens.truncate(idx);
-                return Some(span);
-            }
-        }
-    }
-    None
 }

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, TrimWhereField, Valu
 use datafusion::sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 /// The dialect of every text that Tidemill reads.
 #[derive(Debug, Clone)]
@@ -21,20 +21,25 @@ pub struct TidemillDialect {
     /// Where the grammar is ambiguous sqlparser reads one way, goes back and reads another; nested,
     /// that takes exponential time (`position(position(…`). Someone who asks this often is lost.
     n_steps: Cell<usize>,
+    /// Whether `FOR SYSTEM_TIME AS OF` can follow a name. Asked for where it is not, sqlparser takes some names of
+    /// tables' aliases, such as `changes`, for the beginning of a version.
+    has_versions: bool,
 }
 
 impl Default for TidemillDialect {
     /// Without a bound on steps: for tokenizing.
     fn default() -> TidemillDialect {
-        TidemillDialect { n_steps: Cell::new(usize::MAX) }
+        TidemillDialect { n_steps: Cell::new(usize::MAX), has_versions: false }
     }
 }
 
 impl TidemillDialect {
-    /// For parsing a text of so many tokens.
-    pub fn for_tokens(n_tokens: usize) -> TidemillDialect {
+    /// For parsing these tokens.
+    pub fn for_tokens(tokens: &[TokenWithSpan]) -> TidemillDialect {
         // Straight reading takes fewer than four steps per token.
-        TidemillDialect { n_steps: Cell::new(n_tokens.saturating_mul(64).saturating_add(4_096)) }
+        let n_steps = Cell::new(tokens.len().saturating_mul(64).saturating_add(4_096));
+        let has_versions = tokens.iter().any(|token| is_keyword(&token.token, Keyword::SYSTEM_TIME));
+        TidemillDialect { n_steps, has_versions }
     }
 }
 
@@ -153,6 +158,10 @@ impl Dialect for TidemillDialect {
             false => Expr::IsDistinctFrom(left, Box::new(operand)),
             true => Expr::IsNotDistinctFrom(left, Box::new(operand)),
         }))
+    }
+
+    fn supports_table_versioning(&self) -> bool {
+        self.has_versions
     }
 
     fn prec_value(&self, precedence: Precedence) -> u8 {

@@ -1,7 +1,7 @@
 //! Every statement, every mistake, and texts that mean nothing.
 
 use proptest::prelude::*;
-use tidemill_core::{Diagnostic, SqlState};
+use tidemill_core::{Diagnostic, Emit, SqlState};
 
 use crate::parser::{ObjectName, parse, parse_one, split_statements};
 use crate::statements::*;
@@ -129,7 +129,7 @@ fn create_pipeline() {
         "CREATE MATERIALIZED VIEW p AS SELECT * FROM t WITH DATA",
     ] {
         let Statement::CreatePipeline(pipeline) = one(sql) else { panic!("{sql}") };
-        assert_eq!((pipeline.query_text.as_str(), pipeline.emit_on_window_close), ("SELECT * FROM t", false));
+        assert_eq!((pipeline.query_text.as_str(), pipeline.emit), ("SELECT * FROM t", Emit::OnUpdate));
     }
     // EMIT must not read as an alias of t.
     let Statement::CreatePipeline(pipeline) = one(
@@ -142,7 +142,23 @@ fn create_pipeline() {
         (pipeline.query_text.as_str(), pipeline.options.get("lanes")),
         ("SELECT 1, 2 FROM t", Some("2"))
     );
-    assert!(pipeline.emit_on_window_close && pipeline.or_replace);
+    assert!(pipeline.emit == Emit::OnWindowClose && pipeline.or_replace);
+    for (words, emit) in [
+        ("CHANGES", Emit::OnUpdate),
+        ("ON UPDATE", Emit::OnUpdate),
+        ("on update until window close", Emit::OnUpdateUntilClose),
+        ("EVERY INTERVAL '5 seconds'", Emit::Every(5_000_000)),
+        ("EVERY INTERVAL '5' MINUTE", Emit::Every(300_000_000)),
+        ("EVERY '250 milliseconds'", Emit::Every(250_000)),
+        ("ON WINDOW CLOSE WITH EARLY EVERY INTERVAL '1 day'", Emit::OnWindowCloseWithEarly(86_400_000_000)),
+    ] {
+        let Statement::CreatePipeline(pipeline) =
+            one(&format!("CREATE PIPELINE p AS SELECT a FROM t EMIT {words}"))
+        else {
+            panic!("{words}")
+        };
+        assert_eq!((pipeline.query_text.as_str(), pipeline.emit), ("SELECT a FROM t", emit), "{words}");
+    }
     assert!(matches!(
         one("CREATE PIPELINE p AS WITH a AS (SELECT 1) SELECT * FROM a"),
         Statement::CreatePipeline(_)
@@ -169,7 +185,7 @@ fn create_view_sink_schema() {
         panic!()
     };
     assert!(
-        matches!(sink.input, SinkInput::Query { text, emit_on_window_close: true, .. } if text == "SELECT a FROM t")
+        matches!(sink.input, SinkInput::Query { text, emit: Emit::OnWindowClose, .. } if text == "SELECT a FROM t")
     );
     let Statement::CreateSchema(schema) = one("CREATE SCHEMA IF NOT EXISTS s AUTHORIZATION u") else {
         panic!()
@@ -255,7 +271,7 @@ fn explain() {
     assert!(with_options.has("STATE") && with_options.verbose && !with_options.analyze);
     assert_eq!(with_options.format, ExplainFormat::Json);
     assert!(
-        matches!(with_options.of, ExplainOf::Statement(of) if matches!(&*of, Statement::CreatePipeline(pipeline) if pipeline.emit_on_window_close))
+        matches!(with_options.of, ExplainOf::Statement(of) if matches!(&*of, Statement::CreatePipeline(pipeline) if pipeline.emit == Emit::OnWindowClose))
     );
     let analyze = explain("EXPLAIN ANALYZE VERBOSE PIPELINE s.p");
     assert!(analyze.analyze && analyze.verbose);
@@ -531,7 +547,15 @@ fn syntax_errors_read_as_postgres_has_them() {
         ("DROP TABLE", "42601: syntax error at end of input @11"),
         (
             "SELECT 1 FROM t EMIT ON WINDOW CLOSE",
-            "42601: syntax error at or near \"EMIT\" @17 HINT: EMIT ON WINDOW CLOSE belongs to CREATE PIPELINE … AS and CREATE SINK … AS.",
+            "42601: syntax error at or near \"EMIT\" @17 HINT: EMIT belongs to CREATE PIPELINE … AS and CREATE SINK … AS.",
+        ),
+        (
+            "CREATE PIPELINE p AS SELECT 1 EMIT EVERY 5 SECONDS",
+            "42601: EMIT … EVERY needs a positive length of time of weeks or less @42 HINT: Write EMIT EVERY INTERVAL '5 seconds'.",
+        ),
+        (
+            "CREATE PIPELINE p AS SELECT 1 EMIT ON WINDOW CLOSE WITH EARLY EVERY",
+            "42601: EMIT … EVERY needs a positive length of time of weeks or less @63 HINT: Write EMIT EVERY INTERVAL '5 seconds'.",
         ),
         (
             "CREATE SOURCE s (a INT) WITH (connector = 'x') FORMAT PLAIN ENCOD JSON",
@@ -678,12 +702,14 @@ fn spans_count_from_the_statement_itself() {
 }
 
 /// Definitions of every kind, in every form that prints differently.
-const DEFINITIONS: [&str; 9] = [
+const DEFINITIONS: [&str; 11] = [
     SOURCE,
     "CREATE SOURCE s WITH (connector = 'file', path = '/x', api_key = 'k')",
     "CREATE TABLE t (a INT PRIMARY KEY, \"select\" struct<x int, y text[]> DEFAULT NULL, u uuid)",
     "CREATE TABLE t (a, b) AS SELECT 1, 2",
     "CREATE OR REPLACE PIPELINE p (a) WITH (\"Odd key\" = 'it''s') AS SELECT 1 EMIT ON WINDOW CLOSE",
+    "CREATE PIPELINE p WITH (ttl = '1 day', ttl.x = 'none') AS SELECT 1 EMIT EVERY INTERVAL '90' SECOND",
+    "CREATE PIPELINE p AS SELECT 1 EMIT ON WINDOW CLOSE WITH EARLY EVERY '1 hour 1 minute'",
     "CREATE VIEW s.v AS SELECT a -- why\n FROM t",
     "CREATE SINK k FROM s.p WITH (connector = 'kafka', secret.id = 'x') FORMAT UPSERT ENCODE JSON",
     "CREATE SINK k AS SELECT 1 AS a WITH (connector = 'print') EMIT ON WINDOW CLOSE",

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use datafusion::sql::sqlparser::ast::Query;
+use tidemill_core::Emit;
 
 use super::ObjectKind;
 use super::create::Head;
@@ -22,7 +23,7 @@ pub struct CreatePipeline {
     pub options: WithOptions,
     pub query: Box<Query>,
     pub query_text: String,
-    pub emit_on_window_close: bool,
+    pub emit: Emit,
 }
 
 impl fmt::Display for CreatePipeline {
@@ -33,8 +34,8 @@ impl fmt::Display for CreatePipeline {
             write!(f, "\nWITH {}", self.options)?;
         }
         write!(f, "\nAS {}", self.query_text)?;
-        if self.emit_on_window_close {
-            f.write_str("\nEMIT ON WINDOW CLOSE")?;
+        if self.emit != Emit::OnUpdate {
+            write!(f, "\n{}", self.emit)?;
         }
         Ok(())
     }
@@ -62,6 +63,6 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>, head: Head) -> Result<CreatePipelin
         options,
         query,
         query_text,
-        emit_on_window_close: cursor.emit_on_window_close(),
+        emit: cursor.emit()?,
     })
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use datafusion::sql::sqlparser::ast::Query;
-use tidemill_core::SqlState;
+use tidemill_core::{Emit, SqlState};
 
 use super::ObjectKind;
 use super::create::Head;
@@ -31,7 +31,7 @@ pub struct CreateSink {
 #[derive(Debug, Clone, PartialEq)]
 pub enum SinkInput {
     From(ObjectName),
-    Query { query: Box<Query>, text: String, emit_on_window_close: bool },
+    Query { query: Box<Query>, text: String, emit: Emit },
 }
 
 impl fmt::Display for CreateSink {
@@ -40,19 +40,19 @@ impl fmt::Display for CreateSink {
         let emit = match &self.input {
             SinkInput::From(relation) => {
                 write!(f, "\nFROM {relation}")?;
-                false
+                Emit::OnUpdate
             }
-            SinkInput::Query { text, emit_on_window_close, .. } => {
+            SinkInput::Query { text, emit, .. } => {
                 write!(f, "\nAS {text}")?;
-                *emit_on_window_close
+                *emit
             }
         };
         if !self.options.is_empty() {
             write!(f, "\nWITH {}", self.options)?;
         }
         Encoding::write(f, &self.format, &self.encode, &self.encode_options)?;
-        if emit {
-            f.write_str("\nEMIT ON WINDOW CLOSE")?;
+        if emit != Emit::OnUpdate {
+            write!(f, "\n{emit}")?;
         }
         Ok(())
     }
@@ -63,7 +63,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>, head: Head) -> Result<CreateSink, E
         Some("FROM") => SinkInput::From(cursor.object_name()?),
         Some(_) => {
             let (query, text) = cursor.query()?;
-            SinkInput::Query { query, text, emit_on_window_close: cursor.emit_on_window_close() }
+            SinkInput::Query { query, text, emit: cursor.emit()? }
         }
         None if cursor.is("INTO") => {
             return Err(Error::unsupported("CREATE SINK … INTO").at(cursor.position()));

@@ -179,6 +179,17 @@ impl Bench {
 
     pub fn now(mut self, micros: i64) -> Bench {
         self.context.now = micros;
+        self.context.arrival = micros;
+        self
+    }
+
+    pub fn epoch(mut self, epoch: u64) -> Bench {
+        self.context.epoch = tidemill_core::Epoch(epoch);
+        self
+    }
+
+    pub fn filling(mut self, is_filling: bool) -> Bench {
+        self.context.is_filling = is_filling;
         self
     }
 
@@ -228,8 +239,16 @@ impl Bench {
         self
     }
 
-    pub fn fails(mut self, input: &str, message: &str) {
-        let error = self.step(&[input]).expect_err("the step must fail").to_string();
+    pub fn fails(self, input: &str, message: &str) {
+        self.fails_on(&[input], message);
+    }
+
+    pub fn fails2(self, left: &str, right: &str, message: &str) {
+        self.fails_on(&[left, right], message);
+    }
+
+    fn fails_on(mut self, inputs: &[&str], message: &str) {
+        let error = self.step(inputs).expect_err("the step must fail").to_string();
         assert!(error.contains(message), "{error:?} does not say {message:?}");
     }
 }
