@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::{ByteSize, Diagnostic, SqlState, did_you_mean};
 use tidemill_storage::RootOptions;
 
+use crate::pgwire::tls::TlsFiles;
+
 const PREFIX: &str = "TIDEMILL_";
 
 /// Where SQL is served.
@@ -45,8 +47,21 @@ pub struct Config {
     /// Where to serve HTTP; `off` for nowhere.
     #[serde(with = "address_or_off")]
     pub http: Option<SocketAddr>,
-    /// Whether to serve addresses that others can reach, while nobody is asked for a password.
+    /// Whether to serve addresses that others can reach, although they are asked for no password there.
     pub insecure_listen: bool,
+    /// Who is asked for a password.
+    pub auth: Auth,
+    /// A file with the password that the role `tidemill` gets if it has none; empty for none.
+    pub password_file: String,
+    /// The server's certificate and its key, in PEM; empty for no encryption.
+    pub tls_cert: String,
+    pub tls_key: String,
+    /// Whose certificates clients must show, beside their passwords; empty for none.
+    pub tls_client_ca: String,
+    /// Whether SQL is refused without encryption.
+    pub tls_required: bool,
+    /// What is recorded of what clients do.
+    pub audit: AuditLevel,
     /// Into how many parts a dataflow is cut; as many as there are cores.
     pub lanes: usize,
     /// How long rows wait at most before they are made an epoch.
@@ -67,7 +82,7 @@ pub struct Config {
 }
 
 /// The keys of [`Config`], in its order.
-pub const KEYS: [&str; 15] = [
+pub const KEYS: [&str; 22] = [
     "data",
     "cache",
     "s3_endpoint",
@@ -76,6 +91,13 @@ pub const KEYS: [&str; 15] = [
     "listen",
     "http",
     "insecure_listen",
+    "auth",
+    "password_file",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
+    "tls_required",
+    "audit",
     "lanes",
     "epoch_interval",
     "checkpoint_interval",
@@ -89,8 +111,50 @@ pub const KEYS: [&str; 15] = [
 const MEMORY_LIMIT_MIN: u64 = 16 << 20;
 
 /// Keys whose values are text, even if they look like something else.
-const TEXT_KEYS: [&str; 9] =
-    ["data", "cache", "s3_endpoint", "s3_region", "listen", "http", "memory_limit", "log", "log_format"];
+const TEXT_KEYS: [&str; 15] = [
+    "data",
+    "cache",
+    "s3_endpoint",
+    "s3_region",
+    "listen",
+    "http",
+    "auth",
+    "password_file",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
+    "audit",
+    "memory_limit",
+    "log",
+    "log_format",
+];
+
+/// Who is asked for a password. A role that has one is asked for it, but under `trust`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// All but the role `tidemill` from this machine, until it has a password.
+    #[default]
+    Local,
+    /// Everybody.
+    Password,
+    /// Nobody from this machine.
+    Trust,
+}
+
+/// What is recorded of what clients do; each has what those before it have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuditLevel {
+    Off,
+    /// Logins, what is defined, roles and privileges, and what is denied.
+    #[default]
+    Changes,
+    /// And changes of rows.
+    Writes,
+    /// And reads.
+    All,
+}
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -111,6 +175,13 @@ impl Default for Config {
             listen: DEFAULT_LISTEN,
             http: Some(DEFAULT_HTTP),
             insecure_listen: false,
+            auth: Auth::Local,
+            password_file: String::new(),
+            tls_cert: String::new(),
+            tls_key: String::new(),
+            tls_client_ca: String::new(),
+            tls_required: false,
+            audit: AuditLevel::Changes,
             lanes: std::thread::available_parallelism().map_or(1, |n| n.get()),
             epoch_interval: Duration::from_millis(10),
             checkpoint_interval: Duration::from_secs(1),
@@ -123,6 +194,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Where certificates are, if there are any.
+    pub fn tls_files(&self) -> Option<TlsFiles> {
+        let given = |text: &String| (!text.is_empty()).then(|| PathBuf::from(text));
+        Some(TlsFiles {
+            certificate: given(&self.tls_cert)?,
+            key: given(&self.tls_key)?,
+            client_ca: given(&self.tls_client_ca),
+        })
+    }
+
     /// How the data is opened.
     pub fn root_options(&self) -> RootOptions {
         let given = |text: &String| (!text.is_empty()).then(|| text.clone());
@@ -246,7 +327,7 @@ pub enum ConfigError {
     Value(Box<figment::Error>),
     #[error("invalid value of \"{key}\" from {origin}: {reason}")]
     Invalid { key: &'static str, origin: String, reason: String },
-    #[error("{what} listens on {address}, where other machines can reach it")]
+    #[error("{what} listens on {address}, where other machines can reach it, and asks nobody for a password")]
     InsecureListen { what: &'static str, address: SocketAddr },
 }
 
@@ -267,9 +348,14 @@ impl Diagnostic for ConfigError {
                 let key = error.path.last()?;
                 key.ends_with("_interval").then(|| "Write a number and a unit, such as '10ms' or '1s'.".into())
             }
+            ConfigError::InsecureListen { what: "SQL", .. } => Some(
+                "Give the role tidemill a password, with --password-file or while the server listens on 127.0.0.1: \
+                 ALTER ROLE tidemill PASSWORD '…'. And do not start with auth = 'trust'. Or allow it with --insecure-listen."
+                    .into(),
+            ),
             ConfigError::InsecureListen { .. } => Some(
-                "Nobody is asked for a password yet, so whoever reaches this address can read and change \
-                 everything. Listen on 127.0.0.1, behind a tunnel if need be, or allow it with --insecure-listen."
+                "HTTP tells what runs, and how it is, to whoever reaches it. Listen on 127.0.0.1, ask clients for \
+                 certificates with tls_client_ca, or allow it with --insecure-listen."
                     .into(),
             ),
         }
@@ -310,6 +396,19 @@ fn check(config: &Config, figment: &Figment) -> Result<(), ConfigError> {
             invalid("checkpoints_kept", "it must be between 1 and 1000")
         }
         Config { lanes: 0 | 1025.., .. } => invalid("lanes", "it must be between 1 and 1024"),
+        Config { tls_cert, tls_key, .. } if tls_cert.is_empty() != tls_key.is_empty() => {
+            let (missing, given) = match tls_cert.is_empty() {
+                true => ("tls_cert", "tls_key"),
+                false => ("tls_key", "tls_cert"),
+            };
+            invalid(given, &format!("it goes with {missing}, which is missing"))
+        }
+        Config { tls_cert, tls_required: true, .. } if tls_cert.is_empty() => {
+            invalid("tls_required", "there is no tls_cert")
+        }
+        Config { tls_cert, tls_client_ca, .. } if tls_cert.is_empty() && !tls_client_ca.is_empty() => {
+            invalid("tls_client_ca", "there is no tls_cert")
+        }
         Config { max_connections: 0, .. } => invalid("max_connections", "it must be at least 1"),
         Config { epoch_interval, .. } if epoch_interval.is_zero() || epoch_interval.as_secs() >= 60 => {
             invalid("epoch_interval", "it must be more than 0 and less than a minute")
@@ -324,16 +423,27 @@ fn check(config: &Config, figment: &Figment) -> Result<(), ConfigError> {
     }
 }
 
-/// Refuses addresses that others can reach, unless that was allowed.
+/// Refuses addresses that others can reach without a password, unless that was allowed. Whether there is a password
+/// shows only when the data is open: see [`check_sql_address`].
 pub fn check_addresses(config: &Config) -> Result<(), ConfigError> {
-    for (what, address) in [("SQL", Some(config.listen)), ("HTTP", config.http)] {
-        if let Some(address) =
-            address.filter(|address| !address.ip().is_loopback() && !config.insecure_listen)
-        {
-            return Err(ConfigError::InsecureListen { what, address });
-        }
+    check_sql_address(config, config.auth != Auth::Trust)?;
+    let asks_nobody = config.tls_client_ca.is_empty();
+    match config.http.filter(|address| is_exposed(config, *address) && asks_nobody) {
+        Some(address) => Err(ConfigError::InsecureListen { what: "HTTP", address }),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The same for SQL, knowing whether anybody has a password.
+pub fn check_sql_address(config: &Config, has_password: bool) -> Result<(), ConfigError> {
+    match is_exposed(config, config.listen) && !has_password {
+        true => Err(ConfigError::InsecureListen { what: "SQL", address: config.listen }),
+        false => Ok(()),
+    }
+}
+
+fn is_exposed(config: &Config, address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback() && !config.insecure_listen
 }
 
 fn origin(key: &str, metadata: &Metadata) -> String {
@@ -502,6 +612,16 @@ mod duration {
     }
 }
 
+impl fmt::Display for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Auth::Local => "local",
+            Auth::Password => "password",
+            Auth::Trust => "trust",
+        })
+    }
+}
+
 impl fmt::Display for LogFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -611,13 +731,42 @@ mod tests {
 
     #[test]
     fn addresses_that_others_reach_are_refused() {
-        let mut config = Config { listen: "0.0.0.0:7432".parse().unwrap(), ..Config::default() };
-        let error = check_addresses(&config).unwrap_err();
-        assert_eq!(error.to_string(), "SQL listens on 0.0.0.0:7432, where other machines can reach it");
-        assert!(error.hint().unwrap().contains("--insecure-listen"));
-        config.insecure_listen = true;
-        check_addresses(&config).unwrap();
-        check_addresses(&Config::default()).unwrap();
+        let exposed: SocketAddr = "0.0.0.0:7432".parse().unwrap();
+        let sql = Config { listen: exposed, ..Config::default() };
+        check_addresses(&sql).expect("it is not known yet whether there is a password");
+        check_sql_address(&sql, true).unwrap();
+        let error = check_sql_address(&sql, false).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "SQL listens on 0.0.0.0:7432, where other machines can reach it, and asks nobody for a password"
+        );
+        assert!(error.hint().unwrap().contains("--password-file"));
+        check_sql_address(&Config { insecure_listen: true, ..sql.clone() }, false).unwrap();
+        let trusting = Config { auth: Auth::Trust, ..sql };
+        assert!(check_addresses(&trusting).is_err());
+        check_addresses(&Config { insecure_listen: true, ..trusting }).unwrap();
+        let http = Config { http: Some(exposed), ..Config::default() };
+        assert!(check_addresses(&http).unwrap_err().hint().unwrap().contains("tls_client_ca"));
+        check_addresses(&Config { tls_client_ca: "ca.pem".into(), ..http.clone() }).unwrap();
+        check_addresses(&Config { insecure_listen: true, ..http }).unwrap();
+        check_addresses(&Config { auth: Auth::Trust, ..Config::default() }).unwrap();
+    }
+
+    #[test]
+    fn a_certificate_goes_with_its_key() {
+        for (text, key, reason) in [
+            ("tls_cert = \"c\"", "tls_cert", "it goes with tls_key, which is missing"),
+            ("tls_key = \"k\"", "tls_key", "it goes with tls_cert, which is missing"),
+            ("tls_required = true", "tls_required", "there is no tls_cert"),
+            ("tls_client_ca = \"c\"", "tls_client_ca", "there is no tls_cert"),
+        ] {
+            let (_dir, path) = toml(text);
+            let error = sources(Some(&path), &[], &[]).load().unwrap_err().to_string();
+            assert_eq!(error, format!("invalid value of \"{key}\" from file {}: {reason}", path.display()));
+        }
+        let (_dir, path) =
+            toml("tls_cert = \"c\"\ntls_key = \"k\"\ntls_required = true\nauth = \"password\"");
+        assert_eq!(sources(Some(&path), &[], &[]).load().unwrap().config.auth, Auth::Password);
     }
 
     #[test]

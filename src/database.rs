@@ -25,6 +25,7 @@ use tidemill_sql::{Planner, RelationNames};
 use tidemill_storage::{Root, VersionedObject};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::audit::Audit;
 use crate::names::PipelineNames;
 use crate::session::api::SqlError;
 
@@ -43,6 +44,8 @@ pub struct Database {
     /// Whether sources end.
     bounded: RwLock<HashMap<u32, bool>>,
     definitions: Arc<Mutex<()>>,
+    /// What clients have done.
+    pub audit: Audit,
     /// Nothing runs and nothing is kept: statements are only looked at.
     is_for_checks: bool,
     /// Of a database for checks, where its engine is.
@@ -85,6 +88,7 @@ impl Database {
             properties: RwLock::default(),
             bounded: RwLock::default(),
             definitions: Arc::default(),
+            audit: Audit::default(),
             is_for_checks: true,
             _scratch: Some(Scratch(scratch)),
         });
@@ -139,6 +143,7 @@ impl Database {
             properties: RwLock::default(),
             bounded: RwLock::default(),
             definitions: Arc::default(),
+            audit: Audit::default(),
             is_for_checks: false,
             _scratch: None,
         });

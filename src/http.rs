@@ -3,6 +3,7 @@
 //! `/healthz` says that the process is alive, nothing more; `/readyz` that it takes statements.
 
 pub mod metrics;
+mod tls;
 
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::tls::TlsListener;
+use crate::pgwire::tls::Tls;
 use crate::server::Service;
 
 type Shared = State<Arc<dyn Service>>;
@@ -21,10 +24,18 @@ type Shared = State<Arc<dyn Service>>;
 /// Serves until `shutdown` fires; requests that run are answered first.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     service: Arc<dyn Service>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(service)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let router = router(service);
+    match tls {
+        Some(tls) => {
+            let listener = TlsListener::new(listener, tls)?;
+            axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+        }
+        None => axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await,
+    }
 }
 
 /// All endpoints.

@@ -5,6 +5,7 @@
 //! Postgres protocol; a [`Service`](server::Service) is all of that running in a process, as the command line
 //! and the HTTP endpoints see it.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod database;
@@ -23,6 +24,7 @@ mod messages;
 mod names;
 #[cfg(test)]
 mod oracle;
+mod privileges;
 mod statements;
 mod system;
 #[cfg(test)]

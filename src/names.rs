@@ -16,6 +16,7 @@ use tidemill_sql::{Names, Refusal, Relation, RelationTable, Resolved, Versions};
 
 use crate::database::{Database, input_kind};
 use crate::pg_catalog::PgCatalog;
+use crate::privileges::Reads;
 use crate::session::api::SqlError;
 
 /// What `name` is in the catalog, if it is in there.
@@ -182,16 +183,19 @@ pub struct References {
     pub system: BTreeSet<String>,
     /// Whether a name is looked for in pg_catalog or information_schema.
     pub is_catalog_query: bool,
+    /// Everything that is named, and with whose rights.
+    pub reads: Reads,
 }
 
 impl References {
-    /// Adds what `query` reads.
+    /// Adds what `query` reads with the rights of `role`.
     pub fn add(
         &mut self,
         database: &Database,
         catalog: &Catalog,
         query: &Query,
         search_path: &[String],
+        role: &str,
     ) -> Result<(), SqlError> {
         let mut query = query.clone();
         // What is wrong with a window the planner says, and where.
@@ -209,16 +213,19 @@ impl References {
         for reference in references {
             let (schema, name) = (reference.schema(), reference.table());
             match find(catalog, schema, name, search_path) {
-                Some(object) => match &object.definition {
-                    Definition::View(view) => {
-                        let view = tidemill_sql::parser::parse_query(&view.query)?;
-                        self.add(database, catalog, &view, &object.search_path)?;
+                Some(object) => {
+                    self.reads.insert((role.to_owned(), object.oid));
+                    match &object.definition {
+                        Definition::View(view) => {
+                            let view = tidemill_sql::parser::parse_query(&view.query)?;
+                            self.add(database, catalog, &view, &object.search_path, &object.owner)?;
+                        }
+                        Definition::Table(_) | Definition::Pipeline(_) => {
+                            self.relations.insert(RelationId(object.oid));
+                        }
+                        Definition::Source(_) | Definition::Sink(_) => (),
                     }
-                    Definition::Table(_) | Definition::Pipeline(_) => {
-                        self.relations.insert(RelationId(object.oid));
-                    }
-                    Definition::Source(_) | Definition::Sink(_) => (),
-                },
+                }
                 None if name == "tm_dead_letters" => {
                     self.relations.insert(DEAD_LETTERS);
                 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
+use tidemill_catalog::{BOOTSTRAP, Role};
 use tidemill_core::SqlState;
 use tidemill_engine::{EngineConfig, EngineStatus};
 use tidemill_storage::Root;
@@ -18,10 +19,12 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Auth, Config, check_sql_address};
 use crate::database::Database;
 use crate::pgwire::server::{Server, ServerConfig};
+use crate::pgwire::tls::Tls;
 use crate::session::api::{Response, SessionApi, SqlError};
+use crate::session::login::{self, Authentication};
 use crate::session::{Session, Sessions};
 
 /// A server that runs in this process.
@@ -44,6 +47,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// Where HTTP is served.
     fn http_addr(&self) -> Option<SocketAddr>;
+
+    /// Reads certificates again, for connections from now on.
+    fn reload(&self) -> Result<(), SqlError>;
 
     /// Drains, takes a checkpoint, and stops.
     fn shutdown(&self) -> BoxFuture<'_, Result<(), SqlError>>;
@@ -86,6 +92,10 @@ const ABANDON_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Starts a server. It is ready when this returns.
 pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> {
+    let tls = match options.config.tls_files() {
+        Some(files) => Some(Arc::new(Tls::load(files, options.config.tls_required)?)),
+        None => None,
+    };
     let root = Root::open(&options.data_dir, &options.config.root_options())?;
     let config = EngineConfig {
         epoch_interval: options.config.epoch_interval,
@@ -97,8 +107,16 @@ pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> 
         true => Database::open_for_checks(&root, options.config.lanes, config).await?,
         false => Database::open_root(root, options.config.lanes, config).await?,
     };
+    database.audit.set_level(options.config.audit);
+    if let Some(address) = options.listen {
+        set_first_password(&database, &options.config).await?;
+        let has_password = database.catalog().roles().any(|role| role.can_login && role.verifier.is_some());
+        let asks = has_password && options.config.auth != Auth::Trust;
+        check_sql_address(&Config { listen: address, ..options.config.clone() }, asks)?;
+    }
     let running = Arc::new(Running {
         database: database.clone(),
+        tls: tls.clone(),
         status: RwLock::new(database.engine.status().await),
         is_ready: AtomicBool::new(true),
         sql_addr: OnceLock::new(),
@@ -118,9 +136,13 @@ pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> 
     if let Some(address) = options.listen {
         let listener = listen(address).await?;
         let _ = running.sql_addr.set(listener.local_addr().map_err(|error| cannot_listen(address, &error))?);
+        let n_max = options.config.max_connections;
         let config =
-            ServerConfig { n_connections_max: options.config.max_connections, ..ServerConfig::default() };
-        let server = Server::new(config, Arc::new(Sessions { database }), running.shutdown.clone());
+            ServerConfig { n_connections_max: n_max, n_starting_max: n_max + 100, ..ServerConfig::default() };
+        let authentication =
+            Authentication { auth: options.config.auth, trusts_everywhere: options.config.insecure_listen };
+        let sessions = Arc::new(Sessions { database, authentication });
+        let server = Server::new(config, sessions, running.shutdown.clone()).with_tls(tls.clone());
         tasks.push(tokio::spawn(server.serve(listener)));
     }
     if let Some(address) = options.http {
@@ -129,7 +151,7 @@ pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> 
         let service: Arc<dyn Service> = running.clone();
         let shutdown = running.shutdown.clone();
         tasks.push(tokio::spawn(async move {
-            if let Err(error) = crate::http::serve(listener, service, shutdown).await {
+            if let Err(error) = crate::http::serve(listener, tls, service, shutdown).await {
                 tracing::error!(%error, "HTTP is not served any more");
             }
         }));
@@ -141,6 +163,7 @@ pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> 
 /// The real service.
 struct Running {
     database: Arc<Database>,
+    tls: Option<Arc<Tls>>,
     status: RwLock<EngineStatus>,
     is_ready: AtomicBool,
     sql_addr: OnceLock<SocketAddr>,
@@ -225,6 +248,10 @@ impl Service for Running {
         self.http_addr.get().copied()
     }
 
+    fn reload(&self) -> Result<(), SqlError> {
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.reload())
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, Result<(), SqlError>> {
         Box::pin(async move {
             self.is_ready.store(false, Ordering::Relaxed);
@@ -255,6 +282,30 @@ impl Service for Running {
             let _ = tokio::time::timeout(ABANDON_TIME_MAX, ended).await;
         })
     }
+}
+
+/// Gives the superuser its password from a file, unless it has one: a server can then be reached from elsewhere from its
+/// first start on.
+async fn set_first_password(database: &Arc<Database>, config: &Config) -> Result<(), SqlError> {
+    if config.password_file.is_empty() {
+        return Ok(());
+    }
+    let changing = database.change_definitions().await;
+    let catalog = database.catalog();
+    let role = catalog.role(BOOTSTRAP)?;
+    if role.verifier.is_some() {
+        return Ok(());
+    }
+    let failed = |reason: &dyn std::fmt::Display| {
+        let message = format!("cannot read the password file \"{}\": {reason}", config.password_file);
+        SqlError::new(SqlState::IO_ERROR, message)
+    };
+    let text = std::fs::read_to_string(&config.password_file).map_err(|error| failed(&error))?;
+    let Some(verifier) = login::verifier_of(text.lines().next().unwrap_or_default())? else {
+        return Err(failed(&"its first line is empty"));
+    };
+    let catalog = catalog.alter_role(Role { verifier: Some(verifier), ..role.clone() })?;
+    database.commit(changing, catalog).await
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, SqlError> {
@@ -396,6 +447,10 @@ pub(crate) mod testing {
 
         fn http_addr(&self) -> Option<SocketAddr> {
             Some(crate::config::DEFAULT_HTTP)
+        }
+
+        fn reload(&self) -> Result<(), SqlError> {
+            Ok(())
         }
 
         fn shutdown(&self) -> BoxFuture<'_, Result<(), SqlError>> {

@@ -9,10 +9,11 @@ use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
 use tidemill_engine::{EngineStatus, OperatorStatus, PipelineStatus, StateSize};
 
+use crate::audit::{Audit, Record};
 use crate::session::api::SqlError;
 
 /// All of them, but for `tm_dead_letters`, which is a table.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "tm_sources",
     "tm_splits",
     "tm_tables",
@@ -22,7 +23,11 @@ const NAMES: [&str; 9] = [
     "tm_sinks",
     "tm_jobs",
     "tm_epochs",
+    AUDIT_LOG,
 ];
+
+/// What clients have done.
+pub const AUDIT_LOG: &str = "tm_audit_log";
 
 pub fn is_system_relation(name: &str) -> bool {
     NAMES.contains(&name) || name == "tm_dead_letters"
@@ -32,9 +37,13 @@ pub fn is_system_relation(name: &str) -> bool {
 pub fn tables(
     names: &BTreeSet<String>,
     status: &EngineStatus,
+    audit: &Audit,
 ) -> Result<BTreeMap<String, Arc<dyn TableProvider>>, SqlError> {
     let table = |name: &String| -> Result<(String, Arc<dyn TableProvider>), SqlError> {
-        let rows = rows(name, status);
+        let rows = match name.as_str() {
+            AUDIT_LOG => audited(&audit.records()),
+            _ => rows(name, status),
+        };
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(SqlError::from_datafusion)?;
         Ok((name.clone(), Arc::new(table)))
     };
@@ -130,6 +139,19 @@ fn rows(name: &str, status: &EngineStatus) -> RecordBatch {
                 .finish()
         }
     }
+}
+
+fn audited(a: &[Record]) -> RecordBatch {
+    Columns::default()
+        .time("at", a.iter().map(|a| Some(a.at)))
+        .text("user", a.iter().map(|a| Some(a.user.clone())))
+        .text("role", a.iter().map(|a| Some(a.role.clone())))
+        .text("address", a.iter().map(|a| a.address.map(|address| address.to_string())))
+        .text("action", a.iter().map(|a| Some(a.action.into())))
+        .text("statement", a.iter().map(|a| a.statement.clone()))
+        .text("sqlstate", a.iter().map(|a| Some(a.sqlstate.clone())))
+        .text("message", a.iter().map(|a| a.message.clone()))
+        .finish()
 }
 
 /// A row for each lane of each operator.

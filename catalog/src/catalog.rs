@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tidemill_core::did_you_mean;
 
+use crate::access::{Access, Target};
 use crate::definition::{Definition, SinkInput};
 use crate::error::{Dependent, Error, Near};
 use crate::object::{Column, Kind, Object, Oid};
@@ -29,6 +30,8 @@ pub struct Catalog {
     pub(crate) objects: Arc<BTreeMap<Oid, Arc<Object>>>,
     /// By schema, then by name.
     pub(crate) names: Arc<BTreeMap<String, BTreeMap<String, Oid>>>,
+    /// Roles, and what they may do.
+    pub(crate) access: Arc<Access>,
 }
 
 /// A namespace.
@@ -119,6 +122,7 @@ impl Catalog {
             schemas: Arc::new(schemas.into()),
             objects: Arc::default(),
             names: Arc::default(),
+            access: Arc::default(),
         }
     }
 
@@ -247,7 +251,8 @@ impl Catalog {
         }
         match (self.find(&new.schema, &new.name).cloned(), on_conflict) {
             (None, _) => {
-                let (catalog, object) = self.with_object(new)?;
+                let (mut catalog, object) = self.with_object(new)?;
+                catalog.apply_defaults(&Target::Relation(object.oid));
                 Ok((catalog, Created::New(object)))
             }
             (Some(old), OnConflict::Fail) => Err(Error::Exists { name: old.name.clone(), kind: old.kind() }),
@@ -266,7 +271,9 @@ impl Catalog {
         }
         self.check_no_dependents("replace", &[old.oid])?;
         let without = self.without(std::slice::from_ref(&old));
-        let (mut catalog, object) = without.with_object(new)?;
+        // Whoever replaces it, it stays its owner's, and others may what they might.
+        let (mut catalog, object) = without.with_object(NewObject { owner: old.owner.clone(), ..new })?;
+        catalog.forget(std::slice::from_ref(&old), Some(object.oid));
         catalog.version = self.version + 1;
         Ok((catalog, Created::Replaced { old, new: object }))
     }
@@ -307,7 +314,11 @@ impl Catalog {
         let dropped = self.with_dependents(oids);
         match dropped.is_empty() {
             true => Ok((self.clone(), dropped)),
-            false => Ok((self.without(&dropped), dropped)),
+            false => {
+                let mut catalog = self.without(&dropped);
+                catalog.forget(&dropped, None);
+                Ok((catalog, dropped))
+            }
         }
     }
 
@@ -392,6 +403,7 @@ impl Catalog {
         let oid = catalog.take_oid()?;
         let schema = Schema { oid, name: name.to_string(), owner: owner.to_string(), comment: None };
         Arc::make_mut(&mut catalog.schemas).insert(name.to_string(), schema);
+        catalog.apply_defaults(&Target::Schema(name.to_string()));
         Ok(catalog)
     }
 
@@ -413,6 +425,8 @@ impl Catalog {
         }
         let dropped = self.with_dependents(&oids);
         let mut catalog = self.without(&dropped);
+        catalog.forget(&dropped, None);
+        catalog.forget_schema(name);
         Arc::make_mut(&mut catalog.schemas).remove(name);
         Ok((catalog, dropped))
     }
@@ -445,22 +459,22 @@ impl Catalog {
     }
 
     /// OIDs come from this catalog's own answers, so one that it does not know is our mistake.
-    fn expect(&self, oid: Oid) -> &Arc<Object> {
+    pub(crate) fn expect(&self, oid: Oid) -> &Arc<Object> {
         self.get(oid).unwrap_or_else(|| panic!("object {oid} is not in the catalog"))
     }
 
     /// A copy that counts as the next version.
-    fn changed(&self) -> Catalog {
+    pub(crate) fn changed(&self) -> Catalog {
         Catalog { version: self.version + 1, ..self.clone() }
     }
 
-    fn take_oid(&mut self) -> Result<Oid, Error> {
+    pub(crate) fn take_oid(&mut self) -> Result<Oid, Error> {
         let oid = self.next_oid;
         self.next_oid = oid.checked_add(1).ok_or(Error::OutOfOids)?;
         Ok(oid)
     }
 
-    fn put(&mut self, object: Arc<Object>) {
+    pub(crate) fn put(&mut self, object: Arc<Object>) {
         let names = Arc::make_mut(&mut self.names).entry(object.schema.clone()).or_default();
         names.insert(object.name.clone(), object.oid);
         Arc::make_mut(&mut self.objects).insert(object.oid, object);

@@ -8,12 +8,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::{Access, AccessDocument};
 use crate::catalog::{Catalog, FIRST_OID, Schema};
 use crate::error::Error;
 use crate::object::{Object, Oid};
 
-/// The format that this version writes, and the only one that it reads.
-pub const FORMAT: u64 = 1;
+/// The newest format that this version writes and reads.
+///
+/// 1: schemas and objects. 2: with roles and privileges, which a version that does not know them must not drop. The first
+/// is still what a catalog is written in that has none.
+pub const FORMAT: u64 = 2;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -22,6 +26,8 @@ struct Document<'a> {
     next_oid: Oid,
     schemas: Vec<&'a Schema>,
     objects: Vec<&'a Object>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access: Option<AccessDocument>,
 }
 
 #[derive(Deserialize)]
@@ -30,6 +36,8 @@ struct ReadDocument {
     next_oid: Oid,
     schemas: Vec<Schema>,
     objects: Vec<Object>,
+    #[serde(default)]
+    access: Option<AccessDocument>,
 }
 
 /// Read before all else: what follows may have any shape in another format.
@@ -41,12 +49,14 @@ struct FormatOnly {
 impl Catalog {
     /// The durable form. Equal catalogs give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
+        let access = self.access.document();
         let document = Document {
-            format: FORMAT,
+            format: if access.is_some() { FORMAT } else { 1 },
             version: self.version,
             next_oid: self.next_oid,
             schemas: self.schemas.values().collect(),
             objects: self.objects.values().map(AsRef::as_ref).collect(),
+            access,
         };
         serde_json::to_vec_pretty(&document).expect("maps have string keys, and nothing else can fail")
     }
@@ -54,7 +64,7 @@ impl Catalog {
     /// Reads what [`to_bytes`](Catalog::to_bytes) wrote.
     pub fn from_bytes(bytes: &[u8]) -> Result<Catalog, Error> {
         let FormatOnly { format } = serde_json::from_slice(bytes).map_err(corrupted)?;
-        if format != FORMAT {
+        if !(1..=FORMAT).contains(&format) {
             return Err(Error::UnknownFormat { found: format, known: FORMAT });
         }
         let document: ReadDocument = serde_json::from_slice(bytes).map_err(corrupted)?;
@@ -63,7 +73,31 @@ impl Catalog {
 }
 
 impl ReadDocument {
-    fn into_catalog(self) -> Result<Catalog, Error> {
+    /// Roles and privileges. Before there were any, whoever owned something was a role in all but name.
+    fn take_access(&mut self) -> Result<Access, Error> {
+        let owners = || {
+            let schemas = self.schemas.iter().map(|schema| schema.owner.as_str());
+            schemas.chain(self.objects.iter().map(|object| object.owner.as_str()))
+        };
+        let access = match self.access.take() {
+            Some(access) => access,
+            None => AccessDocument::of_owners(owners(), &mut self.next_oid),
+        };
+        let mut access = access.into_access(self.next_oid).map_err(|reason| Error::Corrupted { reason })?;
+        let owners = self.schemas.iter().map(|schema| &schema.owner);
+        for owner in owners.chain(self.objects.iter().map(|object| &object.owner)) {
+            check(access.roles.contains_key(owner), || format!("the owner \"{owner}\" is missing"))?;
+        }
+        // What is gone takes its list along.
+        access.relations.retain(|oid, _| self.objects.iter().any(|object| object.oid == *oid));
+        let is_there = |name: &String| self.schemas.iter().any(|schema| schema.name == *name);
+        access.schemas.retain(|name, _| is_there(name));
+        access.defaults.retain(|default| default.schema.as_ref().is_none_or(is_there));
+        Ok(access)
+    }
+
+    fn into_catalog(mut self) -> Result<Catalog, Error> {
+        let access = self.take_access()?;
         let mut schemas = BTreeMap::new();
         for schema in self.schemas {
             check(schema.oid < self.next_oid, || {
@@ -111,6 +145,7 @@ impl ReadDocument {
             schemas: Arc::new(schemas),
             objects: Arc::new(objects),
             names: Arc::new(names),
+            access: Arc::new(access),
         })
     }
 }

@@ -25,6 +25,20 @@ pub enum Error {
     DuplicateColumn { column: String },
     #[error("column \"{column}\" named in key does not exist")]
     KeyColumnNotFound { column: String, near: Option<String> },
+    #[error("role \"{name}\" does not exist")]
+    RoleNotFound { name: String },
+    #[error("role \"{name}\" already exists")]
+    RoleExists { name: String },
+    #[error("role name \"{name}\" is reserved")]
+    ReservedRole { name: String },
+    #[error("role \"{name}\" cannot be dropped because some objects depend on it")]
+    RoleInUse { name: String, uses: Vec<String> },
+    #[error("role \"{role}\" is a member of role \"{member}\"")]
+    MembershipCycle { role: String, member: String },
+    #[error("the bootstrap user must have the SUPERUSER and LOGIN attributes")]
+    BootstrapRole,
+    #[error("dependent privileges exist")]
+    DependentPrivileges,
     #[error("cannot change \"{name}\": it belongs to the system")]
     System { name: String },
     #[error("no schema has been selected to create in")]
@@ -70,6 +84,12 @@ impl Diagnostic for Error {
             Error::ColumnNotFound { .. } | Error::KeyColumnNotFound { .. } => SqlState::UNDEFINED_COLUMN,
             Error::DuplicateColumn { .. } => SqlState::DUPLICATE_COLUMN,
             Error::System { .. } => SqlState("42501"),
+            Error::RoleNotFound { .. } => SqlState::UNDEFINED_OBJECT,
+            Error::RoleExists { .. } => SqlState::DUPLICATE_OBJECT,
+            Error::ReservedRole { .. } => SqlState("42939"),
+            Error::RoleInUse { .. } | Error::DependentPrivileges => SqlState::DEPENDENT_OBJECTS,
+            Error::MembershipCycle { .. } => SqlState("0LP01"),
+            Error::BootstrapRole => SqlState::FEATURE_NOT_SUPPORTED,
             Error::InvalidName => SqlState("42602"),
             Error::NoCreationSchema => SqlState::UNDEFINED_SCHEMA,
             Error::DependencyNotFound { .. } => SqlState::UNDEFINED_OBJECT,
@@ -117,7 +137,19 @@ impl Diagnostic for Error {
             Error::Corrupted { .. } => {
                 Some("Restore the catalog from a backup; it is never replaced by an empty one.".to_string())
             }
-            Error::DuplicateColumn { .. }
+            Error::ReservedRole { name } if name.starts_with("pg_") => {
+                Some("Names that begin with \"pg_\" are the system's.".to_string())
+            }
+            Error::RoleInUse { name, .. } => Some(format!(
+                "REASSIGN OWNED BY {name} TO another role gives away what it owns; DROP OWNED BY {name} then takes back what it was granted."
+            )),
+            Error::DependentPrivileges => Some("Use CASCADE to revoke them too.".to_string()),
+            Error::RoleNotFound { .. }
+            | Error::RoleExists { .. }
+            | Error::ReservedRole { .. }
+            | Error::MembershipCycle { .. }
+            | Error::BootstrapRole
+            | Error::DuplicateColumn { .. }
             | Error::SchemaExists { .. }
             | Error::System { .. }
             | Error::InvalidName
@@ -133,6 +165,7 @@ impl Diagnostic for Error {
                 let line = |Dependent { object, on }: &Dependent| format!("{object} depends on {on}");
                 Some(dependents.iter().map(line).collect::<Vec<_>>().join("\n"))
             }
+            Error::RoleInUse { uses, .. } => Some(uses.join("\n")),
             _ => None,
         }
     }

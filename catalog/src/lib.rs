@@ -1,4 +1,4 @@
-//! Names, definitions, dependencies; nothing of how anything runs.
+//! Names, definitions, dependencies, and who may do what; nothing of how anything runs.
 //!
 //! A [`Catalog`] is a value: cloning it clones a few `Arc`s, and a change makes a new one with the
 //! next version. Whoever holds a clone reads a snapshot that no change can reach. The catalog does
@@ -9,6 +9,7 @@
 //! is given once, in the whole life of the database: what survives outside the catalog (state,
 //! offsets, checkpoints) is found by it, and must not be mistaken for that of a successor.
 
+mod access;
 mod catalog;
 mod data_type;
 mod definition;
@@ -16,6 +17,10 @@ mod document;
 mod error;
 mod object;
 
+pub use access::{
+    AclItem, BOOTSTRAP, CREATE_SUBSCRIPTION, DefaultOn, DefaultPrivileges, Grant, MONITOR, Membership,
+    Privilege, READ_ALL_DATA, READ_SERVER_FILES, Role, Target, Verifier, WRITE_SERVER_FILES,
+};
 pub use catalog::{Catalog, Created, FIRST_OID, NewObject, OnConflict, PUBLIC, Schema};
 pub use definition::{
     Definition, Include, Options, PipelineDefinition, SinkDefinition, SinkInput, SourceDefinition,

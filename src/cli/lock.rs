@@ -45,7 +45,7 @@ impl DataLock {
     pub fn acquire(data: &str) -> Result<Option<DataLock>, LockError> {
         let Some(dir) = local_dir(data) else { return Ok(None) };
         let io = |source| LockError::Io { dir: dir.clone(), source };
-        std::fs::create_dir_all(&dir).map_err(io)?;
+        create_private(&dir).map_err(io)?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -78,6 +78,18 @@ pub fn local_dir(data: &str) -> Option<PathBuf> {
     }
 }
 
+/// Makes a directory that nobody else can read: everybody's rows are in it. One that is there is left as it is.
+fn create_private(dir: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    if let Some(parent) = dir.parent() {
+        std::fs::create_dir_all(parent)?;
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    }
+    builder.create(dir)
+}
+
 fn process(pid: Option<u32>) -> String {
     pid.map_or(String::new(), |pid| format!(" (process {pid})"))
 }
@@ -92,6 +104,12 @@ mod tests {
         let dir = parent.path().join("a/b");
         let data = dir.to_str().unwrap();
         let first = DataLock::acquire(data).unwrap();
+        #[cfg(unix)]
+        {
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&dir).unwrap().permissions());
+            assert_eq!(mode & 0o777, 0o700);
+        }
         let error = DataLock::acquire(&format!("file://{data}")).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
+use tidemill_core::SqlState;
+use tokio_util::sync::CancellationToken;
 
 use super::lock::DataLock;
 use super::settings::{ConfigFlags, usage};
-use tidemill_core::SqlState;
-
 use super::{Failure, VERSION, psql_line, say, start_logging, stop_requests};
-use crate::config::check_addresses;
+use crate::config::{Auth, check_addresses};
 use crate::server::{self, Service, StartOptions};
 use crate::session::api::SqlError;
 
@@ -34,9 +34,27 @@ pub struct Start {
     /// Address for HTTP, or off (default: 127.0.0.1:7433) [env: TIDEMILL_HTTP]
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
-    /// Serve addresses that other machines can reach, although nobody is asked for a password
+    /// Serve addresses that other machines can reach, although they are asked for no password there
     #[arg(long)]
     insecure_listen: bool,
+    /// Who is asked for a password: all but tidemill from this machine until it has one, everybody, or nobody from this machine (default: local) [env: TIDEMILL_AUTH]
+    #[arg(long, value_name = "WHO", value_enum)]
+    auth: Option<Auth>,
+    /// File with the password that the role tidemill gets if it has none [env: TIDEMILL_PASSWORD_FILE]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<String>,
+    /// The server's certificate in PEM; read again at SIGHUP [env: TIDEMILL_TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// The key of the certificate in PEM [env: TIDEMILL_TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// Whose certificates clients must show, beside their passwords [env: TIDEMILL_TLS_CLIENT_CA]
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<String>,
+    /// Refuse SQL without encryption [env: TIDEMILL_TLS_REQUIRED]
+    #[arg(long)]
+    tls_required: bool,
     /// How many clients may be connected at once (default: 100) [env: TIDEMILL_MAX_CONNECTIONS]
     #[arg(long, value_name = "N")]
     max_connections: Option<u32>,
@@ -54,9 +72,19 @@ impl Start {
     pub async fn run(self) -> Result<(), Failure> {
         let began = Instant::now();
         let mut sources = self.flags.sources();
-        let texts = [("data", &self.data), ("listen", &self.listen), ("http", &self.http)];
+        let texts = [
+            ("data", &self.data),
+            ("listen", &self.listen),
+            ("http", &self.http),
+            ("password_file", &self.password_file),
+            ("tls_cert", &self.tls_cert),
+            ("tls_key", &self.tls_key),
+            ("tls_client_ca", &self.tls_client_ca),
+        ];
         sources.flags.extend(texts.into_iter().filter_map(|(key, text)| Some((key, text.clone()?.into()))));
         sources.flags.extend(self.insecure_listen.then(|| ("insecure_listen", true.into())));
+        sources.flags.extend(self.tls_required.then(|| ("tls_required", true.into())));
+        sources.flags.extend(self.auth.map(|auth| ("auth", auth.to_string().into())));
         sources.flags.extend(self.max_connections.map(|n| ("max_connections", n.into())));
         let config = sources.load().map_err(usage)?.config;
         check_addresses(&config).map_err(usage)?;
@@ -66,6 +94,7 @@ impl Start {
         let stop = stop_requests().map_err(|error| Failure::io("cannot handle signals", &error))?;
         let _lock = DataLock::acquire(&config.data)?;
         let data_dir = config.data.clone();
+        let scheme = if config.tls_cert.is_empty() { "http" } else { "https" };
         let options = StartOptions {
             data_dir: data_dir.clone(),
             listen: Some(config.listen),
@@ -77,11 +106,14 @@ impl Start {
             service = server::start(options) => service?,
             () = stop.cancelled() => return Ok(()),
         };
-        say(&banner(&service, &data_dir, began.elapsed()));
+        say(&banner(&service, &data_dir, scheme, began.elapsed()));
         if let Some(path) = &self.ready_file {
             write_ready_file(path, &service)
                 .map_err(|error| Failure::io(&format!("cannot write \"{}\"", path.display()), &error))?;
         }
+        let _reloading = reload_requests(service.clone())
+            .map_err(|error| Failure::io("cannot handle signals", &error))?
+            .drop_guard();
         tokio::select! {
             () = stop.cancelled() => (),
             error = service.lost() => {
@@ -115,9 +147,30 @@ impl Start {
     }
 }
 
-fn banner(service: &Arc<dyn Service>, data_dir: &str, took: Duration) -> String {
+/// Reads certificates again at each SIGHUP, until the token that it gives is cancelled.
+fn reload_requests(service: Arc<dyn Service>) -> std::io::Result<CancellationToken> {
+    let ended = CancellationToken::new();
+    #[cfg(unix)]
+    {
+        let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        let ended = ended.clone();
+        tokio::spawn(async move {
+            while let Some(Some(())) = ended.run_until_cancelled(hangup.recv()).await {
+                match service.reload() {
+                    Ok(()) => tracing::info!("certificates read again"),
+                    Err(error) => {
+                        tracing::error!(%error, "certificates not read again; those from before stay")
+                    }
+                }
+            }
+        });
+    }
+    Ok(ended)
+}
+
+fn banner(service: &Arc<dyn Service>, data_dir: &str, scheme: &str, took: Duration) -> String {
     let psql = psql_line(service).unwrap_or_default();
-    let http = service.http_addr().map_or("off".to_owned(), |address| format!("http://{address}/"));
+    let http = service.http_addr().map_or("off".to_owned(), |address| format!("{scheme}://{address}/"));
     let shell = service.sql_addr().map_or_else(String::new, |address| match address.port() {
         7432 => String::new(),
         _ => format!(" postgres://tidemill@{address}/tidemill"),
@@ -160,7 +213,7 @@ mod tests {
     #[test]
     fn the_banner_says_where_to_go() {
         let service: Arc<dyn Service> = Arc::new(FakeService::example());
-        let banner = banner(&service, "./tidemill-data", Duration::from_millis(12));
+        let banner = banner(&service, "./tidemill-data", "http", Duration::from_millis(12));
         for line in [
             &*format!("Tidemill {VERSION}, ready in 12 ms"),
             "  SQL    psql postgres://tidemill@127.0.0.1:7432/tidemill",

@@ -22,7 +22,7 @@ async fn endpoints_answer_and_the_server_stops() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let server = tokio::spawn(serve(listener, service.clone(), shutdown.clone()));
+    let server = tokio::spawn(serve(listener, None, service.clone(), shutdown.clone()));
 
     let (head, body) = get_path(address, "/healthz").await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");

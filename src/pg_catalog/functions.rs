@@ -16,6 +16,7 @@ use datafusion::logical_expr::{
 };
 use tidemill_core::SqlState;
 
+use crate::pg_catalog::access;
 use crate::pg_catalog::layout::{field, read_file};
 use crate::pg_catalog::relations::{
     CLASS_CLASS, NAMESPACE_CLASS, constrained_oid, index_definition, indexed_oid, key_columns, query_of,
@@ -85,7 +86,7 @@ static FUNCTIONS: &[Spec] = &[
     strict("current_database", "name", |pg, _| Ok(pg.database.clone().into())),
     strict("current_catalog", "name", |pg, _| Ok(pg.database.clone().into())),
     strict("current_user", "name", |pg, _| Ok(pg.user.clone().into())),
-    strict("session_user", "name", |pg, _| Ok(pg.user.clone().into())),
+    strict("session_user", "name", |pg, _| Ok(pg.session_user.clone().into())),
     strict("current_role", "name", |pg, _| Ok(pg.user.clone().into())),
     strict("user", "name", |pg, _| Ok(pg.user.clone().into())),
     strict("current_schema", "name", |pg, _| Ok(existing_path(pg).next().into())),
@@ -112,7 +113,7 @@ static FUNCTIONS: &[Spec] = &[
     always_null("pg_postmaster_start_time", "timestamptz"),
     always_null("pg_conf_load_time", "timestamptz"),
     strict("pg_blocking_pids", "_int4", |_, _| Ok(Value::List(Vec::new()))),
-    // Visibility and privileges. There are no privileges yet: all may do all.
+    // Visibility and privileges.
     strict("pg_table_is_visible", "bool", |pg, args| Ok(oid(args).and_then(|oid| pg.is_visible(oid)).into())),
     strict("pg_type_is_visible", "bool", |pg, args| {
         let relation = oid(args).and_then(row_typed_oid);
@@ -129,11 +130,11 @@ static FUNCTIONS: &[Spec] = &[
     always_true("pg_ts_dict_is_visible"),
     always_true("pg_ts_parser_is_visible"),
     always_true("pg_ts_template_is_visible"),
-    always_true("has_table_privilege"),
-    always_true("has_schema_privilege"),
-    always_true("has_database_privilege"),
-    always_true("has_column_privilege"),
-    always_true("has_any_column_privilege"),
+    strict("has_table_privilege", "bool", access::has_table_privilege),
+    strict("has_schema_privilege", "bool", access::has_schema_privilege),
+    strict("has_database_privilege", "bool", access::has_database_privilege),
+    strict("has_column_privilege", "bool", access::has_column_privilege),
+    strict("has_any_column_privilege", "bool", access::has_table_privilege),
     always_true("has_function_privilege"),
     always_true("has_sequence_privilege"),
     always_true("has_tablespace_privilege"),
@@ -141,7 +142,7 @@ static FUNCTIONS: &[Spec] = &[
     always_true("has_language_privilege"),
     always_true("has_foreign_data_wrapper_privilege"),
     always_true("has_server_privilege"),
-    always_true("pg_has_role"),
+    strict("pg_has_role", "bool", access::pg_has_role),
     strict("row_security_active", "bool", |_, _| Ok(false.into())),
     // Names and definitions.
     strict("pg_get_userbyid", "name", |pg, args| {
@@ -192,7 +193,7 @@ static FUNCTIONS: &[Spec] = &[
     always_null("pg_partition_root", "oid"),
     always_null("pg_sequence_last_value", "int8"),
     always_null("pg_describe_object", "text"),
-    always_null("acldefault", "_aclitem"),
+    strict("acldefault", "_aclitem", access::acl_default),
     strict("pg_relation_is_publishable", "bool", |_, _| Ok(false.into())),
     strict("pg_relation_is_updatable", "int4", |_, _| Ok(Value::Int(0))),
     strict("pg_column_is_updatable", "bool", |_, _| Ok(false.into())),
@@ -408,7 +409,7 @@ fn text(args: &[Value]) -> Option<String> {
     args.first()?.text()
 }
 
-fn error(sqlstate: SqlState, message: String) -> DataFusionError {
+pub fn error(sqlstate: SqlState, message: String) -> DataFusionError {
     DataFusionError::External(Box::new(SqlError::new(sqlstate, message)))
 }
 

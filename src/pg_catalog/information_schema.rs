@@ -2,11 +2,11 @@
 
 use tidemill_catalog::{Kind, Object};
 
-use crate::pg_catalog::PgCatalog;
 use crate::pg_catalog::functions::format_type;
 use crate::pg_catalog::layout::{LAYOUTS, Rows};
 use crate::pg_catalog::relations::{column_type_of, connector, default_text, index_name, query_of};
 use crate::pg_catalog::value::Value;
+use crate::pg_catalog::{PgCatalog, access};
 use crate::pgwire::types::{ColumnType, element_of};
 use crate::session::api::PgType;
 
@@ -84,32 +84,14 @@ pub fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
             ("default_collate_name", "C.UTF-8".into()),
         ]),
         "enabled_roles" => {
-            for (_, role) in pg.roles() {
-                rows.push(vec![("role_name", role.into())]);
+            for role in pg.catalog.roles().filter(|role| pg.catalog.has_rights_of(&pg.user, &role.name)) {
+                rows.push(vec![("role_name", role.name.clone().into())]);
             }
         }
-        "table_privileges" | "role_table_grants" => {
-            for object in pg.relations() {
-                let mut row = located(&database, "table", object);
-                row.push(("grantor", object.owner.clone().into()));
-                row.push(("grantee", object.owner.clone().into()));
-                row.push(("is_grantable", "YES".into()));
-                row.push(("with_hierarchy", "YES".into()));
-                for privilege in privileges(object) {
-                    let mut row = row.clone();
-                    row.push(("privilege_type", (*privilege).into()));
-                    rows.push(row);
-                }
-            }
-        }
+        "applicable_roles" => access::applicable_roles(pg, rows),
+        "table_privileges" => access::table_grants(pg, true, rows),
+        "role_table_grants" => access::table_grants(pg, false, rows),
         _ => (),
-    }
-}
-
-fn privileges(object: &Object) -> &'static [&'static str] {
-    match object.kind() {
-        Kind::Table => &["INSERT", "SELECT", "UPDATE", "DELETE"],
-        _ => &["SELECT"],
     }
 }
 

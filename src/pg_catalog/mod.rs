@@ -10,6 +10,7 @@
 //! index and the constraint of a primary key, a relation's row type, a view's rule) has an OID that is
 //! computed from the relation's.
 
+mod access;
 mod functions;
 mod information_schema;
 mod layout;
@@ -35,14 +36,14 @@ pub const SERVER_VERSION: &str = "16.6";
 /// What `version()` says.
 pub const VERSION: &str = "PostgreSQL 16.6 (Tidemill 0.1.0) on x86_64-linux";
 
-/// The owner of what the system made.
-pub const SUPERUSER: &str = "tidemill";
-
 /// What a catalog query sees. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PgCatalog {
     pub catalog: Arc<Catalog>,
+    /// Whose rights the session has.
     pub user: String,
+    /// Who logged in.
+    pub session_user: String,
     pub database: String,
     pub search_path: Vec<String>,
     /// The session's settings by name; those that are missing have PostgreSQL's defaults.
@@ -147,10 +148,12 @@ impl PgCatalog {
             "server_version" => Some(SERVER_VERSION.to_owned()),
             "server_version_num" => Some("160006".to_owned()),
             "search_path" => Some(self.search_path.join(", ")),
-            "session_authorization" => Some(self.user.clone()),
+            "session_authorization" => Some(self.session_user.clone()),
             "server_encoding" | "client_encoding" => Some("UTF8".to_owned()),
             "timezone" => Some("UTC".to_owned()),
-            "is_superuser" => Some("on".to_owned()),
+            "is_superuser" => {
+                Some(if self.catalog.is_superuser(&self.user) { "on" } else { "off" }.to_owned())
+            }
             _ => relations::default_setting(name),
         })
     }

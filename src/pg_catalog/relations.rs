@@ -9,13 +9,14 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::Result;
-use tidemill_catalog::{Column, Definition, Kind, Object, Oid};
+use tidemill_catalog::{Column, Definition, Kind, Object, Oid, Target};
 use tidemill_sql::types::pg_type_of;
 
+use crate::pg_catalog::access;
 use crate::pg_catalog::information_schema;
 use crate::pg_catalog::layout::{LAYOUTS, Layout, Rows, read_file};
 use crate::pg_catalog::value::{Value, to_batch};
-use crate::pg_catalog::{PgCatalog, SUPERUSER, quote_ident};
+use crate::pg_catalog::{PgCatalog, quote_ident};
 use crate::pgwire::types::{ColumnType, PG_TYPE, column_type, type_size};
 use crate::session::api::PgType;
 
@@ -236,19 +237,13 @@ pub fn default_setting(name: &str) -> Option<String> {
 }
 
 impl PgCatalog {
-    /// The roles and their OIDs: whoever owns something, and the user.
+    /// The roles and their OIDs.
     pub(super) fn roles(&self) -> Vec<(Oid, String)> {
-        let schemas = self.catalog.schemas().map(|schema| schema.owner.clone());
-        let objects = self.catalog.objects().map(|object| object.owner.clone());
-        let mut names: BTreeSet<String> = schemas.chain(objects).collect();
-        names.insert(self.user.clone());
-        names.remove(SUPERUSER);
-        let others = names.into_iter().enumerate().map(|(idx, name)| (15_000 + idx as Oid, name));
-        std::iter::once((10, SUPERUSER.to_owned())).chain(others).collect()
+        self.catalog.roles().map(|role| (role.oid, role.name.clone())).collect()
     }
 
     pub(super) fn role_oid(&self, name: &str) -> Oid {
-        self.roles().into_iter().find(|(_, role)| role == name).map_or(0, |(oid, _)| oid)
+        self.catalog.role(name).map_or(0, |role| role.oid)
     }
 
     /// The databases; `postgres` is another name of the one that there is.
@@ -311,32 +306,11 @@ fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
             rows.push(access_method(403, "btree", "i"));
         }
         "pg_database" => databases(pg, rows),
-        "pg_roles" | "pg_authid" => {
-            for (oid, role) in pg.roles() {
-                rows.push(vec![
-                    ("oid", oid.into()),
-                    ("rolname", role.into()),
-                    ("rolsuper", true.into()),
-                    ("rolinherit", true.into()),
-                    ("rolcreaterole", true.into()),
-                    ("rolcreatedb", true.into()),
-                    ("rolcanlogin", true.into()),
-                    ("rolbypassrls", true.into()),
-                    ("rolconnlimit", Value::Int(-1)),
-                ]);
-            }
-        }
-        "pg_user" | "pg_shadow" => {
-            for (oid, role) in pg.roles() {
-                rows.push(vec![
-                    ("usename", role.into()),
-                    ("usesysid", oid.into()),
-                    ("usecreatedb", true.into()),
-                    ("usesuper", true.into()),
-                    ("usebypassrls", true.into()),
-                ]);
-            }
-        }
+        "pg_roles" | "pg_authid" => access::roles(pg, rows),
+        "pg_user" | "pg_shadow" => access::users(pg, rows),
+        "pg_group" => access::groups(pg, rows),
+        "pg_auth_members" => access::memberships(pg, rows),
+        "pg_default_acl" => access::defaults(pg, rows),
         "pg_tablespace" => {
             for (oid, name) in [(1663u32, "pg_default"), (1664, "pg_global")] {
                 rows.push(vec![("oid", oid.into()), ("spcname", name.into()), ("spcowner", 10u32.into())]);
@@ -490,6 +464,7 @@ fn classes(pg: &PgCatalog, rows: &mut Rows) {
             ("relhasrules", query_of(object).is_some().into()),
             ("relispopulated", true.into()),
             ("relreplident", if stores { "d" } else { "n" }.into()),
+            ("relacl", access::acl(pg, &Target::Relation(object.oid))),
         ]);
     }
     for object in pg.keyed() {
@@ -581,6 +556,7 @@ fn namespaces(pg: &PgCatalog, rows: &mut Rows) {
             ("oid", schema.oid.into()),
             ("nspname", schema.name.clone().into()),
             ("nspowner", pg.role_oid(&schema.owner).into()),
+            ("nspacl", access::acl(pg, &Target::Schema(schema.name.clone()))),
         ]);
     }
 }
@@ -746,6 +722,10 @@ fn databases(pg: &PgCatalog, rows: &mut Rows) {
             ("dattablespace", 1663u32.into()),
             ("datcollate", "C.UTF-8".into()),
             ("datctype", "C.UTF-8".into()),
+            (
+                "datacl",
+                if name.starts_with("template") { Value::Null } else { access::acl(pg, &Target::Database) },
+            ),
         ]);
     }
 }

@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::dataframe::DataFrame;
 use tidemill_catalog::{
-    Column, Definition, NewObject, OnConflict, PipelineDefinition, SourceDefinition, TableDefinition,
+    Column, Definition, NewObject, OnConflict, PipelineDefinition, Role, SourceDefinition, TableDefinition,
     ViewDefinition,
 };
 use tidemill_sql::Planner;
@@ -51,7 +51,8 @@ fn sample() -> PgCatalog {
     ];
     let mut orders = new("orders", columns.clone(), Definition::Table(TableDefinition::default()));
     orders.primary_key = vec!["id".into()];
-    let (catalog, orders) = create(&Catalog::new(), orders);
+    let alice = Role { can_login: true, ..Role::new("alice") };
+    let (catalog, orders) = create(&Catalog::new().create_role(alice).unwrap(), orders);
     let query = "SELECT * FROM orders WHERE amount > 100".to_owned();
     let mut view = new("big_orders", columns, Definition::View(ViewDefinition { query }));
     view.dependencies = vec![orders];
@@ -82,6 +83,7 @@ fn sample() -> PgCatalog {
     PgCatalog {
         catalog: Arc::new(catalog),
         user: "alice".into(),
+        session_user: "alice".into(),
         database: "tidemill".into(),
         search_path: vec!["public".into()],
         settings: vec![("application_name".into(), "psql".into())],

@@ -35,6 +35,8 @@ const READ_AHEAD_BYTES_MAX: usize = 1024 * 1024;
 /// The longest message taken. PostgreSQL takes four times as much; a parameter of this size is a
 /// mistake in a system whose rows are events.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The longest message taken from who has not said who it is; as in PostgreSQL.
+const PASSWORD_BYTES_MAX: usize = 64 * 1024;
 /// A client that does not take its last error within this time goes without.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -227,6 +229,19 @@ impl<S: AsyncRead> Inbound<S> {
                 Err(SqlError::new(IDLE_IN_TRANSACTION_TIMEOUT, message).fatal().into())
             }
         }
+    }
+
+    /// The body of an answer to the question of who the client is. Nothing of it is decoded yet.
+    pub(crate) async fn password(&mut self) -> Result<BytesMut, Failure> {
+        let header = self.peek(5).await?.first_chunk::<5>().copied().expect("five bytes were asked for");
+        let [kind, length @ ..] = header;
+        let length = u32::from_be_bytes(length) as usize;
+        if kind != b'p' || !(4..=PASSWORD_BYTES_MAX).contains(&length) {
+            return Err(protocol_violation("expected a password response").fatal().into());
+        }
+        let mut message = self.peek(length + 1).await?.split_to(length + 1);
+        message.advance(5);
+        Ok(message)
     }
 
     async fn next(&mut self) -> Result<PgWireFrontendMessage, Failure> {

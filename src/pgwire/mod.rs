@@ -21,10 +21,13 @@ pub mod decode;
 pub mod encode;
 pub mod error;
 mod extended;
+pub mod scram;
 pub mod server;
 mod simple;
 mod startup;
 pub mod text_format;
+mod throttle;
+pub mod tls;
 mod transfer;
 pub mod types;
 

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use pgwire::api::RandomPidSecretKeyGenerator;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::pgwire::startup::{Shared, start};
+use crate::pgwire::startup::{Peer, Shared, Started, start};
+use crate::pgwire::throttle::Throttle;
+use crate::pgwire::tls::{self, Negotiated, Socket, Tls};
 use crate::session::api::{Connections, SessionFactory};
 
 /// How many clients are served, and how long they may take.
@@ -19,6 +22,8 @@ use crate::session::api::{Connections, SessionFactory};
 pub struct ServerConfig {
     /// One more is turned away with 53300.
     pub n_connections_max: usize,
+    /// How many may be about to say who they are. One more is disconnected without a word.
+    pub n_starting_max: usize,
     /// A client that has not said who it is by then is disconnected.
     pub startup_time_max: Duration,
     /// What sessions have to end after a shutdown before they are dropped.
@@ -29,6 +34,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         ServerConfig {
             n_connections_max: 1000,
+            n_starting_max: 1000,
             startup_time_max: Duration::from_secs(60),
             shutdown_time_max: Duration::from_secs(5),
         }
@@ -39,6 +45,7 @@ impl Default for ServerConfig {
 pub struct Server {
     config: ServerConfig,
     shared: Arc<Shared>,
+    tls: Option<Arc<Tls>>,
     shutdown: CancellationToken,
 }
 
@@ -46,8 +53,18 @@ impl Server {
     /// `shutdown` ends the server: running statements are cancelled with 57P01.
     pub fn new(config: ServerConfig, factory: Arc<dyn SessionFactory>, shutdown: CancellationToken) -> Self {
         let connections = Connections::new(config.n_connections_max, shutdown.clone());
-        let shared = Shared { factory, connections, pids: RandomPidSecretKeyGenerator::default() };
-        Server { config, shared: Arc::new(shared), shutdown }
+        let shared = Shared {
+            factory,
+            connections,
+            pids: RandomPidSecretKeyGenerator::default(),
+            throttle: Throttle::default(),
+        };
+        Server { config, shared: Arc::new(shared), tls: None, shutdown }
+    }
+
+    /// With encryption, for clients that ask for it.
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Server { tls, ..self }
     }
 
     pub fn connections(&self) -> Arc<Connections> {
@@ -57,6 +74,7 @@ impl Server {
     /// Serves the clients of `listener` until the shutdown, and returns when all have ended.
     pub async fn serve(self, listener: TcpListener) {
         let mut tasks = JoinSet::new();
+        let starting = Arc::new(Semaphore::new(self.config.n_starting_max));
         loop {
             tokio::select! {
                 biased;
@@ -64,9 +82,14 @@ impl Server {
                 Some(ended) = tasks.join_next() => log_panic(ended),
                 accepted = listener.accept() => match accepted {
                     Ok((socket, peer)) => {
+                        let Ok(place) = starting.clone().try_acquire_owned() else {
+                            tracing::warn!(%peer, "connection dropped: too many have not said who they are");
+                            continue;
+                        };
                         let shared = Arc::clone(&self.shared);
                         let (config, shutdown) = (self.config.clone(), self.shutdown.clone());
-                        tasks.spawn(serve_socket(socket, peer, shared, config, shutdown));
+                        let accepted = Accepted { socket, peer, tls: self.tls.clone(), _place: place };
+                        tasks.spawn(serve_socket(accepted, shared, config, shutdown));
                     }
                     Err(error) => {
                         // Out of file descriptors, most likely: others must close first.
@@ -89,20 +112,44 @@ impl Server {
     }
 }
 
-async fn serve_socket(
+/// A socket on which nothing has been said.
+struct Accepted {
     socket: TcpStream,
     peer: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    /// Among those who have not said who they are.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Accepted {
+    async fn start(self, shared: &Shared) -> Option<Started<Socket>> {
+        let Accepted { socket, peer, tls, _place } = self;
+        let negotiated = match tls::negotiate(socket, tls.as_deref()).await {
+            Ok(negotiated) => negotiated,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no agreement on encryption");
+                return None;
+            }
+        };
+        let Negotiated { socket, certificate, is_refused } = negotiated;
+        start(socket, &Peer { address: peer, certificate, is_refused }, shared).await
+    }
+}
+
+async fn serve_socket(
+    accepted: Accepted,
     shared: Arc<Shared>,
     config: ServerConfig,
     shutdown: CancellationToken,
 ) {
-    if let Err(error) = prepare(&socket) {
+    let peer = accepted.peer;
+    if let Err(error) = prepare(&accepted.socket) {
         tracing::debug!(%peer, %error, "socket options not set");
     }
     let started = tokio::select! {
         biased;
         () = shutdown.cancelled() => return,
-        started = timeout(config.startup_time_max, start(socket, peer, &shared)) => started,
+        started = timeout(config.startup_time_max, accepted.start(&shared)) => started,
     };
     match started {
         Ok(Some((connection, registration))) => {

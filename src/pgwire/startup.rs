@@ -1,5 +1,5 @@
-//! From an accepted socket to a session: encryption refused, cancel requests, protocol version,
-//! parameters, and the first words of the server.
+//! From a socket, encrypted or not, to a session: cancel requests, protocol version, parameters, who the client
+//! is, and the first words of the server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 use pgwire::api::{ClientInfo, DefaultClient, PidSecretKeyGenerator, RandomPidSecretKeyGenerator};
 use pgwire::messages::cancel::CancelRequest;
-use pgwire::messages::response::{GssEncResponse, SslResponse};
 use pgwire::messages::startup::{
-    Authentication, BackendKeyData, GssEncRequest, NegotiateProtocolVersion, ParameterStatus, SslRequest,
-    Startup,
+    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, Startup,
 };
 use pgwire::messages::{DecodeContext, Message, PgWireBackendMessage, ProtocolVersion};
 use tidemill_core::SqlState;
@@ -18,7 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::pgwire::connection::{Connection, Failure, Inbound, Outbound, protocol_violation};
 use crate::pgwire::error::error_response;
-use crate::session::api::{Connections, Registration, SessionFactory, SqlError, StartupParams};
+use crate::pgwire::scram;
+use crate::pgwire::throttle::Throttle;
+use crate::session::api::{Admission, Connections, Registration, SessionFactory, SqlError, StartupParams};
 
 /// The version of PostgreSQL whose behaviour clients may expect.
 pub const SERVER_VERSION: &str = "16.6";
@@ -45,6 +45,16 @@ pub(crate) struct Shared {
     pub(crate) factory: Arc<dyn SessionFactory>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) pids: RandomPidSecretKeyGenerator,
+    pub(crate) throttle: Throttle,
+}
+
+/// What a client is before it has said anything.
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// The server's certificate, on an encrypted connection.
+    pub(crate) certificate: Option<Arc<[u8]>>,
+    /// The connection had to be encrypted, and is not.
+    pub(crate) is_refused: bool,
 }
 
 /// A socket that became a session, and its place among the connections.
@@ -53,7 +63,7 @@ pub(crate) type Started<S> = (Connection<S>, Registration);
 /// Greets a client; `None` when it came for something else or was turned away.
 pub(crate) async fn start<S: AsyncRead + AsyncWrite>(
     socket: S,
-    peer: SocketAddr,
+    peer: &Peer,
     shared: &Shared,
 ) -> Option<Started<S>> {
     let (reader, writer) = tokio::io::split(socket);
@@ -79,12 +89,18 @@ type Greeted = Option<(Registration, Box<dyn crate::session::api::SessionApi>)>;
 async fn greet<S: AsyncRead + AsyncWrite>(
     inbound: &mut Inbound<S>,
     outbound: &mut Outbound<S>,
-    peer: SocketAddr,
+    peer: &Peer,
     shared: &Shared,
 ) -> Result<Greeted, Failure> {
     let Some(startup) = first_message(inbound, outbound, shared).await? else {
         return Ok(None);
     };
+    if peer.is_refused {
+        let message = "the server takes encrypted connections only";
+        return Err(SqlError::new(SqlState::INVALID_AUTHORIZATION, message)
+            .with_hint("Connect with sslmode=require, or better with verify-full.")
+            .into());
+    }
     let version = negotiate(&startup, outbound);
     let mut parameters = startup.parameters;
     let user = parameters.remove("user").filter(|user| !user.is_empty()).ok_or_else(|| {
@@ -104,21 +120,24 @@ async fn greet<S: AsyncRead + AsyncWrite>(
     };
     parameters.extend(options);
 
-    let mut client = DefaultClient::<()>::new(peer, false);
+    authenticate(inbound, outbound, &user, peer, shared).await?;
+
+    let mut client = DefaultClient::<()>::new(peer.address, peer.certificate.is_some());
     client.set_protocol_version(version);
     let (pid, secret) = shared.pids.generate(&client);
-    let registration = shared.connections.register(pid, secret.to_bytes(), peer).ok_or_else(|| {
-        let message = "sorry, too many clients already";
-        SqlError::new(SqlState::TOO_MANY_CONNECTIONS, message)
-            .with_hint("Close idle connections, use a pool, or raise max_connections.")
-    })?;
+    let registration =
+        shared.connections.register(pid, secret.to_bytes(), peer.address, &user).ok_or_else(|| {
+            let message = "sorry, too many clients already";
+            SqlError::new(SqlState::TOO_MANY_CONNECTIONS, message)
+                .with_hint("Close idle connections, use a pool, or raise max_connections.")
+        })?;
 
     let application_name = parameters.get("application_name").cloned().unwrap_or_default();
     let startup = StartupParams {
         user: user.clone(),
         database,
         options: parameters,
-        peer,
+        peer: peer.address,
         backend: Arc::clone(&registration.backend),
         connections: Arc::clone(&shared.connections),
     };
@@ -134,67 +153,78 @@ async fn greet<S: AsyncRead + AsyncWrite>(
     Ok(Some((registration, session)))
 }
 
-/// The startup message. Before it clients may ask for encryption, which we do not have yet; or it
-/// is not a startup at all but a cancel request.
+/// Settles who the client is.
+async fn authenticate<S: AsyncRead + AsyncWrite>(
+    inbound: &mut Inbound<S>,
+    outbound: &mut Outbound<S>,
+    user: &str,
+    peer: &Peer,
+    shared: &Shared,
+) -> Result<(), Failure> {
+    let verifier = match shared.factory.admit(user, peer.address) {
+        Admission::Trusted => return Ok(()),
+        Admission::Refused(error) => {
+            shared.factory.turned_away(user, peer.address, &error);
+            return Err(error.into());
+        }
+        Admission::Password(verifier) => verifier,
+    };
+    let Some(wait) = shared.throttle.wait(peer.address.ip()) else {
+        let message = "too many failed attempts to log in from this address";
+        return Err(SqlError::new(SqlState::TOO_MANY_CONNECTIONS, message)
+            .with_hint("Wait a minute, and try again.")
+            .into());
+    };
+    tokio::time::sleep(wait).await;
+    let certificate = peer.certificate.as_deref();
+    let outcome = scram::authenticate(inbound, outbound, user, verifier, certificate).await;
+    if let Err(Failure::Error(error)) = &outcome {
+        tracing::warn!(peer = %peer.address, user, reason = error.message, "login failed");
+        shared.throttle.failed(peer.address.ip());
+        shared.factory.turned_away(user, peer.address, error);
+    }
+    outcome
+}
+
+/// The startup message; or it is not a startup at all but a cancel request.
 async fn first_message<S: AsyncRead + AsyncWrite>(
     inbound: &mut Inbound<S>,
     outbound: &mut Outbound<S>,
     shared: &Shared,
 ) -> Result<Option<Startup>, Failure> {
-    let (mut asked_ssl, mut asked_gss) = (false, false);
-    loop {
-        let buffer = inbound.peek(8).await?;
-        let header = buffer.first_chunk::<8>().expect("eight bytes were asked for");
-        let [l0, l1, l2, l3, code @ ..] = *header;
-        let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
-        let code = i32::from_be_bytes(code);
-        if l0 == 0x16 {
-            // A TLS handshake without an SSLRequest; the client would not understand our error.
-            return Err(Failure::Disconnected);
-        }
-        // As in PostgreSQL; what begins otherwise is not our protocol.
-        if !(8..=10_000).contains(&length) {
-            return Err(protocol_violation("invalid length of startup packet").into());
-        }
-        let buffer = inbound.peek(length).await?;
-        let mut message = buffer.split_to(length);
-        let mut context = DecodeContext::new(ProtocolVersion::PROTOCOL3_2);
-        let invalid = |_| protocol_violation("invalid startup packet layout");
-        match code {
-            SslRequest::BODY_MAGIC_NUMBER if !asked_ssl => {
-                asked_ssl = true;
-                outbound.put(PgWireBackendMessage::SslResponse(SslResponse::Refuse));
-                outbound.flush().await?;
-            }
-            GssEncRequest::BODY_MAGIC_NUMBER if !asked_gss => {
-                asked_gss = true;
-                outbound.put(PgWireBackendMessage::GssEncResponse(GssEncResponse::Refuse));
-                outbound.flush().await?;
-            }
-            _ if CancelRequest::is_cancel_request_packet(&message) => {
-                context.awaiting_frontend_ssl = false;
-                let request = CancelRequest::decode(&mut message, &context).map_err(invalid)?;
-                if let Some(request) = request {
-                    let secret = request.secret_key.to_bytes();
-                    shared.connections.cancel_with_secret(request.pid, &secret);
-                }
-                // No answer, whatever came of it; the client waits for the socket to close.
-                outbound.close().await;
-                return Ok(None);
-            }
-            code if code >> 16 != 3 => {
-                let (major, minor) = (code >> 16, code & 0xffff);
-                let message =
-                    format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2");
-                return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message).into());
-            }
-            _ => {
-                let startup = Startup::decode(&mut message, &context).map_err(invalid)?;
-                let startup = startup.ok_or_else(|| protocol_violation("incomplete startup packet"))?;
-                return Ok(Some(startup));
-            }
-        }
+    let buffer = inbound.peek(8).await?;
+    let header = buffer.first_chunk::<8>().expect("eight bytes were asked for");
+    let [l0, l1, l2, l3, code @ ..] = *header;
+    let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+    let code = i32::from_be_bytes(code);
+    // As in PostgreSQL; what begins otherwise is not our protocol.
+    if !(8..=10_000).contains(&length) {
+        return Err(protocol_violation("invalid length of startup packet").into());
     }
+    let buffer = inbound.peek(length).await?;
+    let mut message = buffer.split_to(length);
+    let mut context = DecodeContext::new(ProtocolVersion::PROTOCOL3_2);
+    let invalid = |_| protocol_violation("invalid startup packet layout");
+    if CancelRequest::is_cancel_request_packet(&message) {
+        context.awaiting_frontend_ssl = false;
+        let request = CancelRequest::decode(&mut message, &context).map_err(invalid)?;
+        if let Some(request) = request {
+            let secret = request.secret_key.to_bytes();
+            shared.connections.cancel_with_secret(request.pid, &secret);
+        }
+        // No answer, whatever came of it; the client waits for the socket to close.
+        outbound.close().await;
+        return Ok(None);
+    }
+    // Among them whoever asks for encryption a second time.
+    if code >> 16 != 3 {
+        let (major, minor) = (code >> 16, code & 0xffff);
+        let message = format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2");
+        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message).into());
+    }
+    let startup = Startup::decode(&mut message, &context).map_err(invalid)?;
+    let startup = startup.ok_or_else(|| protocol_violation("incomplete startup packet"))?;
+    Ok(Some(startup))
 }
 
 /// Says which version will be spoken, if it is not the one asked for.

@@ -36,9 +36,27 @@ use crate::pgwire::copy::CopyOptions;
 
 /// Opens sessions; one per server.
 pub trait SessionFactory: Send + Sync + 'static {
+    /// What a client must show to be who it says it is.
+    fn admit(&self, _user: &str, _peer: SocketAddr) -> Admission {
+        Admission::Trusted
+    }
+
+    /// A client could not show who it is.
+    fn turned_away(&self, _user: &str, _peer: SocketAddr, _error: &SqlError) {}
+
     /// Opens the session of one connection. An error here is shown to the client, which is then
     /// disconnected: unknown database 3D000, refused user 28000, invalid setting 22023.
     fn connect(&self, startup: StartupParams) -> BoxFuture<'_, Result<Box<dyn SessionApi>, SqlError>>;
+}
+
+/// What a client must show before it gets a session.
+pub enum Admission {
+    /// Nothing: it is taken for who it says it is.
+    Trusted,
+    /// That it knows the password that this was made of.
+    Password(crate::pgwire::scram::Verifier),
+    /// It is turned away.
+    Refused(SqlError),
 }
 
 /// What a client said when it connected.
@@ -294,6 +312,8 @@ impl Notice {
 pub struct Backend {
     pub pid: i32,
     pub peer: SocketAddr,
+    /// Who logged in.
+    pub user: String,
     secret: Bytes,
     /// Of the statement that runs, else of the last one. Replaced when a statement starts, so that
     /// a late cancel request does not hit the next statement.
@@ -384,6 +404,7 @@ impl Connections {
         pid: i32,
         secret: Bytes,
         peer: SocketAddr,
+        user: &str,
     ) -> Option<Registration> {
         let mut backends = lock(&self.backends);
         if backends.len() >= self.n_max {
@@ -393,6 +414,7 @@ impl Connections {
         let backend = Arc::new(Backend {
             pid,
             peer,
+            user: user.to_owned(),
             secret,
             statement: Mutex::new(terminate.child_token()),
             terminate,

@@ -7,9 +7,11 @@
 pub mod api;
 pub mod block;
 pub mod internal;
+pub mod login;
 pub mod settings;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,39 +28,40 @@ use tidemill_sql::statements::Statement;
 use tokio_util::sync::CancellationToken;
 
 use self::api::{
-    Described, Notice, Parsed, PgType, Response, SessionApi, SessionFactory, SqlError, StartupParams,
-    TransactionStatus,
+    Admission, Described, Notice, Parsed, PgType, Response, SessionApi, SessionFactory, SqlError,
+    StartupParams, TransactionStatus,
 };
 use self::block::Block;
+use self::login::Authentication;
 use self::settings::Settings;
+use crate::audit::{Action, Who};
 use crate::database::Database;
 use crate::pg_catalog::PgCatalog;
-
-/// The only database, and the name that tools try when they have none.
-const DATABASES: [&str; 2] = ["tidemill", "postgres"];
+use crate::privileges::DENIED;
 
 /// Opens sessions on a database.
 pub struct Sessions {
     pub database: Arc<Database>,
+    pub authentication: Authentication,
 }
 
 impl SessionFactory for Sessions {
+    fn admit(&self, user: &str, peer: SocketAddr) -> Admission {
+        self.authentication.admit(&self.database.catalog(), user, peer)
+    }
+
+    fn turned_away(&self, user: &str, peer: SocketAddr, error: &SqlError) {
+        let who = Who { user, role: user, address: Some(peer) };
+        self.database.audit.record(Action::Login, who, None, Err(error));
+    }
+
     fn connect(&self, startup: StartupParams) -> BoxFuture<'_, Result<Box<dyn SessionApi>, SqlError>> {
         Box::pin(async move {
-            if !DATABASES.contains(&startup.database.as_str()) {
-                return Err(SqlError::new(
-                    SqlState::UNDEFINED_DATABASE,
-                    format!("database \"{}\" does not exist", startup.database),
-                )
-                .with_hint("Connect to the database \"tidemill\".")
-                .fatal());
-            }
-            let mut session = Session::new(self.database.clone(), startup.user.clone());
-            session.backend_pid = startup.backend.pid;
-            for (name, value) in &startup.options {
-                session.settings.set_at_startup(name, value)?;
-            }
-            Ok(Box::new(session) as Box<dyn SessionApi>)
+            let (user, peer) = (startup.user.clone(), startup.peer);
+            let opened = login::open(&self.database, startup);
+            let who = Who { user: &user, role: &user, address: Some(peer) };
+            self.database.audit.record(Action::Login, who, None, opened.as_ref().map(drop));
+            Ok(Box::new(opened?) as Box<dyn SessionApi>)
         })
     }
 }
@@ -97,9 +100,14 @@ pub struct Call<'a> {
 /// One client's session.
 pub struct Session {
     pub database: Arc<Database>,
-    pub user: String,
+    /// Who logged in; never changes.
+    login: String,
+    /// The relation that the statement changes, which its own queries read whether or not its user may.
+    pub changes: Option<u32>,
     /// The process id that the client was given.
     pub backend_pid: i32,
+    /// Where the client is.
+    pub address: Option<SocketAddr>,
     pub settings: Settings,
     pub status: TransactionStatus,
     /// The transaction block, while there is one.
@@ -125,11 +133,15 @@ struct SessionStatement {
 impl Session {
     pub fn new(database: Arc<Database>, user: String) -> Session {
         let written = database.engine.epoch();
+        let mut settings = Settings::default();
+        settings.log_in(&user, database.catalog().is_superuser(&user));
         Session {
             database,
-            user,
+            login: user,
+            changes: None,
             backend_pid: 0,
-            settings: Settings::default(),
+            address: None,
+            settings,
             status: TransactionStatus::Idle,
             block: Block::default(),
             notices: Vec::new(),
@@ -142,11 +154,52 @@ impl Session {
         }
     }
 
+    /// Whose rights statements have: of the session's user, unless SET ROLE took others.
+    pub fn user(&self) -> &str {
+        self.settings.role().unwrap_or_else(|| self.session_user())
+    }
+
+    /// Who logged in, unless a superuser said that it is somebody else.
+    pub fn session_user(&self) -> &str {
+        self.settings.get("session_authorization").unwrap_or(&self.login)
+    }
+
+    /// `SET ROLE`; `None` goes back to the session's user.
+    pub fn set_role(&mut self, role: Option<&str>, is_local: bool) -> Result<(), SqlError> {
+        let catalog = self.database.catalog();
+        if let Some(role) = role {
+            catalog.role(role)?;
+            if !catalog.is_member(self.session_user(), role) {
+                let message = format!("permission denied to set role \"{role}\"");
+                return Err(SqlError::new(SqlState("42501"), message));
+            }
+        }
+        let is_superuser = catalog.is_superuser(role.unwrap_or(self.session_user()));
+        self.settings.set_identity("role", role.unwrap_or("none"), is_superuser, is_local);
+        Ok(())
+    }
+
+    /// `SET SESSION AUTHORIZATION`; `None` goes back to who logged in.
+    pub fn set_session_user(&mut self, user: Option<&str>, is_local: bool) -> Result<(), SqlError> {
+        let catalog = self.database.catalog();
+        let user = user.unwrap_or(&self.login).to_owned();
+        catalog.role(&user)?;
+        if user != self.login && !catalog.is_superuser(&self.login) {
+            let message = format!("permission denied to set session authorization \"{user}\"");
+            return Err(SqlError::new(SqlState("42501"), message));
+        }
+        let is_superuser = catalog.is_superuser(&user);
+        self.settings.set_identity("role", "none", is_superuser, is_local);
+        self.settings.set_identity("session_authorization", &user, is_superuser, is_local);
+        Ok(())
+    }
+
     /// What the session may ask a PostgreSQL server about itself.
     pub fn pg_catalog(&self) -> PgCatalog {
         PgCatalog {
             catalog: self.database.catalog(),
-            user: self.user.clone(),
+            user: self.user().to_owned(),
+            session_user: self.session_user().to_owned(),
             database: tidemill_sql::DATABASE.into(),
             search_path: self.settings.search_path(),
             settings: self
@@ -186,7 +239,16 @@ impl Session {
                 | Statement::Drop(_)
                 | Statement::Alter(_)
                 | Statement::Comment(_)
+                | Statement::CreateRole(_)
+                | Statement::AlterRole(_)
+                | Statement::DropRole(_)
+                | Statement::GrantRoles(_)
+                | Statement::GrantPrivileges(_)
+                | Statement::AlterDefaultPrivileges(_)
+                | Statement::ReassignOwned(_)
+                | Statement::DropOwned(_)
                 | Statement::Set(_)
+                | Statement::SetRole(_)
         );
         let outcome = if is_definition {
             let call = Call { statement: &known.statement, sql: parsed.sql(), params: Vec::new() };
@@ -210,7 +272,24 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
-        internal::guarded(crate::statements::run(self, call)).await
+        let (statement, sql) = (call.statement, call.sql);
+        // Whose rights it was done with: it may change them.
+        let role = self.user().to_owned();
+        let outcome = internal::guarded(crate::statements::run(self, call)).await;
+        let denied = outcome.as_ref().err().filter(|error| error.sqlstate == DENIED);
+        let action = match denied {
+            Some(_) => Some(Action::Denied),
+            None => crate::statements::audited(statement),
+        };
+        if let Some(action) = action {
+            self.audited(action, &role, sql, outcome.as_ref().map(drop));
+        }
+        outcome
+    }
+
+    fn audited(&self, action: Action, role: &str, sql: &str, outcome: Result<(), &SqlError>) {
+        let who = Who { user: self.session_user(), role, address: self.address };
+        self.database.audit.record(action, who, Some(sql), outcome);
     }
 }
 
@@ -233,7 +312,12 @@ impl SessionApi for Session {
                 return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
             };
             let description = crate::statements::describe(self, &known.statement, statement.sql(), params);
-            internal::guarded(description).await.map_err(|error| shifted(error, known.offset))
+            let described = internal::guarded(description).await;
+            // Who prepares a statement hears of it now, and does not run it.
+            if let Some(error) = described.as_ref().err().filter(|error| error.sqlstate == DENIED) {
+                self.audited(Action::Denied, self.user(), statement.sql(), Err(error));
+            }
+            described.map_err(|error| shifted(error, known.offset))
         })
     }
 

@@ -30,11 +30,13 @@ const KNOWN: &[(&str, &str, bool)] = &[
     ("lock_timeout", "0", false),
     ("max_index_keys", "32", false),
     ("max_identifier_length", "63", false),
+    ("role", "none", false),
     ("row_security", "on", false),
     ("search_path", "\"$user\", public", false),
     ("server_encoding", "UTF8", true),
     ("server_version", "16.6", true),
     ("server_version_num", "160006", false),
+    ("session_authorization", "", true),
     ("standard_conforming_strings", "on", true),
     ("statement_timeout", "0", false),
     ("synchronize_seqscans", "on", false),
@@ -56,6 +58,9 @@ const FIXED: &[&str] = &[
     "server_version_num",
 ];
 
+/// Settings that say who the session is, which are set by statements of their own.
+pub const IDENTITY: [&str; 2] = ["role", "session_authorization"];
+
 /// A session's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -76,10 +81,39 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Who has logged in.
+    pub fn log_in(&mut self, user: &str, is_superuser: bool) {
+        self.set_identity("session_authorization", user, is_superuser, false);
+        self.start = self.values.clone();
+    }
+
+    /// Sets who the session is, which was found to be allowed.
+    pub fn set_identity(&mut self, name: &str, value: &str, is_superuser: bool, is_local: bool) {
+        assert!(IDENTITY.contains(&name), "{name} is no identity");
+        self.put(name, value.to_owned(), is_local);
+        self.put("is_superuser", if is_superuser { "on" } else { "off" }.to_owned(), is_local);
+    }
+
+    /// The role whose rights the session has taken.
+    pub fn role(&self) -> Option<&str> {
+        self.values.get("role").map(String::as_str).filter(|role| *role != "none")
+    }
+
+    fn put(&mut self, name: &str, value: String, is_local: bool) {
+        let before = self.values.insert(name.to_owned(), value.clone()).unwrap_or_default();
+        let is_changed = before != value;
+        if is_local {
+            self.covered.entry(name.to_owned()).or_insert(before);
+        }
+        if is_changed {
+            self.report(name, value);
+        }
+    }
+
     /// A setting of the startup message. Unknown ones are kept: clients send what they like.
     pub fn set_at_startup(&mut self, name: &str, value: &str) -> Result<(), SqlError> {
         let name = name.to_lowercase();
-        if FIXED.contains(&name.as_str()) {
+        if FIXED.contains(&name.as_str()) || IDENTITY.contains(&name.as_str()) {
             return Ok(());
         }
         check(&name, value)?;
@@ -90,7 +124,7 @@ impl Settings {
 
     pub fn set(&mut self, name: &str, value: Option<String>, is_local: bool) -> Result<(), SqlError> {
         let name = name.to_lowercase();
-        if FIXED.contains(&name.as_str()) {
+        if FIXED.contains(&name.as_str()) || IDENTITY.contains(&name.as_str()) {
             return Err(SqlError::new(SqlState("55P02"), format!("parameter \"{name}\" cannot be changed")));
         }
         // A name with a dot is the client's own, as in PostgreSQL.
@@ -132,7 +166,9 @@ impl Settings {
     /// All settings as they were at the start, but for what a transaction is.
     pub fn reset_all(&mut self) {
         for (name, value) in self.start.clone() {
-            if name.starts_with("transaction_") {
+            // As in PostgreSQL, that does not change who the session is, nor what its transaction is.
+            let is_kept = IDENTITY.contains(&name.as_str()) || name == "is_superuser";
+            if is_kept || name.starts_with("transaction_") {
                 continue;
             }
             self.covered.remove(&name);
@@ -141,7 +177,8 @@ impl Settings {
                 self.values.insert(name, value);
             }
         }
-        self.values.retain(|name, _| self.start.contains_key(name));
+        let is_identity = |name: &String| IDENTITY.contains(&name.as_str());
+        self.values.retain(|name, _| self.start.contains_key(name) || is_identity(name));
     }
 
     /// Takes back what was set since `before`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use futures::future::BoxFuture;
-use tidemill_catalog::Object;
+use tidemill_catalog::{Object, Privilege};
 use tidemill_engine::{OnConflict, TableWrite, Transaction};
 use tidemill_plan::RelationId;
 use tidemill_sql::parser::{parse_query, quote};
@@ -36,7 +36,7 @@ pub async fn run(session: &mut Session, copy: &CopyRows, call: &Call<'_>) -> Res
             Ok(Response::CopyOut { rows, options })
         }
         (CopyDirection::FromStdin, Copied::Relation { name, columns }) => {
-            let table = dml::target(session, name, "copy into")?;
+            let table = dml::target(session, name, "copy into", &[Privilege::Insert])?;
             let columns = dml::target_columns(&table, columns)?;
             let all = table.arrow_schema();
             let schema = Arc::new(Schema::new(
@@ -46,7 +46,7 @@ pub async fn run(session: &mut Session, copy: &CopyRows, call: &Call<'_>) -> Res
                     .collect::<Vec<_>>(),
             ));
             // Its statement ends in another task's hands, so it writes as a session of its own.
-            let writer = Session::new(session.database.clone(), session.user.clone());
+            let writer = Session::new(session.database.clone(), session.user().to_owned());
             let block = session.is_in_block().then(|| session.block.writes.clone());
             if block.is_none() {
                 session.pinned = None;

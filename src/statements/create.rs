@@ -1,4 +1,4 @@
-//! `CREATE`, `ALTER … RENAME`, `COMMENT ON`: statements that change definitions.
+//! `CREATE`, `ALTER … RENAME`, `ALTER … OWNER`, `COMMENT ON`: statements that change definitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,25 +6,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use datafusion::sql::sqlparser::ast::Query;
 use tidemill_catalog::{
-    Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, PipelineDefinition,
-    SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition, Watermark,
+    Catalog, Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, PipelineDefinition,
+    Privilege, SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition, Watermark,
 };
 use tidemill_connectors::IncludeKind as ConnectorInclude;
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{SqlState, Ttl, Upkeep, crash_point, did_you_mean};
 use tidemill_engine::{OnConflict as OnDuplicate, TableWrite};
 use tidemill_plan::PipelinePlan;
-use tidemill_sql::parser::ObjectName;
+use tidemill_sql::parser::{ObjectName, parse_query};
 use tidemill_sql::statements::{
     Alter, AlterAction, ColumnDef, Comment, CommentTarget, CreatePipeline, CreateSchema, CreateSink,
-    CreateSource, CreateTable, CreateView, ObjectKind, SinkInput, WithOptions,
+    CreateSource, CreateTable, CreateView, ObjectKind, RoleName, SinkInput, WithOptions,
 };
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
-use super::{dml, done, engine_error, query, unbounded, unsupported};
+use super::{access, dml, done, engine_error, query, unbounded, unsupported};
 use crate::database::{Database, position_of, table_spec, uninterrupted};
-use crate::names::find;
+use crate::names::{References, find};
+use crate::privileges;
 use crate::session::api::{Notice, Response, SqlError};
 use crate::session::{Call, Session};
 
@@ -50,7 +51,7 @@ impl Head<'_> {
 
 /// An object that has its place in a catalog that does not count yet.
 struct Entered {
-    catalog: tidemill_catalog::Catalog,
+    catalog: Catalog,
     object: Arc<Object>,
     replaced: Option<Arc<Object>>,
 }
@@ -62,6 +63,8 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
     let encode = create.encode.as_ref().map(|encode| encode.value.to_uppercase());
     let options = options(&create.options);
     let encode_options = self::options(&create.encode_options);
+    // Before it is looked at for its columns.
+    privileges::require_connector(&session.database.catalog(), session.user(), &options, false)?;
     let mut columns = self::columns(&create.columns);
     if columns.is_empty() {
         let encode = match &encode {
@@ -243,7 +246,7 @@ pub async fn table_for(
     let catalog = session.database.catalog();
     let search_path = session.settings.search_path();
     if find(&catalog, name.schema.as_deref(), &name.name, &search_path).is_some() {
-        let table = dml::target(session, name, "insert into")?;
+        let table = dml::target(session, name, "insert into", &[Privilege::Insert])?;
         let shape = |columns: &[Column]| -> Vec<_> {
             columns.iter().map(|column| (column.name.clone(), column.data_type.clone())).collect()
         };
@@ -293,6 +296,7 @@ pub async fn pipeline(
         return Ok(response);
     }
     let search_path = session.settings.search_path();
+    require_reads(session, &create.query, &search_path)?;
     let mut plan = session
         .database
         .pipeline_plan(&create.query_text, &search_path, &upkeep)
@@ -332,9 +336,11 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
     let (input, dependencies) = match &create.input {
         SinkInput::From(name) => {
             let object = catalog.resolve(name.schema.as_deref(), &name.name, &search_path)?;
+            require_reads(session, &*parse_query(&format!("SELECT * FROM {name}"))?, &search_path)?;
             (tidemill_catalog::SinkInput::From { oid: object.oid }, vec![object.oid])
         }
         SinkInput::Query { query, text, emit } => {
+            require_reads(session, query, &search_path)?;
             let input = tidemill_catalog::SinkInput::Query { query: text.clone(), emit: *emit };
             (input, dependencies(session, query, &search_path)?)
         }
@@ -414,6 +420,7 @@ pub async fn view(session: &mut Session, create: &CreateView, sql: &str) -> Resu
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
     let changing = session.database.change_definitions().await;
     let search_path = session.settings.search_path();
+    require_reads(session, &create.query, &search_path)?;
     // Planned as a pipeline would be, but not rewritten: a view may do what only a SELECT can.
     let schema = view_schema(session, create, sql, &search_path).await?;
     let mut columns: Vec<Column> = schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
@@ -452,12 +459,22 @@ async fn view_schema(
 pub async fn schema(session: &mut Session, create: &CreateSchema) -> Result<Response, SqlError> {
     let changing = session.database.change_definitions().await;
     let catalog = session.database.catalog();
+    privileges::require_database(&catalog, session.user())?;
+    let owner = match &create.owner {
+        Some((role, position)) => {
+            let owner = access::one_role(session, &catalog, role, *position)?;
+            privileges::require_member(&catalog, session.user(), &owner)
+                .map_err(|error| error.with_position(*position))?;
+            owner
+        }
+        None => session.user().to_owned(),
+    };
     if create.if_not_exists && catalog.schema(&create.name.value).is_ok() {
         session.notice(format!("schema \"{}\" already exists, skipping", create.name.value));
         return Ok(done("CREATE SCHEMA"));
     }
     let catalog = catalog
-        .create_schema(&create.name.value, &session.user, create.if_not_exists)
+        .create_schema(&create.name.value, &owner, create.if_not_exists)
         .map_err(|error| SqlError::from(error).with_position(create.name.position))?;
     session.database.commit(changing, catalog).await?;
     Ok(done("CREATE SCHEMA"))
@@ -466,7 +483,7 @@ pub async fn schema(session: &mut Session, create: &CreateSchema) -> Result<Resp
 pub async fn alter(session: &mut Session, alter: &Alter) -> Result<Response, SqlError> {
     let changing = session.database.change_definitions().await;
     let catalog = session.database.catalog();
-    let Some(kind) = kind(alter.kind) else { return Err(unsupported("ALTER SCHEMA")) };
+    let Some(kind) = kind(alter.kind) else { return alter_schema(session, alter, changing).await };
     let search_path = session.settings.search_path();
     let name = &alter.name;
     let object = match catalog.resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path) {
@@ -480,10 +497,64 @@ pub async fn alter(session: &mut Session, alter: &Alter) -> Result<Response, Sql
         }
         Err(error) => return Err(SqlError::from(error).with_position(name.position)),
     };
-    let AlterAction::RenameTo(new_name) = &alter.action;
-    let catalog = catalog.rename(object.oid, &new_name.value)?;
+    privileges::require_owner(&catalog, session.user(), &object, false)
+        .map_err(|error| error.with_position(name.position))?;
+    let catalog = match &alter.action {
+        AlterAction::RenameTo(new_name) => {
+            privileges::require_schema(&catalog, session.user(), &object.schema, Privilege::Create)?;
+            catalog.rename(object.oid, &new_name.value)?
+        }
+        AlterAction::OwnerTo { role, position } => {
+            let owner = new_owner(session, &catalog, role, *position)?;
+            // As if the new owner had made it.
+            if !catalog.is_superuser(session.user()) {
+                privileges::require_schema(&catalog, &owner, &object.schema, Privilege::Create)
+                    .map_err(|error| error.with_position(*position))?;
+            }
+            catalog.set_owner(object.oid, &owner)?
+        }
+    };
     session.database.commit(changing, catalog).await?;
     Ok(done(format!("ALTER {}", kind.keyword())))
+}
+
+/// Who is to own something from now on, which the user must be able to become.
+fn new_owner(
+    session: &Session,
+    catalog: &Catalog,
+    role: &RoleName,
+    position: usize,
+) -> Result<String, SqlError> {
+    let owner = access::one_role(session, catalog, role, position)?;
+    privileges::require_member(catalog, session.user(), &owner)
+        .map_err(|error| error.with_position(position))?;
+    Ok(owner)
+}
+
+async fn alter_schema(
+    session: &mut Session,
+    alter: &Alter,
+    changing: OwnedMutexGuard<()>,
+) -> Result<Response, SqlError> {
+    let AlterAction::OwnerTo { role, position } = &alter.action else {
+        return Err(unsupported("ALTER SCHEMA … RENAME"));
+    };
+    let catalog = session.database.catalog();
+    let name = &alter.name;
+    let schema = match catalog.schema(&name.name) {
+        Ok(schema) => schema,
+        Err(_) if alter.if_exists => {
+            session.notice(format!("schema \"{}\" does not exist, skipping", name.name));
+            return Ok(done("ALTER SCHEMA"));
+        }
+        Err(error) => return Err(SqlError::from(error).with_position(name.position)),
+    };
+    privileges::require_schema_owner(&catalog, session.user(), schema)
+        .map_err(|error| error.with_position(name.position))?;
+    let owner = new_owner(session, &catalog, role, *position)?;
+    let catalog = catalog.set_schema_owner(&name.name, &owner)?;
+    session.database.commit(changing, catalog).await?;
+    Ok(done("ALTER SCHEMA"))
 }
 
 pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Response, SqlError> {
@@ -501,14 +572,23 @@ pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Respons
                 let object = catalog
                     .resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path)
                     .map_err(at(name))?;
+                privileges::require_owner(&catalog, session.user(), object, false)
+                    .map_err(|error| error.with_position(name.position))?;
                 catalog.comment(object.oid, text)
             }
-            None => catalog.comment_schema(&name.name, text)?,
+            None => {
+                let schema = catalog.schema(&name.name).map_err(at(name))?;
+                privileges::require_schema_owner(&catalog, session.user(), schema)
+                    .map_err(|error| error.with_position(name.position))?;
+                catalog.comment_schema(&name.name, text)?
+            }
         },
         CommentTarget::Column { relation, column, position } => {
             let object = catalog
                 .resolve(relation.schema.as_deref(), &relation.name, &search_path)
                 .map_err(at(relation))?;
+            privileges::require_owner(&catalog, session.user(), object, false)
+                .map_err(|error| error.with_position(relation.position))?;
             catalog
                 .comment_column(object.oid, column, text)
                 .map_err(|error| SqlError::from(error).with_position(*position))?
@@ -551,6 +631,16 @@ fn new_object(
         )
         .with_position(head.name.position));
     }
+    let user = session.user().to_owned();
+    privileges::require_schema(&catalog, &user, &schema, Privilege::Create)
+        .map_err(|error| error.with_position(head.name.position))?;
+    // What is replaced must be the user's to drop.
+    if let Some(old) = catalog.find(&schema, &head.name.name).filter(|_| head.or_replace) {
+        privileges::require_owner(&catalog, &user, old, true)
+            .map_err(|error| error.with_position(head.name.position))?;
+    }
+    let is_sink = matches!(definition, Definition::Sink(_));
+    privileges::require_connector(&catalog, &user, definition.options(), is_sink)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(NewObject {
         schema,
@@ -561,7 +651,7 @@ fn new_object(
         sql: sql.to_owned(),
         search_path,
         dependencies: Vec::new(),
-        owner: session.user.clone(),
+        owner: user,
         created_at: now.as_micros() as i64,
     })
 }
@@ -714,6 +804,15 @@ fn rename(columns: &mut [Column], names: &[String], position: usize) -> Result<(
         column.name = name.clone();
     }
     Ok(())
+}
+
+/// What a query reads must be the user's to read when it is to run from now on. It is not asked again: what runs, runs with
+/// the rights of its owner, who had them.
+pub fn require_reads(session: &Session, query: &Query, search_path: &[String]) -> Result<(), SqlError> {
+    let catalog = session.database.catalog();
+    let mut references = References::default();
+    references.add(&session.database, &catalog, query, search_path, session.user())?;
+    privileges::require_reads(&catalog, &references.reads, None)
 }
 
 /// What a query reads directly, by OID.

@@ -18,10 +18,11 @@ pub async fn describe(
     given: &[Option<PgType>],
 ) -> Result<Described, SqlError> {
     let mut types: HashMap<usize, DataType> = HashMap::new();
+    session.changes = None;
     let columns = match statement {
         Statement::Query(select) => Some(of_query(session, &select.query, sql, &mut types).await?),
         Statement::Insert(insert) => {
-            let table = dml::target(session, &insert.table, "insert into")?;
+            let table = dml::insert_target(session, insert)?;
             let targets = dml::target_columns(&table, &insert.columns)?;
             if let Some(source) = &insert.source {
                 let schema = table.arrow_schema();
@@ -38,7 +39,7 @@ pub async fn describe(
             of_returning(session, &table, &insert.returning, sql).await?
         }
         Statement::Update(update) => {
-            let table = dml::target(session, &update.table, "update")?;
+            let table = dml::update_target(session, update)?;
             let schema = table.arrow_schema();
             for assignment in &update.ast.assignments {
                 let name = assignment.target.to_string();
@@ -52,7 +53,7 @@ pub async fn describe(
             of_returning(session, &table, &update.returning, sql).await?
         }
         Statement::Delete(delete) => {
-            let table = dml::target(session, &delete.table, "delete from")?;
+            let table = dml::delete_target(session, delete)?;
             condition_params(session, &table, &delete.ast.selection, &mut types).await?;
             of_returning(session, &table, &delete.returning, sql).await?
         }

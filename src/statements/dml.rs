@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{
     self, Assignment, AssignmentTarget, Expr, FromTable, OnConflictAction, OnInsert, SelectItem, SetExpr,
     TableFactor,
 };
-use tidemill_catalog::{Kind, Object};
+use tidemill_catalog::{Kind, Object, Privilege};
 use tidemill_core::{Delta, SqlState, did_you_mean};
 use tidemill_engine::{OnConflict, TableLock, TableWrite};
 use tidemill_plan::RelationId;
@@ -29,6 +29,7 @@ use tidemill_sql::statements::{Delete, Insert, Truncate, Update};
 use super::{done, engine_error, query, rows, unsupported};
 use crate::names::find;
 use crate::pgwire::text_format::PostgresText;
+use crate::privileges;
 use crate::session::api::{Response, RowsTag, SqlError};
 use crate::session::block::Isolation;
 use crate::session::{Call, Session};
@@ -36,12 +37,23 @@ use crate::session::{Call, Session};
 /// How often an upsert looks again for keys that somebody else has taken meanwhile.
 const UPSERT_ATTEMPTS: usize = 100;
 
-/// The table that a statement writes to.
-pub fn target(session: &Session, name: &ObjectName, verb: &str) -> Result<Arc<Object>, SqlError> {
+/// The table that a statement writes to, which must be allowed what the statement needs.
+pub fn target(
+    session: &Session,
+    name: &ObjectName,
+    verb: &str,
+    needs: &[Privilege],
+) -> Result<Arc<Object>, SqlError> {
     let catalog = session.database.catalog();
     let search_path = session.settings.search_path();
     match find(&catalog, name.schema.as_deref(), &name.name, &search_path) {
-        Some(object) if object.kind() == Kind::Table => Ok(object),
+        Some(object) if object.kind() == Kind::Table => {
+            for privilege in needs {
+                privileges::require(&catalog, session.user(), &object, *privilege)
+                    .map_err(|error| error.with_position(name.position))?;
+            }
+            Ok(object)
+        }
         Some(object) => {
             let error = catalog.resolve_kind(Kind::Table, name.schema.as_deref(), &name.name, &search_path);
             let error = error.map(drop).err().map(SqlError::from).unwrap_or_else(|| {
@@ -72,8 +84,66 @@ pub fn target(session: &Session, name: &ObjectName, verb: &str) -> Result<Arc<Ob
     }
 }
 
+/// The table that INSERT writes to.
+pub fn insert_target(session: &Session, insert: &Insert) -> Result<Arc<Object>, SqlError> {
+    let mut needs = vec![Privilege::Insert];
+    let mut reads = insert.returning.is_some();
+    if let Some(OnInsert::OnConflict(on_conflict)) = &insert.ast.on {
+        reads |= on_conflict.conflict_target.is_some();
+        if let OnConflictAction::DoUpdate(_) = on_conflict.action {
+            needs.push(Privilege::Update);
+            reads = true;
+        }
+    }
+    needs.extend(reads.then_some(Privilege::Select));
+    target(session, &insert.table, "insert into", &needs)
+}
+
+/// The table that UPDATE changes. From then on the statement's own queries read it, whether or not the user may.
+pub fn update_target(session: &mut Session, update: &Update) -> Result<Arc<Object>, SqlError> {
+    let ast = &update.ast;
+    let is_read = |value: &Expr| {
+        let mut reads = false;
+        let _ = ast::visit_expressions(value, |expr: &Expr| {
+            let is_default =
+                matches!(expr, Expr::Identifier(ident) if ident.value.eq_ignore_ascii_case("default"));
+            reads |= !is_default
+                && matches!(
+                    expr,
+                    Expr::Identifier(_)
+                        | Expr::CompoundIdentifier(_)
+                        | Expr::CompoundFieldAccess { .. }
+                        | Expr::Subquery(_)
+                        | Expr::Exists { .. }
+                        | Expr::InSubquery { .. }
+                );
+            std::ops::ControlFlow::<()>::Continue(())
+        });
+        reads
+    };
+    let reads = ast.selection.is_some()
+        || ast.from.is_some()
+        || update.returning.is_some()
+        || ast.assignments.iter().any(|assignment| is_read(&assignment.value));
+    let needs = [Some(Privilege::Update), reads.then_some(Privilege::Select)];
+    let needs: Vec<Privilege> = needs.into_iter().flatten().collect();
+    let table = target(session, &update.table, "update", &needs)?;
+    session.changes = Some(table.oid);
+    Ok(table)
+}
+
+/// The same for DELETE.
+pub fn delete_target(session: &mut Session, delete: &Delete) -> Result<Arc<Object>, SqlError> {
+    let reads = delete.ast.selection.is_some() || delete.ast.using.is_some() || delete.returning.is_some();
+    let needs = [Some(Privilege::Delete), reads.then_some(Privilege::Select)];
+    let needs: Vec<Privilege> = needs.into_iter().flatten().collect();
+    let table = target(session, &delete.table, "delete from", &needs)?;
+    session.changes = Some(table.oid);
+    Ok(table)
+}
+
 pub async fn insert(session: &mut Session, insert: &Insert, call: &Call<'_>) -> Result<Response, SqlError> {
-    let table = target(session, &insert.table, "insert into")?;
+    let table = insert_target(session, insert)?;
     let columns = target_columns(&table, &insert.columns)?;
     let given = match &insert.source {
         Some(source) => {
@@ -460,7 +530,7 @@ pub fn arrow_error(error: arrow::error::ArrowError) -> SqlError {
 }
 
 pub async fn update(session: &mut Session, update: &Update, call: &Call<'_>) -> Result<Response, SqlError> {
-    let table = target(session, &update.table, "update")?;
+    let table = update_target(session, update)?;
     let ast = &update.ast;
     if ast.from.is_some() || !ast.table.joins.is_empty() {
         return Err(unsupported("UPDATE … FROM")
@@ -494,7 +564,7 @@ pub async fn update(session: &mut Session, update: &Update, call: &Call<'_>) -> 
 }
 
 pub async fn delete(session: &mut Session, delete: &Delete, call: &Call<'_>) -> Result<Response, SqlError> {
-    let table = target(session, &delete.table, "delete from")?;
+    let table = delete_target(session, delete)?;
     let ast = &delete.ast;
     let from = match &ast.from {
         FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from) => from,
@@ -523,8 +593,10 @@ pub async fn delete(session: &mut Session, delete: &Delete, call: &Call<'_>) -> 
 }
 
 pub async fn truncate(session: &mut Session, truncate: &Truncate) -> Result<Response, SqlError> {
-    let tables = truncate.names.iter().map(|name| target(session, name, "truncate"));
+    let needs = [Privilege::Truncate];
+    let tables = truncate.names.iter().map(|name| target(session, name, "truncate", &needs));
     for table in tables.collect::<Result<Vec<_>, _>>()? {
+        session.changes = Some(table.oid);
         let sql = format!("SELECT * FROM {}.{}", quote(&table.schema), quote(&table.name));
         let call =
             Call { statement: &tidemill_sql::statements::Statement::Empty, sql: &sql, params: Vec::new() };

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use tidemill_catalog::{Catalog, Kind, Object};
 use tidemill_core::crash_point;
 use tidemill_plan::RelationId;
-use tidemill_sql::statements::DropObjects;
+use tidemill_sql::statements::{DropObjects, DropOwned};
 use tokio::sync::OwnedMutexGuard;
 
 use super::create::kind;
-use super::done;
+use super::{access, done};
 use crate::database::{Database, uninterrupted};
 use crate::names::find;
+use crate::privileges;
 use crate::session::Session;
 use crate::session::api::{Notice, Response, SqlError};
 
@@ -24,7 +25,11 @@ pub async fn run(session: &mut Session, drop: &DropObjects) -> Result<Response, 
     let mut oids = Vec::new();
     for name in &drop.names {
         match catalog.resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path) {
-            Ok(object) => oids.push(object.oid),
+            Ok(object) => {
+                privileges::require_owner(&catalog, session.user(), object, true)
+                    .map_err(|error| error.with_position(name.position))?;
+                oids.push(object.oid);
+            }
             Err(_)
                 if drop.if_exists
                     && find(&catalog, name.schema.as_deref(), &name.name, &search_path).is_none() =>
@@ -52,6 +57,10 @@ async fn schemas(
             session.notice(format!("schema \"{}\" does not exist, skipping", name.name));
             continue;
         }
+        let schema =
+            catalog.schema(&name.name).map_err(|error| SqlError::from(error).with_position(name.position))?;
+        privileges::require_schema_owner(&catalog, session.user(), schema)
+            .map_err(|error| error.with_position(name.position))?;
         let (changed, dropped) = catalog
             .drop_schema(&name.name, drop.cascade)
             .map_err(|error| SqlError::from(error).with_position(name.position))?;
@@ -61,6 +70,39 @@ async fn schemas(
     tell_of_cascade(session, &all, &[]);
     stop_all(session, changing, all, catalog).await?;
     Ok(done("DROP SCHEMA"))
+}
+
+/// `DROP OWNED`: what some roles own goes, and what they were granted.
+pub async fn owned(session: &mut Session, owned: &DropOwned) -> Result<Response, SqlError> {
+    let changing = session.database.change_definitions().await;
+    let before = session.database.catalog();
+    let user = session.user().to_owned();
+    let mut roles = Vec::new();
+    for (role, position) in &owned.roles {
+        let role = access::one_role(session, &before, role, *position)?;
+        privileges::require_member(&before, &user, &role).map_err(|error| error.with_position(*position))?;
+        roles.push(role);
+    }
+    let is_owned = |owner: &str| roles.iter().any(|role| role == owner);
+    let oids: Vec<u32> =
+        before.objects().filter(|object| is_owned(&object.owner)).map(|object| object.oid).collect();
+    let (mut catalog, mut all) = before.as_ref().drop(&oids, owned.cascade)?;
+    tell_of_cascade(session, &all, &oids);
+    for schema in before.schemas().filter(|schema| is_owned(&schema.owner)) {
+        // A schema that every database has stays.
+        if schema.oid < tidemill_catalog::FIRST_OID {
+            continue;
+        }
+        let (changed, dropped) = catalog.drop_schema(&schema.name, owned.cascade)?;
+        tell_of_cascade(session, &dropped, &[]);
+        catalog = changed;
+        all.extend(dropped);
+    }
+    for role in &roles {
+        catalog = catalog.forget_grants(role)?;
+    }
+    stop_all(session, changing, all, catalog).await?;
+    Ok(done("DROP OWNED"))
 }
 
 /// Says what went beside what was named.

@@ -14,7 +14,7 @@ use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
-use tidemill_catalog::{Definition, Object};
+use tidemill_catalog::{Definition, Object, Privilege};
 use tidemill_core::Upkeep;
 use tidemill_engine::OperatorStatus;
 use tidemill_plan::{PipelinePlan, RelationId};
@@ -24,6 +24,7 @@ use self::estimate::Estimate;
 use self::node::Notes;
 use super::{execution_error, query, text_rows, unsupported};
 use crate::database::pipeline_upkeep;
+use crate::privileges;
 use crate::session::api::{Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
 
@@ -57,6 +58,8 @@ pub async fn run(session: &mut Session, explain: &Explain, call: &Call<'_>) -> R
                     .with_hint("Create it, then EXPLAIN ANALYZE PIPELINE and its name."));
             }
             let search_path = session.settings.search_path();
+            let query = tidemill_sql::parser::parse_query(&text)?;
+            super::create::require_reads(session, &query, &search_path)?;
             let plan = session
                 .database
                 .pipeline_plan(&text, &search_path, &upkeep)
@@ -74,6 +77,11 @@ pub async fn run(session: &mut Session, explain: &Explain, call: &Call<'_>) -> R
                 .resolve_kind(catalog_kind, name.schema.as_deref(), &name.name, &search_path)
                 .map_err(|error| SqlError::from(error).with_position(name.position))?
                 .clone();
+            match object.kind().is_readable() {
+                true => privileges::require(&catalog, session.user(), &object, Privilege::Select),
+                false => privileges::require_owner(&catalog, session.user(), &object, false),
+            }
+            .map_err(|error| error.with_position(name.position))?;
             let plan = plan_of(session, &object).await?;
             match explain.analyze {
                 true => analyze_pipeline(session, explain, &object, &plan),

@@ -1,5 +1,6 @@
 //! Statements: one file per kind, each a function of the session and the statement.
 
+mod access;
 mod copy;
 mod create;
 mod cursor;
@@ -28,10 +29,12 @@ use crate::session::api::{Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
 
 pub use describe::describe;
+pub use transaction::audited;
 
 /// Runs a statement.
 pub async fn run(session: &mut Session, call: Call<'_>) -> Result<Response, SqlError> {
     transaction::check_allowed(session, call.statement)?;
+    session.changes = None;
     let statement = call.statement;
     let response = dispatch(session, call).await?;
     transaction::note_definition(session, statement);
@@ -55,6 +58,14 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
         Statement::Drop(objects) => drop::run(session, objects).await,
         Statement::Alter(alter) => create::alter(session, alter).await,
         Statement::Comment(comment) => create::comment(session, comment).await,
+        Statement::CreateRole(create) => access::create_role(session, create).await,
+        Statement::AlterRole(alter) => access::alter_role(session, alter).await,
+        Statement::DropRole(drop) => access::drop_role(session, drop).await,
+        Statement::GrantRoles(grant) => access::grant_roles(session, grant).await,
+        Statement::GrantPrivileges(grant) => access::grant_privileges(session, grant).await,
+        Statement::AlterDefaultPrivileges(alter) => access::alter_default_privileges(session, alter).await,
+        Statement::ReassignOwned(reassign) => access::reassign_owned(session, reassign).await,
+        Statement::DropOwned(owned) => drop::owned(session, owned).await,
         Statement::Show(show) => show::run(session, show).await,
         Statement::ShowVariable(variable) => show::variable(session, variable),
         Statement::Describe(describe) => show::describe(session, describe),

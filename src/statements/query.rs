@@ -15,6 +15,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
 use tidemill_core::Epoch;
+use tidemill_engine::dead_letters::DEAD_LETTERS;
 use tidemill_engine::{ReadView, Stale};
 use tidemill_plan::RelationId;
 use tidemill_sql::QueryPlan;
@@ -22,6 +23,7 @@ use tidemill_sql::QueryPlan;
 use super::{engine_error, execution_error};
 use crate::names::{CatalogNames, References, SnapshotNames};
 use crate::pg_catalog;
+use crate::privileges;
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session, internal};
 use crate::system;
@@ -92,12 +94,21 @@ pub async fn plan(
     let catalog = database.catalog();
     let search_path = session.settings.search_path();
     let mut references = References::default();
-    references.add(&database, &catalog, query, &search_path)?;
+    let user = session.user();
+    references.add(&database, &catalog, query, &search_path, user)?;
+    privileges::require_reads(&catalog, &references.reads, session.changes)?;
+    if references.relations.contains(&DEAD_LETTERS) {
+        privileges::require_dead_letters(&catalog, user)?;
+    }
+    if references.system.contains(system::AUDIT_LOG) {
+        privileges::require_audit_log(&catalog, user)?;
+    }
     if references.is_catalog_query || pg_catalog::is_catalog_query(query) {
         return plan_catalog_query(session, query, sql, &references).await;
     }
     let view = read(session, &references).await?;
-    let mut system = system::tables(&references.system, &status(session, &references).await)?;
+    let mut system =
+        system::tables(&references.system, &status(session, &references).await, &database.audit)?;
     system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
     let names = SnapshotNames {
         catalog: &catalog,
@@ -129,7 +140,7 @@ async fn plan_catalog_query(
 ) -> Result<Planned, SqlError> {
     let database = session.database.clone();
     let view = read(session, references).await?;
-    let system = system::tables(&references.system, &status(session, references).await)?;
+    let system = system::tables(&references.system, &status(session, references).await, &database.audit)?;
     let pg_catalog = session.pg_catalog();
     let mut query = query.clone();
     // What the columns are called is settled by the query as it was written.

@@ -7,12 +7,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, stream};
-use tidemill_catalog::Kind;
+use tidemill_catalog::{Kind, Privilege};
 use tidemill_core::{Delta, Epoch, SqlState};
 use tidemill_plan::RelationId;
 use tidemill_sql::statements::{Subscribe, SubscribeTo};
 
 use super::{engine_error, unsupported};
+use crate::privileges;
 use crate::session::Session;
 use crate::session::api::{Response, RowsTag, SqlError};
 
@@ -35,6 +36,8 @@ pub fn schema(session: &Session, subscribe: &Subscribe) -> Result<(RelationId, S
     let object = catalog
         .resolve(name.schema.as_deref(), &name.name, &search_path)
         .map_err(|error| SqlError::from(error).with_position(name.position))?;
+    privileges::require(&catalog, session.user(), object, Privilege::Select)
+        .map_err(|error| error.with_position(name.position))?;
     if !matches!(object.kind(), Kind::Table | Kind::Pipeline) {
         return Err(SqlError::new(
             SqlState::WRONG_OBJECT_TYPE,

@@ -11,10 +11,12 @@ use tidemill_sql::statements::{
 };
 
 use super::{done, engine_error, query, unsupported};
+use crate::audit::Action;
 use crate::database::uninterrupted;
 use crate::pgwire::types::element_of;
 use crate::session::api::{Notice, PgType, Response, SqlError, TransactionStatus};
 use crate::session::block::{Block, Isolation};
+use crate::session::settings::IDENTITY;
 use crate::session::{Call, PreparedStatement, Session};
 
 /// What a statement writes or defines, as PostgreSQL names it; `None` for one that only reads.
@@ -41,8 +43,37 @@ fn definition(statement: &Statement) -> Option<&'static str> {
         Statement::Drop(_) => "DROP",
         Statement::Alter(_) => "ALTER",
         Statement::Comment(_) => "COMMENT",
+        Statement::CreateRole(_) => "CREATE ROLE",
+        Statement::AlterRole(_) => "ALTER ROLE",
+        Statement::DropRole(_) => "DROP ROLE",
+        Statement::GrantRoles(grant) if grant.is_revoke => "REVOKE ROLE",
+        Statement::GrantRoles(_) => "GRANT ROLE",
+        Statement::GrantPrivileges(grant) if grant.is_revoke => "REVOKE",
+        Statement::GrantPrivileges(_) => "GRANT",
+        Statement::AlterDefaultPrivileges(_) => "ALTER DEFAULT PRIVILEGES",
+        Statement::ReassignOwned(_) => "REASSIGN OWNED",
+        Statement::DropOwned(_) => "DROP OWNED",
         _ => return None,
     })
+}
+
+/// What the audit is to know of a statement.
+pub fn audited(statement: &Statement) -> Option<Action> {
+    match statement {
+        Statement::SetRole(_) | Statement::SetSessionAuthorization(_) => Some(Action::Change),
+        Statement::Set(set) if IDENTITY.contains(&set.name.as_str()) => Some(Action::Change),
+        Statement::Query(_)
+        | Statement::Copy(_)
+        | Statement::Subscribe(_)
+        | Statement::Declare(_)
+        | Statement::Verify(_)
+            if change(statement).is_none() =>
+        {
+            Some(Action::Read)
+        }
+        other if definition(other).is_some() => Some(Action::Change),
+        other => change(other).map(|_| Action::Write),
+    }
 }
 
 /// Whether the transaction lets a statement do what it does.
@@ -147,6 +178,19 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
                 SetValue::Values(_) => set.value.text(),
             };
             let is_local = set.scope == SetScope::Local && session.status != TransactionStatus::Idle;
+            let at = |error: SqlError| error.with_position(set.position);
+            match set.name.as_str() {
+                "role" => {
+                    let role = value.as_deref().filter(|role| *role != "none");
+                    session.set_role(role, is_local).map_err(at)?;
+                    return Ok(done("SET"));
+                }
+                "session_authorization" => {
+                    session.set_session_user(value.as_deref(), is_local).map_err(at)?;
+                    return Ok(done("SET"));
+                }
+                _ => (),
+            }
             session
                 .settings
                 .set(&set.name, value, is_local)
@@ -154,7 +198,9 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
             Ok(done("SET"))
         }
         Statement::Reset(reset) => {
-            match &reset.name {
+            match reset.name.as_deref() {
+                Some("role") => session.set_role(None, false)?,
+                Some("session_authorization") => session.set_session_user(None, false)?,
                 Some(name) => session.settings.set(name, None, false)?,
                 None => session.settings.reset_all(),
             }
@@ -168,6 +214,7 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
                         return Err(SqlError::new(SqlState::ACTIVE_TRANSACTION, message)
                             .with_hint("COMMIT or ROLLBACK first."));
                     }
+                    session.set_session_user(None, false)?;
                     session.settings.reset_all();
                     session.cursors.clear();
                     session.prepared.clear();
@@ -182,7 +229,16 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
             };
             Ok(done(format!("DISCARD {what}")))
         }
-        Statement::SetRole(_) | Statement::SetSessionAuthorization(_) => Ok(done("SET")),
+        Statement::SetRole(set) => {
+            let is_local = set.scope == SetScope::Local && session.status != TransactionStatus::Idle;
+            session.set_role(set.role.as_deref(), is_local)?;
+            Ok(done(if set.is_reset { "RESET" } else { "SET" }))
+        }
+        Statement::SetSessionAuthorization(set) => {
+            let is_local = set.scope == SetScope::Local && session.status != TransactionStatus::Idle;
+            session.set_session_user(set.user.as_deref(), is_local)?;
+            Ok(done(if set.is_reset { "RESET" } else { "SET" }))
+        }
         Statement::Listen(_) => Ok(done("LISTEN")),
         Statement::Unlisten(_) => Ok(done("UNLISTEN")),
         Statement::Notify(_) => Ok(done("NOTIFY")),

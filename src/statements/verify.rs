@@ -23,7 +23,7 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use futures::TryStreamExt;
-use tidemill_catalog::{Catalog, Column, Definition, Kind, Object, PipelineDefinition};
+use tidemill_catalog::{Catalog, Column, Definition, Kind, Object, PipelineDefinition, Privilege};
 use tidemill_core::{Emit, SqlState, Upkeep};
 use tidemill_engine::{OnConflict, StandingView, TableWrite};
 use tidemill_plan::{CloseSource, ExplainedNode, Hold, IncrementalNode, Operator, PipelinePlan, RelationId};
@@ -35,6 +35,7 @@ use self::replay::Replay;
 use super::{create, dml, engine_error, execution_error, rows};
 use crate::database::pipeline_upkeep;
 use crate::names::{find, versions, view_query};
+use crate::privileges;
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
 
@@ -67,6 +68,8 @@ pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Res
         .resolve_kind(Kind::Pipeline, name.schema.as_deref(), &name.name, &search_path)
         .map_err(|error| SqlError::from(error).with_position(name.position))?
         .clone();
+    privileges::require(&catalog, session.user(), &object, Privilege::Select)
+        .map_err(|error| error.with_position(name.position))?;
     let Definition::Pipeline(pipeline) = &object.definition else {
         unreachable!("resolved as a pipeline");
     };

@@ -1,6 +1,7 @@
 //! Data directories as earlier builds wrote them, kept in the repository: what was written then is read now.
 //!
-//! `tests/golden/1` is of the first formats of everything (catalog 1, checkpoint 1, run 2, log 1). When a format gets another number,
+//! `tests/golden/1` is of the first formats of everything (catalog 1, checkpoint 1, run 2, log 1), `tests/golden/2` of catalog 2, with roles
+//! and privileges. When a format gets another number,
 //! a directory with the next number joins it, which `TIDEMILL_BLESS=1` makes where there is none; none is ever
 //! made anew.
 
@@ -14,8 +15,8 @@ use crate::server::{self, Server, execute, query, sorted};
 /// What is in a data directory that need not be saved.
 const LEFT_OUT: [&str; 2] = ["LOCK", "state"];
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/1")
+fn golden(number: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{number}"))
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -29,10 +30,10 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A copy of the golden directory below `directory`, where a server looks for it.
+/// A copy of the first golden directory below `directory`, where a server looks for it.
 fn data(directory: &Path) -> PathBuf {
     let data = directory.join("data");
-    copy(&golden(), &data);
+    copy(&golden(1), &data);
     data
 }
 
@@ -94,8 +95,8 @@ async fn make(golden: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_written_then_is_read_now() {
-    if is_blessing() && !golden().exists() {
-        make(&golden()).await;
+    if is_blessing() && !golden(1).exists() {
+        make(&golden(1)).await;
     }
     let directory = server::directory();
     let data = data(directory.path());
@@ -128,6 +129,82 @@ async fn what_was_written_then_is_read_now() {
     assert_eq!(sorted(&client, "SELECT * FROM visits").await, visits);
     assert!(server.terminate().await.success(), "{}", server.log_tail());
     check_data();
+}
+
+/// A catalog with roles and what they may do.
+async fn make_roles(golden: &Path) {
+    let directory = server::directory();
+    let mut server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    for sql in [
+        &format!(
+            "CREATE ROLE ann LOGIN CONNECTION LIMIT 3 VALID UNTIL '2200-01-01' PASSWORD '{}'",
+            crate::security::PENCIL
+        ),
+        "CREATE ROLE team NOINHERIT CREATEROLE",
+        "CREATE USER bob IN ROLE team, pg_read_all_data",
+        "GRANT CREATE ON DATABASE tidemill TO team WITH GRANT OPTION",
+        "REVOKE CONNECT ON DATABASE tidemill FROM PUBLIC",
+        "CREATE SCHEMA shop AUTHORIZATION ann",
+        "GRANT USAGE, CREATE ON SCHEMA shop TO team",
+        "CREATE TABLE shop.orders (id BIGINT PRIMARY KEY, amount INT)",
+        "ALTER TABLE shop.orders OWNER TO ann",
+        "GRANT SELECT ON shop.orders TO team WITH GRANT OPTION",
+        "GRANT INSERT ON shop.orders TO PUBLIC",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE ann IN SCHEMA shop GRANT SELECT ON TABLES TO bob",
+        "INSERT INTO shop.orders VALUES (1, 5)",
+    ] {
+        execute(&client, sql).await;
+    }
+    assert!(server.terminate().await.success());
+    copy(&directory.path().join("data"), golden);
+    for name in LEFT_OUT {
+        let path = golden.join(name);
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_dir_all(&path);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_of_then_are_read_now() {
+    if is_blessing() && !golden(2).exists() {
+        make_roles(&golden(2)).await;
+    }
+    let directory = server::directory();
+    copy(&golden(2), &directory.path().join("data"));
+    let server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    let sql = "SELECT rolname, rolcanlogin, rolinherit, rolcreaterole, rolconnlimit, rolpassword, rolvaliduntil FROM pg_roles \
+               WHERE rolname !~ '^pg_' ORDER BY 1";
+    assert_eq!(
+        query(&client, sql).await,
+        [
+            ["ann", "t", "t", "f", "3", "********", "2200-01-01 00:00:00+00"],
+            ["bob", "t", "t", "f", "-1", "NULL", "NULL"],
+            ["team", "f", "f", "t", "-1", "NULL", "NULL"],
+            ["tidemill", "t", "t", "t", "-1", "NULL", "NULL"],
+        ]
+    );
+    let acl = async |sql: &str| query(&client, sql).await.concat().concat();
+    assert_eq!(
+        acl("SELECT datacl FROM pg_database WHERE datname = 'tidemill'").await,
+        "{tidemill=CTc/tidemill,=T/tidemill,team=C*/tidemill}"
+    );
+    assert_eq!(
+        acl("SELECT nspacl FROM pg_namespace WHERE nspname = 'shop'").await,
+        "{ann=UC/ann,team=UC/ann}"
+    );
+    assert_eq!(
+        acl("SELECT relacl FROM pg_class WHERE relname = 'orders'").await,
+        "{ann=arwdD/ann,team=r*/ann,=a/ann}"
+    );
+    execute(&client, "SET ROLE bob").await;
+    assert_eq!(query(&client, "SELECT * FROM shop.orders").await, [["1", "5"]]);
+    assert_eq!(server::failure(&client, "DELETE FROM shop.orders").await.code().code(), "42501");
+    execute(&client, "RESET ROLE; GRANT CONNECT ON DATABASE tidemill TO ann").await;
+    let ann = crate::security::login(&server, "ann", Some("pencil")).await.expect("the password is the same");
+    execute(&ann, "CREATE VIEW shop.large AS SELECT * FROM shop.orders WHERE amount > 3").await;
+    assert_eq!(acl("SELECT relacl FROM pg_class WHERE relname = 'large'").await, "{ann=r/ann,bob=r/ann}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

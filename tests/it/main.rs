@@ -14,6 +14,7 @@ mod memory;
 mod object_store;
 mod postgres;
 mod recovery;
+mod security;
 mod server;
 mod slt;
 mod soak;

@@ -205,7 +205,8 @@ impl Server {
         }
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         let status =
             Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill can be run");

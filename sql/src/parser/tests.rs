@@ -444,10 +444,10 @@ fn settings() {
     assert!(
         matches!(one("RESET TIME ZONE"), Statement::Reset(Reset { name: Some(name) }) if name == "timezone")
     );
-    assert!(matches!(one("SET ROLE NONE"), Statement::SetRole(SetRole { role: None })));
+    assert!(matches!(one("SET ROLE NONE"), Statement::SetRole(SetRole { role: None, .. })));
     assert!(matches!(
         one("SET SESSION AUTHORIZATION 'bob'"),
-        Statement::SetSessionAuthorization(SetSessionAuthorization { user: Some(_) })
+        Statement::SetSessionAuthorization(SetSessionAuthorization { user: Some(_), .. })
     ));
     assert!(matches!(one("DISCARD ALL"), Statement::Discard(Discard::All)));
     assert!(matches!(one("DISCARD TEMP"), Statement::Discard(Discard::Temp)));
@@ -595,9 +595,9 @@ fn what_is_not_supported_says_so() {
         ),
         (
             "ALTER TABLE t ADD COLUMN a INT",
-            "0A000: ALTER TABLE … ADD is not supported @15 HINT: Only RENAME TO is. To change a definition, use CREATE OR REPLACE.",
+            "0A000: ALTER TABLE … ADD is not supported @15 HINT: Only RENAME TO and OWNER TO are. To change a definition, use CREATE OR REPLACE.",
         ),
-        ("GRANT ALL ON t TO u", "0A000: GRANT is not supported @1"),
+        ("MERGE INTO t USING u ON a = b", "0A000: MERGE is not supported @1"),
         (
             "INSERT INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = 1",
             "0A000: ON DUPLICATE KEY UPDATE is not supported @1 HINT: Write ON CONFLICT DO UPDATE.",
@@ -614,6 +614,85 @@ fn what_is_not_supported_says_so() {
         assert_eq!(error(sql), expected, "{sql}");
     }
     assert!(parse("DROP TABLE tidemill.public.t").is_ok());
+}
+
+#[test]
+fn roles() {
+    let Statement::CreateRole(create) = one(
+        "CREATE USER \"Ann\" WITH SUPERUSER NOINHERIT ENCRYPTED PASSWORD 'p' CONNECTION LIMIT -1 VALID UNTIL '2030-01-01' \
+         IN ROLE a, b ADMIN c",
+    ) else {
+        panic!()
+    };
+    assert!(create.can_login && create.name.value == "Ann");
+    let options = create.options;
+    assert_eq!((options.superuser, options.inherit, options.login), (Some(true), Some(false), None));
+    assert_eq!(options.password, Some(Some(Password("p".into()))));
+    assert_eq!(options.connection_limit, Some(None));
+    assert_eq!(options.valid_until.map(|(text, _)| text).as_deref(), Some("2030-01-01"));
+    assert_eq!((options.in_roles.len(), options.admins.len()), (2, 1));
+    let Statement::AlterRole(alter) = one("ALTER ROLE CURRENT_USER PASSWORD NULL") else { panic!() };
+    assert_eq!(alter.role, RoleName::CurrentUser);
+    assert!(matches!(alter.action, AlterRoleAction::Options(options) if options.password == Some(None)));
+    let Statement::AlterRole(alter) = one("ALTER USER a RENAME TO b") else { panic!() };
+    assert!(matches!(alter.action, AlterRoleAction::RenameTo(to) if to.value == "b"));
+    assert!(
+        matches!(one("DROP ROLE IF EXISTS a, b"), Statement::DropRole(drop) if drop.if_exists && drop.names.len() == 2)
+    );
+    assert!(
+        matches!(one("REASSIGN OWNED BY a, CURRENT_USER TO b"), Statement::ReassignOwned(r) if r.from.len() == 2)
+    );
+    // What has such a name is still a table.
+    assert!(matches!(one("DROP TABLE role"), Statement::Drop(_)));
+}
+
+#[test]
+fn grants() {
+    let granted = |sql: &str| match one(sql) {
+        Statement::GrantPrivileges(grant) => grant,
+        other => panic!("{sql}: {other:?}"),
+    };
+    let grant = granted("GRANT SELECT, insert ON a, s.b TO PUBLIC, GROUP c, CURRENT_USER WITH GRANT OPTION");
+    let words: Vec<String> = grant.privileges.unwrap().into_iter().map(|(word, _)| word).collect();
+    assert_eq!(words, ["SELECT", "INSERT"]);
+    assert!(!grant.is_revoke && grant.grant_option && grant.to.len() == 3);
+    assert!(matches!(grant.on, GrantOn::Relations { kind: None, names } if names.len() == 2));
+    let grant = granted("REVOKE GRANT OPTION FOR ALL PRIVILEGES ON MATERIALIZED VIEW p FROM a CASCADE");
+    assert!(grant.is_revoke && grant.grant_option && grant.cascade && grant.privileges.is_none());
+    assert!(matches!(grant.on, GrantOn::Relations { kind: Some(ObjectKind::Pipeline), .. }));
+    assert!(
+        matches!(granted("GRANT USAGE, CREATE ON SCHEMA s, t TO a").on, GrantOn::Schemas(names) if names.len() == 2)
+    );
+    assert!(matches!(granted("GRANT CONNECT ON DATABASE tidemill TO a").on, GrantOn::Databases(_)));
+    let all = granted("GRANT SELECT ON ALL PIPELINES IN SCHEMA s TO a").on;
+    assert!(matches!(all, GrantOn::AllInSchema { kind: Some(ObjectKind::Pipeline), .. }));
+    // A relation may be called like a kind.
+    assert!(matches!(granted("GRANT SELECT ON source TO a").on, GrantOn::Relations { kind: None, .. }));
+    let Statement::GrantRoles(grant) = one("GRANT a, \"B\" TO c WITH ADMIN OPTION") else { panic!() };
+    assert!(grant.admin_option && grant.roles.len() == 2);
+    let Statement::GrantRoles(grant) = one("REVOKE ADMIN OPTION FOR a FROM c") else { panic!() };
+    assert!(grant.is_revoke && grant.admin_option);
+    for (sql, expected) in [
+        (
+            "GRANT SELECT (a) ON t TO b",
+            "0A000: a privilege on some columns is not supported @7 HINT: Grant it on a view that has only these columns.",
+        ),
+        ("GRANT SELECT ON FUNCTION f TO b", "0A000: GRANT ON FUNCTION is not supported @17"),
+        ("GRANT SELECT ON t b", "42601: syntax error at or near \"b\" @19"),
+        (
+            "GRANT a TO b WITH INHERIT TRUE",
+            "0A000: GRANT … WITH INHERIT or SET is not supported @19 HINT: Whether a role inherits is said once for all: ALTER ROLE … NOINHERIT.",
+        ),
+        ("CREATE ROLE a LOGIN NOLOGIN", "42601: conflicting or redundant options @21"),
+        ("CREATE ROLE a PASSWORD x", "42601: syntax error at or near \"x\" @24"),
+        ("CREATE ROLE a REPLICATION", "0A000: a role with REPLICATION is not supported @15"),
+        (
+            "ALTER ROLE a SET search_path = b",
+            "0A000: ALTER ROLE … SET is not supported @14 HINT: Settings belong to a session: SET them when it starts, or in the connection string's options.",
+        ),
+    ] {
+        assert_eq!(error(sql), expected, "{sql}");
+    }
 }
 
 #[test]

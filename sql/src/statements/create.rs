@@ -4,7 +4,7 @@ use tidemill_core::SqlState;
 
 use super::{
     ObjectKind, Statement, create_pipeline, create_schema, create_sink, create_source, create_table,
-    create_view, object_kind,
+    create_view, object_kind, role,
 };
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, ObjectName};
@@ -37,6 +37,9 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
             "UNIQUE" => error.with_hint("A pipeline is read by its own key; there are no other indexes."),
             _ => error.with_hint("Create it without, and drop it when it is no longer needed."),
         });
+    }
+    if !or_replace && role::is_next(cursor) {
+        return role::parse_create(cursor).map(Statement::CreateRole);
     }
     let kind = object_kind(cursor, "CREATE")?;
     if kind == ObjectKind::Schema {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::role::{RoleName, role_name};
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, Name, quote};
 
@@ -10,6 +11,8 @@ use crate::parser::cursor::{Cursor, Name, quote};
 pub struct CreateSchema {
     pub name: Name,
     pub if_not_exists: bool,
+    /// `AUTHORIZATION role`
+    pub owner: Option<(RoleName, usize)>,
 }
 
 impl fmt::Display for CreateSchema {
@@ -23,12 +26,15 @@ impl fmt::Display for CreateSchema {
 pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<CreateSchema, Error> {
     let if_not_exists = cursor.eat_all(&["IF", "NOT", "EXISTS"]);
     if cursor.is("AUTHORIZATION") {
-        return Err(Error::unsupported("CREATE SCHEMA AUTHORIZATION").at(cursor.position()));
+        return Err(Error::unsupported("CREATE SCHEMA AUTHORIZATION without a name").at(cursor.position()));
     }
     let name = cursor.name()?;
-    if cursor.eat("AUTHORIZATION") {
-        // There is one role; its name is accepted.
-        cursor.name()?;
-    }
-    Ok(CreateSchema { name, if_not_exists })
+    let owner = match cursor.eat("AUTHORIZATION") {
+        true => {
+            let position = cursor.position();
+            Some((role_name(cursor, false)?, position))
+        }
+        false => None,
+    };
+    Ok(CreateSchema { name, if_not_exists, owner })
 }

@@ -1,6 +1,6 @@
 //! `DROP kind [IF EXISTS] name, … [CASCADE]`
 
-use super::{ObjectKind, object_kind};
+use super::{ObjectKind, Statement, object_kind, role};
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, ObjectName};
 
@@ -13,8 +13,14 @@ pub struct DropObjects {
     pub cascade: bool,
 }
 
-pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<DropObjects, Error> {
+pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     cursor.expect("DROP")?;
+    if role::is_next(cursor) {
+        return role::parse_drop(cursor).map(Statement::DropRole);
+    }
+    if cursor.is("OWNED") {
+        return role::parse_drop_owned(cursor).map(Statement::DropOwned);
+    }
     let kind = object_kind(cursor, "DROP")?;
     let if_exists = cursor.eat_all(&["IF", "EXISTS"]);
     let names = cursor.list(Cursor::object_name)?;
@@ -22,5 +28,5 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<DropObjects, Error> {
     if !cascade {
         cursor.eat("RESTRICT");
     }
-    Ok(DropObjects { kind, names, if_exists, cascade })
+    Ok(Statement::Drop(DropObjects { kind, names, if_exists, cascade }))
 }

@@ -17,11 +17,13 @@ pub mod cursor;
 pub mod dml;
 pub mod drop;
 pub mod explain;
+pub mod grant;
 pub mod maintenance;
 pub mod notify;
 pub mod options;
 pub mod prepare;
 pub mod query;
+pub mod role;
 pub mod set;
 pub mod show;
 pub mod subscribe;
@@ -46,11 +48,16 @@ pub use self::cursor::{Close, Declare, DeclaredOf, Fetch, FetchCount};
 pub use self::dml::{Delete, Insert, Truncate, Update};
 pub use self::drop::DropObjects;
 pub use self::explain::{Explain, ExplainFormat, ExplainOf, ExplainOption};
+pub use self::grant::{AlterDefaultPrivileges, GrantOn, GrantPrivileges, GrantRoles, unknown_privilege};
 pub use self::maintenance::{Analyze, Flush, Lock, Vacuum};
 pub use self::notify::{Listen, Notify, Unlisten};
 pub use self::options::{WithOption, WithOptions, is_secret, redact};
 pub use self::prepare::{Deallocate, Execute, Prepare};
 pub use self::query::SelectQuery;
+pub use self::role::{
+    AlterRole, AlterRoleAction, CreateRole, DropOwned, DropRole, Password, ReassignOwned, RoleName,
+    RoleOptions,
+};
 pub use self::set::{
     Discard, Reset, Set, SetRole, SetScope, SetSessionAuthorization, SetValue, ShowVariable,
 };
@@ -80,6 +87,14 @@ pub enum Statement {
     ShowVariable(ShowVariable),
     Describe(Describe),
     Comment(Comment),
+    CreateRole(CreateRole),
+    AlterRole(AlterRole),
+    DropRole(DropRole),
+    GrantRoles(GrantRoles),
+    GrantPrivileges(GrantPrivileges),
+    AlterDefaultPrivileges(AlterDefaultPrivileges),
+    ReassignOwned(ReassignOwned),
+    DropOwned(DropOwned),
     Explain(Explain),
     Insert(Insert),
     Update(Update),
@@ -193,7 +208,7 @@ fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error>
 }
 
 /// What other databases have, and a user may ask for by its right name.
-const NOT_OURS: [&str; 26] = [
+const NOT_OURS: [&str; 25] = [
     "AGGREGATE",
     "CAST",
     "CLUSTER",
@@ -211,7 +226,6 @@ const NOT_OURS: [&str; 26] = [
     "POLICY",
     "PROCEDURE",
     "PUBLICATION",
-    "ROLE",
     "RULE",
     "SECRET",
     "SEQUENCE",
@@ -223,7 +237,7 @@ const NOT_OURS: [&str; 26] = [
 ];
 
 /// What a statement can begin with.
-const VERBS: [&str; 45] = [
+const VERBS: [&str; 48] = [
     "ABORT",
     "ALTER",
     "ANALYZE",
@@ -246,14 +260,17 @@ const VERBS: [&str; 45] = [
     "FETCH",
     "FLUSH",
     "FROM",
+    "GRANT",
     "INSERT",
     "LISTEN",
     "LOCK",
     "MOVE",
     "NOTIFY",
     "PREPARE",
+    "REASSIGN",
     "RELEASE",
     "RESET",
+    "REVOKE",
     "ROLLBACK",
     "SAVEPOINT",
     "SELECT",
@@ -277,9 +294,7 @@ pub fn verbs() -> &'static [&'static str] {
 }
 
 /// Statements that other databases have.
-const FOREIGN_VERBS: [&str; 14] = [
-    "GRANT",
-    "REVOKE",
+const FOREIGN_VERBS: [&str; 11] = [
     "MERGE",
     "CALL",
     "DO",
@@ -289,7 +304,6 @@ const FOREIGN_VERBS: [&str; 14] = [
     "REFRESH",
     "IMPORT",
     "LOAD",
-    "REASSIGN",
     "SECURITY",
     "TAIL",
 ];
@@ -306,8 +320,10 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         "SELECT" | "VALUES" | "TABLE" | "FROM" => Statement::Query(query::parse(cursor)?),
         "WITH" => dml::parse_with(cursor)?,
         "CREATE" => create::parse(cursor)?,
-        "ALTER" => Statement::Alter(alter::parse(cursor)?),
-        "DROP" => Statement::Drop(drop::parse(cursor)?),
+        "ALTER" => alter::parse(cursor)?,
+        "DROP" => drop::parse(cursor)?,
+        "GRANT" | "REVOKE" => grant::parse(cursor)?,
+        "REASSIGN" => role::parse_reassign(cursor)?,
         "SHOW" => show::parse(cursor)?,
         "DESCRIBE" | "DESC" => Statement::Describe(show::parse_describe(cursor)?),
         "COMMENT" => Statement::Comment(comment::parse(cursor)?),

@@ -69,12 +69,18 @@ pub enum Discard {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetRole {
     pub role: Option<String>,
+    pub scope: SetScope,
+    /// Written as `RESET ROLE`.
+    pub is_reset: bool,
 }
 
 /// `SET SESSION AUTHORIZATION name`, `… DEFAULT` (`None`)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetSessionAuthorization {
     pub user: Option<String>,
+    pub scope: SetScope,
+    /// Written as `RESET SESSION AUTHORIZATION`.
+    pub is_reset: bool,
 }
 
 pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
@@ -82,7 +88,12 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     if cursor.is_all(&["SESSION", "AUTHORIZATION"]) {
         cursor.expect_all(&["SESSION", "AUTHORIZATION"])?;
         let user = if cursor.eat("DEFAULT") { None } else { Some(role_name(cursor)?) };
-        return Ok(Statement::SetSessionAuthorization(SetSessionAuthorization { user }));
+        let scope = SetScope::Session;
+        return Ok(Statement::SetSessionAuthorization(SetSessionAuthorization {
+            user,
+            scope,
+            is_reset: false,
+        }));
     }
     if cursor.eat_all(&["SESSION", "CHARACTERISTICS", "AS", "TRANSACTION"]) {
         return parse_transaction(cursor, SetScope::Session);
@@ -91,6 +102,14 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         Some("LOCAL") => SetScope::Local,
         _ => SetScope::Session,
     };
+    if cursor.eat_all(&["SESSION", "AUTHORIZATION"]) {
+        let user = if cursor.eat("DEFAULT") { None } else { Some(role_name(cursor)?) };
+        return Ok(Statement::SetSessionAuthorization(SetSessionAuthorization {
+            user,
+            scope,
+            is_reset: false,
+        }));
+    }
     match cursor.word().as_deref() {
         Some("TRANSACTION") => {
             cursor.advance();
@@ -101,7 +120,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         {
             cursor.advance();
             let role = if cursor.eat("NONE") { None } else { Some(role_name(cursor)?) };
-            Ok(Statement::SetRole(SetRole { role }))
+            Ok(Statement::SetRole(SetRole { role, scope, is_reset: false }))
         }
         Some("CONSTRAINTS") => Err(Error::unsupported("SET CONSTRAINTS").at(cursor.position())),
         Some("TIME") if cursor.is_all(&["TIME", "ZONE"]) => {
@@ -208,10 +227,16 @@ pub(crate) fn parse_reset(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         return Ok(Statement::Reset(Reset { name: None }));
     }
     if cursor.eat("ROLE") {
-        return Ok(Statement::SetRole(SetRole { role: None }));
+        let scope = SetScope::Session;
+        return Ok(Statement::SetRole(SetRole { role: None, scope, is_reset: true }));
     }
     if cursor.eat_all(&["SESSION", "AUTHORIZATION"]) {
-        return Ok(Statement::SetSessionAuthorization(SetSessionAuthorization { user: None }));
+        let (user, scope) = (None, SetScope::Session);
+        return Ok(Statement::SetSessionAuthorization(SetSessionAuthorization {
+            user,
+            scope,
+            is_reset: true,
+        }));
     }
     let name = match cursor.eat_all(&["TIME", "ZONE"]) {
         true => "timezone".to_string(),
