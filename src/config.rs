@@ -74,6 +74,11 @@ pub struct Config {
     /// memory that there is.
     #[serde(with = "byte_size")]
     pub memory_limit: ByteSize,
+    /// How often a pipeline that fails begins again by itself within `restart_interval`.
+    pub restart_limit: u32,
+    /// See `restart_limit`.
+    #[serde(with = "duration")]
+    pub restart_interval: Duration,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a list such as `warn,tidemill=debug`.
     pub log: String,
     pub log_format: LogFormat,
@@ -82,7 +87,7 @@ pub struct Config {
 }
 
 /// The keys of [`Config`], in its order.
-pub const KEYS: [&str; 22] = [
+pub const KEYS: [&str; 24] = [
     "data",
     "cache",
     "s3_endpoint",
@@ -102,6 +107,8 @@ pub const KEYS: [&str; 22] = [
     "epoch_interval",
     "checkpoint_interval",
     "memory_limit",
+    "restart_limit",
+    "restart_interval",
     "log",
     "log_format",
     "max_connections",
@@ -186,6 +193,8 @@ impl Default for Config {
             epoch_interval: Duration::from_millis(10),
             checkpoint_interval: Duration::from_secs(1),
             memory_limit: ByteSize(crate::machine::memory().map_or(1 << 30, |bytes| bytes / 2)),
+            restart_limit: 3,
+            restart_interval: Duration::from_secs(600),
             log: "warn,tidemill=info".into(),
             log_format: LogFormat::Text,
             max_connections: 100,
@@ -415,6 +424,9 @@ fn check(config: &Config, figment: &Figment) -> Result<(), ConfigError> {
         }
         Config { checkpoint_interval, .. } if checkpoint_interval.is_zero() => {
             invalid("checkpoint_interval", "it must be more than 0")
+        }
+        Config { restart_interval, .. } if restart_interval.is_zero() => {
+            invalid("restart_interval", "it must be more than 0")
         }
         Config { memory_limit: ByteSize(..MEMORY_LIMIT_MIN), .. } => {
             invalid("memory_limit", "it must be at least 16MB")

@@ -1,8 +1,9 @@
 //! The one database: what is defined and what runs, kept in step.
 //!
-//! A statement that changes definitions holds the definitions' lock all along: it plans, starts what is to
-//! run, and last of all writes the catalog. So what the catalog names has a checkpoint, and what a crash
-//! leaves without a name is garbage that the next start removes.
+//! A statement that changes definitions holds the definitions' lock all along. One that creates plans, starts what is to
+//! run, and last of all writes the catalog; one that drops writes the catalog first, and then ends what runs and
+//! removes its state. So what the catalog names has a checkpoint, and what a crash leaves without a name is garbage that
+//! the next start removes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -14,12 +15,12 @@ use datafusion::common::DFSchema;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
-use tidemill_catalog::{Catalog, Definition, Object, PipelineDefinition, SinkInput};
+use tidemill_catalog::{Catalog, Definition, Kind, Object, PipelineDefinition, SinkInput};
 use tidemill_connectors::{
     Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec as ConnectorSpec,
 };
 use tidemill_core::{ByteSize, SqlState, Upkeep, crash_point};
-use tidemill_engine::{Engine, EngineConfig, MemberSpec, SourceColumn, SourceSpec, TableSpec};
+use tidemill_engine::{Engine, EngineConfig, MemberSpec, RefusedMember, SourceColumn, SourceSpec, TableSpec};
 use tidemill_plan::{CloseSource, InputKind, PipelinePlan, Properties, RelationId};
 use tidemill_sql::{Planner, RelationNames};
 use tidemill_storage::{Root, VersionedObject};
@@ -160,7 +161,9 @@ impl Database {
     /// Tells the engine of everything that is defined.
     async fn start(&self) -> Result<(), SqlError> {
         let catalog = self.catalog();
-        let mut members = Vec::new();
+        let tables = catalog.objects_of(Kind::Table).map(|table| RelationId(table.oid));
+        self.engine.remove_other_tables(&tables.collect()).await?;
+        let (mut members, mut refused) = (Vec::new(), Vec::new());
         for object in catalog.objects() {
             let started = match &object.definition {
                 Definition::Table(_) => {
@@ -179,7 +182,15 @@ impl Database {
                         members.push(spec);
                         Ok(())
                     }
-                    Err(error) => Err(error),
+                    Err(error) => {
+                        refused.push(RefusedMember {
+                            id: RelationId(object.oid),
+                            name: object.name.clone(),
+                            schema: object.arrow_schema(),
+                            reason: error.message.clone(),
+                        });
+                        Err(error)
+                    }
                 },
             };
             // One bad object must not keep the others from running.
@@ -187,7 +198,7 @@ impl Database {
                 tracing::error!(object = object.full_name(), %error, "cannot be started");
             }
         }
-        Ok(self.engine.recover(members).await?)
+        Ok(self.engine.recover(members, refused).await?)
     }
 
     /// What is defined now.
@@ -300,6 +311,7 @@ impl Database {
         let read_schema: SchemaRef = Arc::new(Schema::new(read));
         let mut options = map(&definition.options);
         let idle_timeout = tidemill_connectors::take_duration(&mut options, "idle_timeout")?;
+        let rate_limit = take_rate_limit(&mut options)?;
         if idle_timeout.is_some() && definition.watermark.is_none() {
             return Err(SqlError::new(
                 SqlState::INVALID_PARAMETER,
@@ -367,6 +379,8 @@ impl Database {
             idle_timeout,
             kind: input_kind(object),
             primary_key: object.primary_key.clone(),
+            rate_limit,
+            paused: object.paused,
         })
     }
 
@@ -451,6 +465,7 @@ impl Database {
             session: self.planner.state().clone(),
             sink: None,
             memory_limit,
+            paused: object.paused,
         })
     }
 
@@ -501,6 +516,7 @@ impl Database {
             session: self.planner.state().clone(),
             sink: Some(sink),
             memory_limit,
+            paused: object.paused,
         })
     }
 }
@@ -517,7 +533,23 @@ async fn refuse_nameless(root: &Root) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// The memory that a pipeline's or sink's state may take, if it says.
+/// The memory that the state of a pipeline or sink may take, if it says.
+pub fn memory_limit(object: &Object) -> Result<Option<usize>, SqlError> {
+    take_memory_limit(&mut map(object.definition.options()))
+}
+
+/// How many rows a second of a source are read at most, if it says.
+pub fn take_rate_limit(options: &mut BTreeMap<String, String>) -> Result<Option<u64>, SqlError> {
+    let Some(text) = options.remove("rate_limit") else { return Ok(None) };
+    match text.parse::<u64>() {
+        Ok(limit) if limit > 0 => Ok(Some(limit)),
+        _ => Err(SqlError::new(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"rate_limit\" is \"{text}\", but must be a number of rows a second, at least 1"),
+        )),
+    }
+}
+
 fn take_memory_limit(options: &mut BTreeMap<String, String>) -> Result<Option<usize>, SqlError> {
     let Some(text) = options.remove("memory_limit") else { return Ok(None) };
     match text.parse::<ByteSize>() {

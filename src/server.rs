@@ -101,6 +101,8 @@ pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> 
         epoch_interval: options.config.epoch_interval,
         checkpoint_interval: options.config.checkpoint_interval,
         memory_limit: options.config.memory_limit.0 as usize,
+        restart_limit: options.config.restart_limit,
+        restart_interval: options.config.restart_interval,
         ..EngineConfig::default()
     };
     let database = match options.is_catalog_only {
@@ -346,6 +348,7 @@ pub(crate) mod testing {
             id: RelationId(2),
             name: name.into(),
             state: State::Running,
+            since: None,
             dataflow: 1,
             epoch: Epoch(41),
             checkpoint_epoch: Epoch(40),
@@ -370,6 +373,7 @@ pub(crate) mod testing {
             id: RelationId(1),
             name: name.into(),
             state,
+            since: None,
             rows: 1000,
             bytes: 64_000,
             bad_records: 3,
@@ -412,6 +416,7 @@ pub(crate) mod testing {
                 tables: Vec::new(),
                 pipelines: vec![PipelineStatus { latency: latency.counts(), ..pipeline("hot \"auctions\"") }],
                 sinks: vec![sink],
+                jobs: Vec::new(),
                 dead_letters: 3,
             })
         }

@@ -58,6 +58,8 @@ fn rows(name: &str, status: &EngineStatus) -> RecordBatch {
                 .int("oid", s.iter().map(|s| Some(i64::from(s.id.0))))
                 .text("name", s.iter().map(|s| Some(s.name.clone())))
                 .text("state", s.iter().map(|s| Some(s.state.name().into())))
+                .time("since", s.iter().map(|s| s.since))
+                .text("reason", s.iter().map(|s| s.state.reason().map(str::to_owned)))
                 .int("rows", s.iter().map(|s| Some(s.rows as i64)))
                 .int("bytes", s.iter().map(|s| Some(s.bytes as i64)))
                 .int("bad_records", s.iter().map(|s| Some(s.bad_records as i64)))
@@ -111,14 +113,18 @@ fn rows(name: &str, status: &EngineStatus) -> RecordBatch {
                 .finish()
         }
         "tm_jobs" => {
-            let all: Vec<&PipelineStatus> =
-                status.pipelines.iter().chain(status.sinks.iter().map(|sink| &sink.pipeline)).collect();
-            let filling: Vec<&&PipelineStatus> = all.iter().filter(|p| p.fill.is_some()).collect();
+            let jobs = &status.jobs;
             Columns::default()
-                .text("object", filling.iter().map(|p| Some(p.name.clone())))
-                .text("job", filling.iter().map(|_| Some("FILL".into())))
-                .int("rows_done", filling.iter().map(|p| p.fill.map(|fill| fill.0 as i64)))
-                .int("rows_total", filling.iter().map(|p| p.fill.and_then(|fill| fill.1).map(|n| n as i64)))
+                .int("id", jobs.iter().map(|job| Some(job.id as i64)))
+                .text("object", jobs.iter().map(|job| Some(job.object.clone())))
+                .text("job", jobs.iter().map(|job| Some(job.kind.name().into())))
+                .text("state", jobs.iter().map(|job| Some(job.state.name().into())))
+                .int("rows_done", jobs.iter().map(|job| Some(job.rows_done as i64)))
+                .int("rows_total", jobs.iter().map(|job| job.rows_total.map(|n| n as i64)))
+                .time("started_at", jobs.iter().map(|job| Some(job.started)))
+                .time("ended_at", jobs.iter().map(|job| job.ended))
+                .time("eta", jobs.iter().map(|job| job.eta))
+                .text("error", jobs.iter().map(|job| job.state.error().map(str::to_owned)))
                 .finish()
         }
         _ => {
@@ -232,6 +238,8 @@ fn pipelines(p: &[&PipelineStatus]) -> Columns {
         .int("oid", p.iter().map(|p| Some(i64::from(p.id.0))))
         .text("name", p.iter().map(|p| Some(p.name.clone())))
         .text("state", p.iter().map(|p| Some(p.state.name().into())))
+        .time("since", p.iter().map(|p| p.since))
+        .text("reason", p.iter().map(|p| p.state.reason().map(str::to_owned)))
         .int("dataflow", p.iter().map(|p| Some(p.dataflow as i64)))
         .int("epoch", p.iter().map(|p| Some(p.epoch.0 as i64)))
         .int("checkpoint_epoch", p.iter().map(|p| Some(p.checkpoint_epoch.0 as i64)))

@@ -300,6 +300,7 @@ impl Catalog {
             comment: None,
             owner: new.owner,
             created_at: new.created_at,
+            paused: None,
         });
         catalog.put(object.clone());
         Ok((catalog, object))
@@ -362,6 +363,33 @@ impl Catalog {
         let mut catalog = self.without(std::slice::from_ref(object));
         catalog.put(Arc::new(Object { name: name.to_string(), ..object.as_ref().clone() }));
         Ok(catalog)
+    }
+
+    /// With an object that stands still since a moment, or goes on.
+    pub fn pause(&self, oid: Oid, since: Option<i64>) -> Catalog {
+        let object = self.expect(oid);
+        let mut catalog = self.changed();
+        catalog.put(Arc::new(Object { paused: since, ..object.as_ref().clone() }));
+        catalog
+    }
+
+    /// With other values for some of an object's options; without a value, without the option.
+    pub fn set_options(&self, oid: Oid, changes: &[(String, Option<String>)]) -> Catalog {
+        let mut object = self.expect(oid).as_ref().clone();
+        if let Some(options) = object.definition.options_mut() {
+            for (key, value) in changes {
+                let known = options.iter().position(|(known, _)| known == key);
+                match (known, value) {
+                    (Some(idx), Some(value)) => options[idx].1 = value.clone(),
+                    (Some(idx), None) => drop(options.remove(idx)),
+                    (None, Some(value)) => options.push((key.clone(), value.clone())),
+                    (None, None) => (),
+                }
+            }
+        }
+        let mut catalog = self.changed();
+        catalog.put(Arc::new(object));
+        catalog
     }
 
     /// With a remark about the object, or without one.

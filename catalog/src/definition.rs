@@ -44,6 +44,17 @@ impl Definition {
             Definition::Sink(sink) => &sink.options,
         }
     }
+
+    /// The same, to be changed.
+    pub(crate) fn options_mut(&mut self) -> Option<&mut Options> {
+        match self {
+            Definition::Source(source) => Some(&mut source.options),
+            Definition::Table(table) => Some(&mut table.options),
+            Definition::Pipeline(pipeline) => Some(&mut pipeline.options),
+            Definition::View(_) => None,
+            Definition::Sink(sink) => Some(&mut sink.options),
+        }
+    }
 }
 
 /// `CREATE SOURCE`

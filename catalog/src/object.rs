@@ -131,6 +131,9 @@ pub struct Object {
     pub owner: String,
     /// Microseconds since 1970, by the clock of the server.
     pub created_at: i64,
+    /// Since when it stands still because somebody wants it to, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<i64>,
 }
 
 impl Object {

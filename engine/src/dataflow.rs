@@ -6,7 +6,7 @@
 //! two steps and written beside the following ones.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,10 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::feed::{Feed, Sealed};
+use crate::halt::{Halt, Pause, Restarts};
 use crate::member::{Member, outbox_blobs};
 use crate::operators::{LateRows, StepContext};
 use crate::outbox::Outbox;
 use crate::source::{DeadLetter, RangeReader, SourceRuntime};
+use crate::time::TimeSource;
 use tidemill_core::SqlState;
 
 /// Rows of a fill that are one step.
@@ -47,6 +49,19 @@ pub(crate) enum Command {
     Checkpoint { answer: oneshot::Sender<Result<Epoch, Error>> },
     /// Ends the task and hands everything over.
     Release { answer: oneshot::Sender<Box<Dataflow>> },
+    /// Takes in what was sealed until an epoch, and then nothing any more until it is told to go on.
+    Pause { pause: Pause, until: Epoch, answer: oneshot::Sender<()> },
+    /// Goes on.
+    Resume(Box<Resume>),
+}
+
+/// Where a dataflow that stood still goes on.
+pub(crate) struct Resume {
+    /// From where it stands to `epoch`, behind which its feed begins.
+    pub missed: Missed,
+    pub epoch: Epoch,
+    /// The time of `epoch`.
+    pub now: i64,
 }
 
 /// A new member and what it is filled with.
@@ -105,6 +120,11 @@ impl Positions {
         }
     }
 
+    /// Where they stand now.
+    pub fn last(&self) -> Option<(Epoch, Position)> {
+        self.0.lock().expect("nobody panics while holding it").back().cloned()
+    }
+
     /// Where they stood at exactly `epoch`, if a step ended there not long ago.
     pub fn at(&self, epoch: Epoch) -> Option<Position> {
         let positions = self.0.lock().expect("nobody panics while holding it");
@@ -121,6 +141,40 @@ pub(crate) struct DataflowHandle {
     /// The epoch of the last durable checkpoint.
     pub checkpointed: Arc<AtomicU64>,
     pub positions: Arc<Positions>,
+    pub restarts: Arc<Restarts>,
+    /// Its members do not fit together any more: it can only go on from its checkpoint.
+    pub is_broken: Arc<AtomicBool>,
+    /// Ends the fill that is under way, if one is.
+    pub filling: Mutex<CancellationToken>,
+}
+
+impl DataflowHandle {
+    /// Asks the dataflow's task for something; `None` where the task is gone.
+    pub async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Ends the fill that is under way, if one is. What it leaves half done is as if it had failed.
+    pub fn end_fill(&self) {
+        self.filling.lock().expect("nobody panics while holding it").cancel();
+    }
+}
+
+/// A dataflow that does not step any more.
+#[derive(Debug)]
+pub(crate) struct Fallen {
+    pub id: u64,
+    pub how: Fall,
+}
+
+#[derive(Debug)]
+pub(crate) enum Fall {
+    /// It is to begin again after a while, or not by itself.
+    Failed { after: Option<Duration> },
+    /// Its task is gone.
+    Panicked(String),
 }
 
 /// Everything that a dataflow's task owns.
@@ -147,8 +201,12 @@ pub(crate) struct Dataflow {
     pub is_creating: bool,
     /// Something has happened since the last checkpoint.
     pub is_dirty: bool,
-    /// Why it does not step any more.
-    pub failure: Option<String>,
+    /// Why it does not step.
+    pub halt: Option<Halt>,
+    pub is_broken: Arc<AtomicBool>,
+    pub restarts: Arc<Restarts>,
+    /// Who looks after dataflows that have failed.
+    pub fallen: mpsc::UnboundedSender<Fallen>,
 }
 
 /// A checkpoint that has been written, or not.
@@ -172,19 +230,73 @@ impl Dataflow {
             feed: self.feed.clone(),
             checkpointed: self.checkpointed.clone(),
             positions: self.positions.clone(),
+            restarts: self.restarts.clone(),
+            is_broken: self.is_broken.clone(),
+            filling: Mutex::new(missed.cancelled.clone()),
         };
-        tokio::spawn(async move {
-            let outcome = self.take_in(missed).await;
-            self.note_position();
-            let outcome = outcome.and_then(|()| self.tell_deadline());
-            if let Err(error) = &outcome {
-                self.fail(error);
-            }
+        let (id, fallen) = (self.id, self.fallen.clone());
+        let task = tokio::spawn(async move {
+            // One that is paused takes in what it has missed when it goes on.
+            let outcome = match self.halt {
+                None => self.catch_up(missed).await,
+                Some(_) => {
+                    self.note_position();
+                    Ok(())
+                }
+            };
             // Nobody waits for a dataflow that was there before the server started.
             let _ = ready.send(outcome);
             self.run(inbox).await;
         });
+        tokio::spawn(async move {
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                // Nobody listens any more while the server shuts down.
+                let _ = fallen.send(Fallen { id, how: Fall::Panicked(error.to_string()) });
+            }
+        });
         handle
+    }
+
+    /// Takes in what it has missed, and fails if it cannot.
+    async fn catch_up(&mut self, missed: Missed) -> Result<(), Error> {
+        let outcome = self.take_in(missed).await;
+        if outcome.is_ok() {
+            self.note_position();
+        }
+        let outcome = outcome.and_then(|()| self.tell_deadline());
+        if let Err(error) = &outcome {
+            self.fail(error);
+        }
+        outcome
+    }
+
+    /// Takes in what was sealed until an epoch, and then nothing any more. What is sealed later it gets by itself when
+    /// it goes on.
+    async fn pause(&mut self, pause: Pause, until: Epoch) {
+        while self.halt.is_none() && self.frontier < until {
+            let sealed = self.feed.take();
+            if let Err(error) = self.step(sealed).await {
+                self.fail(&error);
+            }
+        }
+        self.feed.halt();
+        self.set_halt(Some(Halt::Paused(pause)));
+    }
+
+    async fn resume(&mut self, resume: Resume) {
+        let Resume { missed, epoch, now } = resume;
+        self.set_halt(None);
+        self.frontier = epoch;
+        self.filled_now = now;
+        // Why it failed, its members say.
+        let _ = self.catch_up(missed).await;
+    }
+
+    fn set_halt(&mut self, halt: Option<Halt>) {
+        self.members.iter().for_each(|member| member.handle.set_halt(halt.clone()));
+        self.halt = halt;
     }
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
@@ -233,8 +345,7 @@ impl Dataflow {
                     Some(Command::Attach(attach)) => self.attach(*attach).await,
                     Some(Command::Absorb(other)) => self.absorb(*other),
                     Some(Command::Detach { id, answer }) => {
-                        self.members.retain(|member| member.id != id);
-                        self.is_dirty = true;
+                        self.detach(id).await;
                         let _ = answer.send(self.members.is_empty());
                     }
                     Some(Command::Checkpoint { answer }) => asked.push(answer),
@@ -249,10 +360,15 @@ impl Dataflow {
                         let _ = answer.send(Box::new(self));
                         return;
                     }
+                    Some(Command::Pause { pause, until, answer }) => {
+                        self.pause(pause, until).await;
+                        let _ = answer.send(());
+                    }
+                    Some(Command::Resume(resume)) => self.resume(*resume).await,
                 },
                 // Until a checkpoint has taken to disk what waits.
                 () = space(&self.members), if is_full => (),
-                () = feed.sealed(), if self.failure.is_none() && !is_full => {
+                () = feed.sealed(), if self.halt.is_none() && !is_full => {
                     let sealed = feed.take();
                     if let Err(error) = self.step(sealed).await {
                         self.fail(&error);
@@ -267,17 +383,17 @@ impl Dataflow {
                 self.members.iter().filter_map(|member| member.outbox.as_ref()).any(Outbox::is_stale);
             let is_full =
                 self.members.iter().filter_map(|member| member.outbox.as_ref()).any(Outbox::is_full);
+            // What a step has left half done is no checkpoint. One that is paused is whole.
+            let is_whole = !self.is_broken.load(Ordering::Acquire);
             let is_due =
                 (is_full && !has_failed) || !asked.is_empty() || (is_time && (self.is_dirty || is_stale));
-            if writing.is_none() && is_due && self.failure.is_none() {
+            if writing.is_none() && is_due && is_whole {
                 is_time = false;
                 answered.append(&mut asked);
                 writing = self.checkpoint();
-            } else if self.failure.is_some() {
+            } else if !is_whole {
                 for answer in asked.drain(..) {
-                    let reason = self.failure.clone().unwrap_or_default();
-                    let name = self.id.to_string();
-                    let _ = answer.send(Err(Error::NotRunning { kind: "dataflow", name, reason }));
+                    let _ = answer.send(Err(self.not_running()));
                 }
             }
         }
@@ -327,7 +443,7 @@ impl Dataflow {
         self.is_dirty |= is_something;
         // Before anybody sees the epoch, so that who does finds out what it is made of.
         self.note_position();
-        for member in &self.members {
+        for member in &mut self.members {
             let output = changes.get(&member.id).map(Vec::as_slice).unwrap_or_default();
             member.publish(sealed.epoch, output, touched.contains(&member.id), sealed.arrived)?;
         }
@@ -377,7 +493,7 @@ impl Dataflow {
     }
 
     async fn fill_all(&mut self, members: &mut [Member], missed: Missed) -> Result<(), Error> {
-        let from: Vec<Epoch> = members.iter().map(|member| member.handle.frontier()).collect();
+        let from: Vec<Epoch> = members.iter().map(Member::taken).collect();
         let mut unsent: BTreeMap<RelationId, Vec<RecordBatch>> = BTreeMap::new();
         let mut sources = Vec::new();
         let mut n_rows: BTreeMap<RelationId, Option<u64>> = BTreeMap::new();
@@ -421,9 +537,9 @@ impl Dataflow {
         }
         // A pipeline without any input row has a result too, and the windows that are complete close now.
         self.fill_step(members, BTreeMap::new(), &mut unsent, false).await?;
-        for (member, from) in members.iter().zip(from) {
+        for (member, from) in members.iter_mut().zip(from) {
             member.send(from, self.frontier, &unsent.remove(&member.id).unwrap_or_default())?;
-            member.publish_all(self.frontier);
+            member.publish_all(self.frontier)?;
         }
         self.filled_watermarks = BTreeMap::new();
         self.is_dirty = true;
@@ -485,9 +601,8 @@ impl Dataflow {
     async fn attach(&mut self, attach: Attach) {
         let Attach { member, mut missed, reached, filled } = attach;
         let outcome = async {
-            if let Some(reason) = &self.failure {
-                let (name, reason) = (self.id.to_string(), reason.clone());
-                return Err(Error::NotRunning { kind: "dataflow", name, reason });
+            if self.halt.is_some() {
+                return Err(self.not_running());
             }
             // All that is there, in however many steps; nothing more is sealed meanwhile.
             loop {
@@ -532,6 +647,15 @@ impl Dataflow {
             Err(error) => Err(error),
         };
         let _ = filled.send(outcome);
+    }
+
+    async fn detach(&mut self, id: RelationId) {
+        let Some(idx) = self.members.iter().position(|member| member.id == id) else { return };
+        let mut member = self.members.remove(idx);
+        if let Some(outbox) = &mut member.outbox {
+            outbox.stop().await;
+        }
+        self.is_dirty = true;
     }
 
     fn absorb(&mut self, other: Dataflow) {
@@ -587,14 +711,34 @@ impl Dataflow {
 
     /// Stops stepping; what has been published stays readable.
     fn fail(&mut self, error: &Error) {
-        tracing::error!(dataflow = self.id, %error, "a dataflow has failed");
-        for member in &self.members {
-            *member.handle.failure.write().expect("nobody panics while holding it") = Some(error.to_string());
-        }
-        self.failure = Some(error.to_string());
+        let (reason, since) = (error.to_string(), TimeSource::System.now());
         // Nothing may wait for a dataflow that takes nothing.
-        self.feed.set_relations(BTreeSet::new());
-        self.feed.set_deadline(None);
+        self.feed.halt();
+        self.is_broken.store(true, Ordering::Release);
+        if matches!(error, Error::Cancelled) {
+            // Whoever has cancelled it says how it goes on.
+            self.set_halt(Some(Halt::Restarting { reason, since }));
+            return;
+        }
+        let after = self.restarts.next(error);
+        self.set_halt(Some(match after {
+            Some(after) => {
+                tracing::warn!(dataflow = self.id, %error, ?after, "a dataflow has failed, and begins again");
+                Halt::Restarting { reason, since }
+            }
+            None => {
+                tracing::error!(dataflow = self.id, %error, "a dataflow has failed");
+                Halt::Failed { reason, since }
+            }
+        }));
+        // Nobody listens any more while the server shuts down.
+        let _ = self.fallen.send(Fallen { id: self.id, how: Fall::Failed { after } });
+    }
+
+    fn not_running(&self) -> Error {
+        let name = self.id.to_string();
+        let reason = self.halt.as_ref().map(|halt| halt.reason("")).unwrap_or_default();
+        Error::NotRunning { kind: "dataflow", name, reason }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Everything that runs, and how it is asked.
 
+mod lifecycle;
 mod sample;
 mod standing;
 
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::execution::context::SessionState;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
@@ -21,10 +23,13 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Missed};
+use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Fallen, Missed};
 use crate::dead_letters;
+use crate::engine::lifecycle::Launch;
 use crate::feed::{Feed, Sealed};
+use crate::halt::{Halt, Pause, Restarts};
 use crate::ipc::decode_batch;
+use crate::jobs::{CancelError, JobKind, Jobs};
 use crate::member::{Member, MemberHandle};
 use crate::memory::Memory;
 use crate::outbox::{DeliveryStatus, Outbox};
@@ -53,6 +58,9 @@ pub struct EngineConfig {
     pub time: TimeSource,
     /// How many bytes of memory all state together may take.
     pub memory_limit: usize,
+    /// How often a dataflow that fails begins again by itself within `restart_interval`.
+    pub restart_limit: u32,
+    pub restart_interval: Duration,
 }
 
 impl Default for EngineConfig {
@@ -62,6 +70,8 @@ impl Default for EngineConfig {
             checkpoint_interval: Duration::from_secs(1),
             time: TimeSource::System,
             memory_limit: 1 << 30,
+            restart_limit: 3,
+            restart_interval: Duration::from_secs(600),
         }
     }
 }
@@ -77,6 +87,17 @@ pub struct MemberSpec {
     pub sink: Option<Arc<dyn Sink>>,
     /// How many bytes of memory its state may take; without a number, a fair share of all.
     pub memory_limit: Option<usize>,
+    /// Since when somebody wants it to stand still, in microseconds since 1970.
+    pub paused: Option<i64>,
+}
+
+/// A pipeline or sink that is defined and cannot be planned. Its checkpoint stays.
+#[derive(Debug, Clone)]
+pub struct RefusedMember {
+    pub id: RelationId,
+    pub name: String,
+    pub schema: SchemaRef,
+    pub reason: String,
 }
 
 /// What a SELECT reads.
@@ -84,16 +105,17 @@ pub struct MemberSpec {
 pub struct ReadView {
     pub epoch: Epoch,
     pub relations: BTreeMap<RelationId, Arc<ViewSnapshot>>,
-    /// Relations that show an earlier epoch.
+    /// Relations that show an earlier epoch, because they do not run.
     pub stale: Vec<Stale>,
 }
 
-/// A relation that shows an earlier epoch than others, because it does not run.
-#[derive(Debug, Clone)]
+/// A relation that shows the last epoch that it has taken in.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stale {
     pub id: RelationId,
     pub name: String,
-    pub reason: String,
+    /// Paused, restarting or failed, and why.
+    pub state: State,
 }
 
 /// A relation now, and its changes from then on.
@@ -104,6 +126,7 @@ pub struct Subscription {
     pub changes: mpsc::UnboundedReceiver<(Epoch, Delta)>,
 }
 
+pub use self::lifecycle::Resumed;
 pub use self::sample::{Sample, Sampled, SampledFrom};
 pub use self::standing::{Replayed, StandingView};
 
@@ -120,6 +143,8 @@ pub struct Engine {
     ddl: Mutex<()>,
     locks: Arc<Locks>,
     late: mpsc::UnboundedSender<Vec<DeadLetter>>,
+    fallen: mpsc::UnboundedSender<Fallen>,
+    jobs: Arc<Jobs>,
     started: Instant,
     /// The table log, until recovery has used it.
     logged: StdMutex<Logged>,
@@ -143,10 +168,19 @@ struct Registry {
 }
 
 impl Registry {
-    /// Whether a dataflow has a member left that does not run any more.
-    fn has_failed(&self, dataflow: u64) -> bool {
-        let mut members = self.members.values().filter(|entry| entry.dataflow == dataflow);
-        members.any(|entry| entry.handle.failure().is_some())
+    /// The members of a dataflow.
+    fn members_of(&self, dataflow: u64) -> impl Iterator<Item = &MemberEntry> {
+        self.members.values().filter(move |entry| entry.dataflow == dataflow)
+    }
+
+    /// What keeps a dataflow from taking anything in: the member that was paused first.
+    fn pause_of(&self, dataflow: u64) -> Option<Pause> {
+        let pause = |entry: &MemberEntry| {
+            // A sink that is paused holds nobody up but its outbox.
+            let since = entry.paused.filter(|_| entry.delivery.is_none())?;
+            Some(Pause { since, of: entry.handle.name.clone() })
+        };
+        self.members_of(dataflow).filter_map(pause).min_by_key(|pause| pause.since)
     }
 }
 
@@ -156,6 +190,10 @@ struct MemberEntry {
     dataflow: u64,
     delivery: Option<Arc<DeliveryStatus>>,
     is_filling: bool,
+    /// What it is made by; nothing where it cannot be planned.
+    spec: Option<Arc<MemberSpec>>,
+    /// Since when it is paused itself.
+    paused: Option<i64>,
 }
 
 impl Engine {
@@ -193,6 +231,7 @@ impl Engine {
         let (sealer, requests) = Sealer::new(clock, arrived, config.epoch_interval, config.time.clone());
         let memory = Memory::new(root.scratch()?, config.memory_limit);
         let (late, mut late_letters) = mpsc::unbounded_channel::<Vec<DeadLetter>>();
+        let (fallen, has_fallen) = mpsc::unbounded_channel();
         let engine = Arc::new(Engine {
             config,
             root,
@@ -203,12 +242,15 @@ impl Engine {
             ddl: Mutex::default(),
             locks: Arc::default(),
             late,
+            fallen,
+            jobs: Arc::default(),
             started: Instant::now(),
             logged: StdMutex::new(logged),
         });
         engine.add_table(dead_letters::table()).await?;
         sealer.clock.lock().await.dead_letters = Some(dead_letters::DEAD_LETTERS);
         tokio::spawn(sealer.clone().run(requests));
+        tokio::spawn(lifecycle::supervise(Arc::downgrade(&engine), has_fallen));
         tokio::spawn(async move {
             while let Some(letters) = late_letters.recv().await {
                 sealer.n_dead_letters.add(letters.len());
@@ -290,10 +332,12 @@ impl Engine {
     }
 
     /// Starts the pipelines and sinks that were there before, each from its checkpoint.
-    pub async fn recover(&self, specs: Vec<MemberSpec>) -> Result<(), Error> {
-        let found = self.checkpoints(&specs).await?;
+    pub async fn recover(&self, specs: Vec<MemberSpec>, refused: Vec<RefusedMember>) -> Result<(), Error> {
+        let specs: Vec<Arc<MemberSpec>> = specs.into_iter().map(Arc::new).collect();
+        let known: BTreeSet<RelationId> =
+            specs.iter().map(|spec| spec.id).chain(refused.iter().map(|refused| refused.id)).collect();
+        let found = self.checkpoints(&known).await?;
         let mut clock = self.sealer.clock.lock().await;
-        let epoch_of = |checkpoint: &Checkpoint| Epoch(checkpoint.meta["epoch"].as_u64().unwrap_or_default());
         for (_, _, checkpoint) in &found {
             clock.epoch = clock.epoch.max(epoch_of(checkpoint));
             clock.now = clock.now.max(checkpoint.meta["now"].as_i64().unwrap_or(i64::MIN));
@@ -317,29 +361,28 @@ impl Engine {
         }
         let mut recovered: BTreeSet<RelationId> = BTreeSet::new();
         for (id, store, checkpoint) in found {
-            let words = checkpoint.meta["members"].as_array().cloned().unwrap_or_default();
-            let epoch = epoch_of(&checkpoint);
-            let mut members = Vec::new();
-            let mut failure = None;
-            for words in &words {
-                let relation = RelationId(words["relation"].as_u64().unwrap_or_default() as u32);
-                let Some(spec) = specs.iter().find(|spec| spec.id == relation) else { continue };
-                recovered.insert(relation);
-                let mut member = self.member(spec).await?;
-                if let Err(error) = member.restore(&checkpoint, words, epoch) {
-                    failure.get_or_insert(error);
-                }
-                members.push(member);
+            let in_it = members_in(&checkpoint);
+            let specs: Vec<&Arc<MemberSpec>> = specs.iter().filter(|spec| in_it.contains(&spec.id)).collect();
+            recovered.extend(&in_it);
+            let (members, mut failure) = self.restored(&checkpoint, &specs).await?;
+            for refused in refused.iter().filter(|refused| in_it.contains(&refused.id)) {
+                self.enter_refused(id, refused);
+                failure.get_or_insert(Error::NotRunning {
+                    kind: "pipeline",
+                    name: refused.name.clone(),
+                    reason: refused.reason.clone(),
+                });
             }
             self.start_recovered(&mut clock, id, store, &checkpoint, members, failure);
         }
-        for spec in &specs {
-            if !recovered.contains(&spec.id) {
-                let member = self.member(spec).await?;
-                let reason = "its checkpoint is missing; drop it and create it again";
-                *member.handle.failure.write().expect("nobody panics while holding it") = Some(reason.into());
-                self.enter(0, &member, false);
-            }
+        for spec in specs.iter().filter(|spec| !recovered.contains(&spec.id)) {
+            let member = self.member(spec, None).await?;
+            let reason = "its checkpoint is missing; drop it and create it again".into();
+            member.handle.set_halt(Some(Halt::Failed { reason, since: TimeSource::System.now() }));
+            self.enter(0, &member, spec, false);
+        }
+        for refused in refused.iter().filter(|refused| !recovered.contains(&refused.id)) {
+            self.enter_refused(0, refused);
         }
         for table in clock.tables.values() {
             table.handle.frontier.send_replace(clock.epoch);
@@ -360,78 +403,61 @@ impl Engine {
         members: Vec<Member>,
         failure: Option<Error>,
     ) {
-        let epoch = Epoch(checkpoint.meta["epoch"].as_u64().unwrap_or_default());
-        let offsets = offsets_of(&checkpoint.meta);
         let relations = self.external_inputs(&members);
-        for member in &members {
-            self.enter(id, member, false);
-        }
+        let feed =
+            Arc::new(Feed::new(relations.clone(), clock.epoch, clock.now, self.sealer.arrived.clone()));
+        clock.feeds.insert(id, feed.clone());
         if let Some(error) = failure {
             tracing::error!(dataflow = id, %error, "a dataflow cannot be recovered");
-            self.registry().unrecovered.insert(id, epoch);
-            for member in &members {
-                *member.handle.failure.write().expect("nobody panics while holding it") =
-                    Some(error.to_string());
-            }
+            feed.halt();
+            self.registry().unrecovered.insert(id, epoch_of(checkpoint));
+            self.set_failed(id, error.to_string());
             return;
         }
-        let mut missed = Missed { checkpointed: epoch, ..Missed::default() };
-        // What depends on which epochs a step holds gets those of the log as they were sealed.
-        let is_stepwise = members.iter().any(Member::is_stepwise);
-        let mut epochs: BTreeMap<Epoch, Sealed> = BTreeMap::new();
-        for relation in &relations {
-            if let Some(source) = clock.sources.get(relation) {
-                let to =
-                    clock.offsets.get(relation).map(|offsets| offsets.as_ref().clone()).unwrap_or_default();
-                let from = offsets.get(relation).cloned().unwrap_or_default();
-                let watermark = clock.watermarks.get(relation).copied();
-                let source = source.clone();
-                missed.sources.push(CatchUp { source, from, to, watermark, n_rows: None });
-            } else if clock.tables.contains_key(relation) {
+        let pause = self.registry().pause_of(id);
+        let checkpointed = epoch_of(checkpoint);
+        let mut missed = Missed { checkpointed, ..Missed::default() };
+        match &pause {
+            // It takes in what it has missed when it goes on.
+            Some(_) => feed.halt(),
+            None => {
+                missed.sources = self.catch_ups(clock, &relations, &offsets_of(&checkpoint.meta));
+                // What depends on which epochs a step holds gets those of the log as they were sealed.
+                let is_stepwise = members.iter().any(Member::is_stepwise);
+                let mut epochs: BTreeMap<Epoch, Sealed> = BTreeMap::new();
                 let logged = self.logged();
-                let changes = logged.changes.get(relation).into_iter().flatten();
-                for (at, batch) in changes.filter(|(at, _)| *at > epoch) {
-                    let changes = match is_stepwise {
-                        true => {
-                            let now = logged.times.get(at).copied().unwrap_or(i64::MIN);
-                            let sealed = || Sealed { epoch: *at, now, ..Sealed::default() };
-                            &mut epochs.entry(*at).or_insert_with(sealed).changes
-                        }
-                        false => &mut missed.changes,
-                    };
-                    changes.entry(*relation).or_default().push(batch.clone());
+                for relation in relations.iter().filter(|relation| clock.tables.contains_key(relation)) {
+                    let changes = logged.changes.get(relation).into_iter().flatten();
+                    for (at, batch) in changes.filter(|(at, _)| *at > checkpointed) {
+                        let changes = match is_stepwise {
+                            true => {
+                                let now = logged.times.get(at).copied().unwrap_or(i64::MIN);
+                                let sealed = || Sealed { epoch: *at, now, ..Sealed::default() };
+                                &mut epochs.entry(*at).or_insert_with(sealed).changes
+                            }
+                            false => &mut missed.changes,
+                        };
+                        changes.entry(*relation).or_default().push(batch.clone());
+                    }
                 }
+                missed.epochs = epochs.into_values().collect();
             }
         }
-        missed.epochs = epochs.into_values().collect();
-        let feed = Arc::new(Feed::new(relations, clock.epoch, clock.now, self.sealer.arrived.clone()));
-        clock.feeds.insert(id, feed.clone());
-        let dataflow = Dataflow {
-            members,
-            frontier: clock.epoch,
-            now: checkpoint.meta["now"].as_i64().unwrap_or(clock.now),
-            filled_now: clock.now,
-            offsets: offsets.into_iter().map(|(id, offsets)| (id, Arc::new(offsets))).collect(),
-            watermarks: watermarks_of(&checkpoint.meta),
-            store: Some(store),
-            ..self.dataflow(id, feed)
-        };
-        let (ready, _) = oneshot::channel();
-        let handle = dataflow.spawn(missed, ready);
-        handle.checkpointed.store(epoch.0, Ordering::Release);
-        self.registry().dataflows.insert(id, Arc::new(handle));
+        let (epoch, now) = (clock.epoch, clock.now);
+        let restarts = Arc::new(Restarts::new(self.config.restart_limit, self.config.restart_interval));
+        self.launch(Launch { id, store, checkpoint, members, feed, epoch, now, missed, restarts, pause });
     }
 
     /// The newest checkpoint of every dataflow that still has a member, in which each member stands once.
     async fn checkpoints(
         &self,
-        specs: &[MemberSpec],
+        known: &BTreeSet<RelationId>,
     ) -> Result<Vec<(u64, CheckpointStore, Checkpoint)>, Error> {
         let names = self.root.child("dataflows").list().await?;
         let ids: BTreeSet<u64> =
             names.iter().filter_map(|name| name.split('/').next()?.parse().ok()).collect();
         self.registry().next_dataflow = ids.last().copied().unwrap_or(0) + 1;
-        let mut taken: BTreeSet<u64> = BTreeSet::new();
+        let mut taken: BTreeSet<RelationId> = BTreeSet::new();
         let mut found = Vec::new();
         // A dataflow that took over another's members has the higher number; the other's checkpoint is
         // what a crash left of it.
@@ -441,19 +467,10 @@ impl Engine {
         };
         let mut opened = stream::iter(ids.into_iter().rev().map(open)).buffered(N_OPENED);
         while let Some((id, (store, checkpoint))) = opened.try_next().await? {
-            let members: BTreeSet<u64> = match &checkpoint {
-                Some(checkpoint) => checkpoint.meta["members"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|words| words["relation"].as_u64())
-                    .filter(|id| specs.iter().any(|spec| u64::from(spec.id.0) == *id))
-                    .collect(),
-                None => BTreeSet::new(),
-            };
+            let members = checkpoint.as_ref().map(members_in).unwrap_or_default();
             match checkpoint {
-                Some(checkpoint) if members.iter().any(|id| !taken.contains(id)) => {
-                    taken.extend(&members);
+                Some(checkpoint) if members.iter().any(|id| known.contains(id) && !taken.contains(id)) => {
+                    taken.extend(members);
                     found.push((id, store, checkpoint));
                 }
                 _ => store.remove().await?,
@@ -462,20 +479,47 @@ impl Engine {
         Ok(found)
     }
 
-    async fn member(&self, spec: &MemberSpec) -> Result<Member, Error> {
+    /// A member without state; in the place of another, if that has a handle.
+    async fn member(&self, spec: &MemberSpec, handle: Option<Arc<MemberHandle>>) -> Result<Member, Error> {
         let outbox = spec.sink.clone().map(|sink| Outbox::new(sink, spec.plan.schema.clone()));
-        let budget = self.memory.budget(spec.memory_limit);
-        Member::new(spec.id, &spec.name, &spec.plan, &spec.session, outbox, &budget).await
+        let budget = match &handle {
+            Some(handle) => handle.budget.clone(),
+            None => self.memory.budget(spec.memory_limit),
+        };
+        Member::new(spec.id, &spec.name, &spec.plan, &spec.session, outbox, &budget, handle).await
     }
 
-    fn enter(&self, dataflow: u64, member: &Member, is_filling: bool) {
+    fn enter(&self, dataflow: u64, member: &Member, spec: &Arc<MemberSpec>, is_filling: bool) {
         let delivery = member.outbox.as_ref().map(Outbox::status);
-        // One that is new is let go by `deliver`.
-        if let Some(delivery) = delivery.as_ref().filter(|_| !is_filling) {
-            delivery.begin();
+        if let Some(delivery) = &delivery {
+            if spec.paused.is_some() {
+                delivery.begin_paused();
+            }
+            // One that is new is let go by `deliver`.
+            if !is_filling {
+                delivery.begin();
+            }
         }
-        let entry = MemberEntry { handle: member.handle.clone(), dataflow, delivery, is_filling };
+        let entry = MemberEntry {
+            handle: member.handle.clone(),
+            dataflow,
+            delivery,
+            is_filling,
+            spec: Some(spec.clone()),
+            paused: spec.paused,
+        };
         self.registry().members.insert(member.id, entry);
+    }
+
+    fn enter_refused(&self, dataflow: u64, refused: &RefusedMember) {
+        let RefusedMember { id, name, schema, reason } = refused.clone();
+        let budget = self.memory.budget(None);
+        let handle = MemberHandle::new(id, &name, schema, &budget, Epoch::ZERO);
+        handle.set_halt(Some(Halt::Failed { reason, since: TimeSource::System.now() }));
+        let handle = Arc::new(handle);
+        let entry =
+            MemberEntry { handle, dataflow, delivery: None, is_filling: false, spec: None, paused: None };
+        self.registry().members.insert(id, entry);
     }
 
     fn dataflow(&self, id: u64, feed: Arc<Feed>) -> Dataflow {
@@ -496,7 +540,10 @@ impl Engine {
             dead_letters: self.late.clone(),
             filled_watermarks: BTreeMap::new(),
             is_dirty: true,
-            failure: None,
+            halt: None,
+            is_broken: Arc::default(),
+            restarts: Arc::new(Restarts::new(self.config.restart_limit, self.config.restart_interval)),
+            fallen: self.fallen.clone(),
         }
     }
 
@@ -513,7 +560,7 @@ impl Engine {
     /// Starts the readers of every source that something reads.
     fn start_sources(&self, clock: &mut Clock) {
         for (id, source) in &clock.sources {
-            if is_read(clock, *id) && !source.is_running() {
+            if is_read(clock, *id) && !source.is_running() && source.paused().is_none() {
                 let offsets =
                     clock.offsets.get(id).map(|offsets| offsets.as_ref().clone()).unwrap_or_default();
                 source.start(offsets, clock.watermarks.get(id).copied());
@@ -521,14 +568,17 @@ impl Engine {
         }
     }
 
-    /// Stops the readers of sources that nothing reads; whoever comes next begins at the start.
+    /// Stops the readers of sources that nothing reads. Where they stand is kept as long as somebody stands still
+    /// who counts on it; without, whoever comes next begins at the start.
     fn stop_sources(&self, clock: &mut Clock) {
         let unread: Vec<RelationId> =
             clock.sources.keys().copied().filter(|id| !is_read(clock, *id)).collect();
         for id in unread {
             clock.sources[&id].stop();
-            clock.offsets.remove(&id);
-            clock.watermarks.remove(&id);
+            if !clock.feeds.values().any(|feed| feed.needs(id)) {
+                clock.offsets.remove(&id);
+                clock.watermarks.remove(&id);
+            }
         }
     }
 
@@ -537,34 +587,54 @@ impl Engine {
     ///
     /// Whoever drops this future leaves the member half made: cancel it instead.
     pub async fn create_member(&self, spec: MemberSpec, cancelled: &CancellationToken) -> Result<(), Error> {
-        let _ddl = cancelled.run_until_cancelled(self.ddl.lock()).await.ok_or(Error::Cancelled)?;
-        let member = self.member(&spec).await?;
+        let ddl = cancelled.run_until_cancelled(self.ddl.lock()).await.ok_or(Error::Cancelled)?;
+        let mut ddl = Some(ddl);
+        let spec = Arc::new(spec);
+        let member = self.member(&spec, None).await?;
         let upstream: BTreeSet<u64> = {
             let registry = self.registry();
             let of = |id: &RelationId| registry.members.get(id);
-            if let Some(entry) =
-                spec.plan.inputs.iter().filter_map(of).find(|entry| entry.handle.failure().is_some())
+            if let Some(error) =
+                spec.plan.inputs.iter().filter_map(of).find_map(|entry| entry.handle.not_running())
             {
-                let (name, reason) = (entry.handle.name.clone(), entry.handle.failure().unwrap_or_default());
-                return Err(Error::NotRunning { kind: "pipeline", name, reason });
+                return Err(error);
             }
             spec.plan.inputs.iter().filter_map(of).map(|entry| entry.dataflow).collect()
         };
         let id = spec.id;
+        let job = self.jobs.begin(JobKind::Fill, &member.handle, cancelled);
         let created = match upstream.is_empty() {
-            true => self.create_dataflow(member, cancelled).await,
-            false => self.attach(member, upstream, cancelled).await,
+            true => match self.create_dataflow(member, &spec, cancelled).await {
+                Ok((dataflow, is_filled)) => {
+                    // Nobody depends on it yet: meanwhile others can be dropped, and begin again.
+                    ddl = None;
+                    is_filled.await.unwrap_or(Err(Error::ShuttingDown)).map(|()| dataflow)
+                }
+                Err(error) => Err(error),
+            },
+            false => self.attach(member, &spec, upstream, cancelled).await,
         };
         let outcome = match created {
             Ok(dataflow) => {
                 let written = cancelled.run_until_cancelled(self.checkpoint(dataflow)).await;
-                written.unwrap_or(Err(Error::Cancelled))
+                written.unwrap_or(Err(Error::Cancelled)).map(|()| dataflow)
             }
             Err(error) => Err(error),
         };
-        if let Err(error) = outcome {
-            self.remove_member(id).await?;
-            return Err(error);
+        job.end(&outcome);
+        let dataflow = match outcome {
+            Ok(dataflow) => dataflow,
+            Err(error) => {
+                if ddl.is_none() {
+                    ddl = Some(self.ddl.lock().await);
+                }
+                self.remove_member(id).await?;
+                drop(ddl);
+                return Err(error);
+            }
+        };
+        if let Some(dataflow) = self.registry().dataflows.get(&dataflow) {
+            dataflow.restarts.arm();
         }
         if let Some(entry) = self.registry().members.get_mut(&id) {
             entry.is_filling = false;
@@ -579,7 +649,13 @@ impl Engine {
         }
     }
 
-    async fn create_dataflow(&self, member: Member, cancelled: &CancellationToken) -> Result<u64, Error> {
+    /// Begins to fill a dataflow of its own for a member; says when that is done.
+    async fn create_dataflow(
+        &self,
+        member: Member,
+        spec: &Arc<MemberSpec>,
+        cancelled: &CancellationToken,
+    ) -> Result<(u64, oneshot::Receiver<Result<(), Error>>), Error> {
         let id = {
             let mut registry = self.registry();
             registry.next_dataflow += 1;
@@ -587,9 +663,9 @@ impl Engine {
         };
         let root = self.root.child(&format!("dataflows/{id}"));
         let (store, _) = CheckpointStore::open(root).await?;
-        self.enter(id, &member, true);
+        self.enter(id, &member, spec, true);
         let relations = member.inputs.clone();
-        let ready = {
+        let is_filled = {
             let mut clock = self.sealer.clock.lock().await;
             self.catch_up_with_time(&mut clock, &member).await;
             let missed = self.missed(&clock, &relations, cancelled)?;
@@ -610,8 +686,7 @@ impl Engine {
             self.start_sources(&mut clock);
             is_ready
         };
-        ready.await.map_err(|_| Error::ShuttingDown)??;
-        Ok(id)
+        Ok((id, is_filled))
     }
 
     /// What there is of some relations at the clock's epoch.
@@ -652,6 +727,7 @@ impl Engine {
     async fn attach(
         &self,
         member: Member,
+        spec: &Arc<MemberSpec>,
         upstream: BTreeSet<u64>,
         cancelled: &CancellationToken,
     ) -> Result<u64, Error> {
@@ -662,7 +738,7 @@ impl Engine {
         // The newest takes over: after a crash in between, the higher number wins.
         upstream.sort_by_key(|dataflow| dataflow.id);
         let target = upstream.pop().ok_or(Error::ShuttingDown)?;
-        self.enter(target.id, &member, true);
+        self.enter(target.id, &member, spec, true);
         let mut clock = self.sealer.clock.lock().await;
         self.catch_up_with_time(&mut clock, &member).await;
         for other in &upstream {
@@ -715,6 +791,11 @@ impl Engine {
         written.await.map_err(|_| Error::ShuttingDown)?.map(drop)
     }
 
+    /// Ends a job early. On return it may still be about to end.
+    pub fn cancel_job(&self, id: u64) -> Result<(), CancelError> {
+        self.jobs.cancel(id)
+    }
+
     /// Drops pipelines and sinks, with their state.
     pub async fn drop_members(&self, ids: &[RelationId]) -> Result<(), Error> {
         let _ddl = self.ddl.lock().await;
@@ -725,26 +806,39 @@ impl Engine {
     }
 
     async fn remove_member(&self, id: RelationId) -> Result<(), Error> {
-        let (entry, dataflow) = {
+        let (entry, dataflow, is_last) = {
             let mut registry = self.registry();
             let Some(entry) = registry.members.remove(&id) else { return Ok(()) };
             let dataflow = registry.dataflows.get(&entry.dataflow).cloned();
-            (entry, dataflow)
+            let is_last = registry.members_of(entry.dataflow).next().is_none();
+            (entry, dataflow, is_last)
         };
-        let Some(dataflow) = dataflow else { return Ok(()) };
-        let (answer, detached) = oneshot::channel();
-        dataflow.commands.send(Command::Detach { id, answer }).await.map_err(|_| Error::ShuttingDown)?;
-        let is_empty = detached.await.map_err(|_| Error::ShuttingDown)?;
-        let mut clock = self.sealer.clock.lock().await;
-        if is_empty {
-            let (answer, released) = oneshot::channel();
-            dataflow.commands.send(Command::Release { answer }).await.map_err(|_| Error::ShuttingDown)?;
-            released.await.map_err(|_| Error::ShuttingDown)?;
-            clock.feeds.remove(&dataflow.id);
-            self.registry().dataflows.remove(&dataflow.id);
-            remove_all(&self.root.child(&format!("dataflows/{}", entry.dataflow))).await?;
+        if let Some(dataflow) = &dataflow {
+            // What it still catches up with, nobody wants any more.
+            dataflow.end_fill();
+            // Where its task is gone there is nothing to detach it from.
+            let _ = dataflow.ask(|answer| Command::Detach { id, answer }).await;
         }
-        self.stop_sources(&mut clock);
+        if is_last {
+            if let Some(dataflow) = &dataflow {
+                let _ = dataflow.ask(|answer| Command::Release { answer }).await;
+            }
+            let mut clock = self.sealer.clock.lock().await;
+            clock.feeds.remove(&entry.dataflow);
+            {
+                let mut registry = self.registry();
+                registry.dataflows.remove(&entry.dataflow);
+                registry.unrecovered.remove(&entry.dataflow);
+            }
+            self.stop_sources(&mut clock);
+            drop(clock);
+            // The catalog does not name it: what stays is garbage, which the next start removes.
+            if let Err(error) = remove_all(&self.root.child(&format!("dataflows/{}", entry.dataflow))).await {
+                tracing::warn!(dataflow = entry.dataflow, %error, "what a dropped dataflow leaves cannot be removed");
+            }
+        } else {
+            self.go_on_without(&entry).await?;
+        }
         self.memory.share();
         // A full feed may have been what others waited for.
         self.sealer.arrived.notify_one();
@@ -754,8 +848,22 @@ impl Engine {
     /// Drops a table, with its rows.
     pub async fn drop_table(&self, id: RelationId) -> Result<(), Error> {
         let table = self.sealer.clock.lock().await.tables.remove(&id);
-        if let Some(table) = table {
-            drop(table);
+        drop(table);
+        // The catalog does not name it: what stays is garbage, which the next start removes.
+        if let Err(error) = remove_all(&self.root_of_table(id)).await {
+            tracing::warn!(table = id.0, %error, "what a dropped table leaves cannot be removed");
+        }
+        Ok(())
+    }
+
+    /// Removes what a crash has left of tables other than these.
+    pub async fn remove_other_tables(&self, known: &BTreeSet<RelationId>) -> Result<(), Error> {
+        let names = self.root.child("tables").list().await?;
+        let ids: BTreeSet<u32> =
+            names.iter().filter_map(|name| name.split('/').next()?.parse().ok()).collect();
+        let is_known = |id: RelationId| known.contains(&id) || id == dead_letters::DEAD_LETTERS;
+        for id in ids.into_iter().map(RelationId).filter(|id| !is_known(*id)) {
+            tracing::info!(table = id.0, "what is left of a dropped table is removed");
             remove_all(&self.root_of_table(id)).await?;
         }
         Ok(())
@@ -873,18 +981,15 @@ impl Engine {
         for id in ids {
             handles.push(self.handle(*id).await?);
         }
-        let mut stale = Vec::new();
-        for (handle, _) in &handles {
-            if let Some(reason) = handle.failure() {
-                stale.push(Stale { id: handle.id, name: handle.name.clone(), reason });
-            }
-        }
-        let is_running = |handle: &MemberHandle| handle.failure().is_none();
-        let running = || handles.iter().filter(|(handle, _)| is_running(handle));
+        let mut stale: Vec<Stale> = Vec::new();
+        let running = || handles.iter().filter(|(handle, _)| handle.is_running());
         let mut epoch = running().map(|(handle, _)| handle.frontier()).min().unwrap_or(at_least);
         let at = |epoch: Epoch| -> Option<BTreeMap<RelationId, Arc<ViewSnapshot>>> {
             let find = |(handle, _): &(Arc<MemberHandle>, Option<Arc<Feed>>)| {
-                let found = if is_running(handle) { handle.at(epoch) } else { handle.latest() };
+                let found = match handle.halt() {
+                    None => handle.at(epoch),
+                    Some(_) => handle.latest(),
+                };
                 found.map(|snapshot| (handle.id, snapshot))
             };
             handles.iter().map(find).collect()
@@ -900,7 +1005,7 @@ impl Engine {
             for (handle, _) in running() {
                 let mut frontier = handle.frontier.subscribe();
                 loop {
-                    if *frontier.borrow_and_update() >= epoch || !is_running(handle) {
+                    if *frontier.borrow_and_update() >= epoch || !handle.is_running() {
                         break;
                     }
                     let wait = tokio::time::timeout(Duration::from_millis(100), frontier.changed());
@@ -912,9 +1017,18 @@ impl Engine {
             relations = at(epoch);
             let is_empty = |(handle, _): &(Arc<MemberHandle>, _)| handle.latest().is_none();
             if let Some((handle, _)) = handles.iter().find(|handle| is_empty(handle)) {
-                let name = handle.name.clone();
-                let reason = handle.failure().unwrap_or_else(|| "it is still being filled".into());
-                return Err(Error::NotRunning { kind: "pipeline", name, reason });
+                let filling = || {
+                    let (name, reason) = (handle.name.clone(), "it is still being filled".into());
+                    Error::NotRunning { kind: "pipeline", name, reason }
+                };
+                return Err(handle.not_running().unwrap_or_else(filling));
+            }
+        }
+        // Last of all: what has stopped while it was waited for shows an earlier epoch as well.
+        for (handle, _) in &handles {
+            if let Some(halt) = handle.halt() {
+                let (name, state) = (handle.name.clone(), halt.state(&handle.name));
+                stale.push(Stale { id: handle.id, name, state });
             }
         }
         Ok(ReadView { epoch, relations: relations.unwrap_or_default(), stale })
@@ -941,7 +1055,7 @@ impl Engine {
             self.registry().members.values().map(|entry| entry.handle.clone()).collect();
         for handle in handles {
             let mut frontier = handle.frontier.subscribe();
-            while *frontier.borrow_and_update() < epoch && handle.failure().is_none() {
+            while *frontier.borrow_and_update() < epoch && handle.is_running() {
                 let wait = tokio::time::timeout(Duration::from_millis(100), frontier.changed());
                 if let Ok(Err(_)) = wait.await {
                     break;
@@ -996,17 +1110,16 @@ impl Engine {
         let of_tables = clock.tables.values().filter(|table| table.changed > table.checkpointed);
         let mut needed = of_tables.map(|table| table.checkpointed).min().unwrap_or(clock.epoch);
         let registry = self.registry();
-        for (id, dataflow) in &registry.dataflows {
-            let reads_tables = clock.tables.keys().any(|table| dataflow.feed.reads(*table));
-            // One that has failed takes nothing any more, but goes on from its checkpoint after a restart.
-            if reads_tables || registry.has_failed(*id) {
-                needed = needed.min(Epoch(dataflow.checkpointed.load(Ordering::Acquire)));
+        for (id, feed) in &clock.feeds {
+            if !clock.tables.keys().any(|table| feed.needs(*table)) {
+                continue;
             }
-        }
-        for (id, epoch) in &registry.unrecovered {
-            if registry.has_failed(*id) {
-                needed = needed.min(*epoch);
-            }
+            // One that stands still takes nothing, but goes on from its checkpoint.
+            needed = needed.min(match (registry.dataflows.get(id), registry.unrecovered.get(id)) {
+                (Some(dataflow), _) => Epoch(dataflow.checkpointed.load(Ordering::Acquire)),
+                (None, Some(epoch)) => *epoch,
+                (None, None) => Epoch::ZERO,
+            });
         }
         drop(registry);
         clock.log.trim(needed);
@@ -1051,6 +1164,7 @@ impl Engine {
             registry
                 .members
                 .values()
+                .filter(|entry| entry.paused.is_none())
                 .filter_map(|entry| entry.delivery.as_ref())
                 .all(|d| d.pending_rows() == 0)
         };
@@ -1070,10 +1184,15 @@ impl Engine {
             if state == State::Finished && source.waiting().is_some() {
                 state = State::Running;
             }
+            let paused = source.paused();
+            if paused.is_some() && state != State::Finished {
+                state = State::Paused("it is paused".into());
+            }
             SourceStatus {
                 id: source.spec.id,
                 name: source.spec.name.clone(),
                 state,
+                since: paused,
                 rows: source.rows.get(),
                 bytes: source.bytes.get(),
                 bad_records: source.bad_records.get(),
@@ -1109,6 +1228,7 @@ impl Engine {
             uptime: self.started.elapsed(),
             sources,
             tables,
+            jobs: self.jobs.status(),
             dead_letters: self.sealer.n_dead_letters.get(),
             ..EngineStatus::default()
         };
@@ -1135,10 +1255,13 @@ impl Engine {
     fn pipeline_status(&self, entry: &MemberEntry) -> PipelineStatus {
         let handle = &entry.handle;
         let metrics = &handle.metrics;
-        let state = match handle.failure() {
-            Some(reason) => State::Failed(reason),
-            None if entry.is_filling => State::Filling,
-            None => State::Running,
+        let halt = handle.halt();
+        let is_sink = entry.delivery.is_some();
+        let (state, since) = match (&halt, entry.paused) {
+            (None, Some(since)) if is_sink => (State::Paused("it is paused".into()), Some(since)),
+            (Some(halt), _) => (halt.state(&handle.name), Some(halt.since())),
+            (None, _) if entry.is_filling => (State::Filling, None),
+            (None, _) => (State::Running, None),
         };
         let checkpointed =
             self.registry().dataflows.get(&entry.dataflow).map(|dataflow| dataflow.checkpointed.clone());
@@ -1146,6 +1269,7 @@ impl Engine {
             id: handle.id,
             name: handle.name.clone(),
             state,
+            since,
             dataflow: entry.dataflow,
             epoch: handle.frontier(),
             checkpoint_epoch: Epoch(checkpointed.map_or(0, |epoch| epoch.load(Ordering::Acquire))),
@@ -1164,6 +1288,17 @@ impl Engine {
             operators: handle.operators(),
         }
     }
+}
+
+/// The epoch of a dataflow's checkpoint.
+fn epoch_of(checkpoint: &Checkpoint) -> Epoch {
+    Epoch(checkpoint.meta["epoch"].as_u64().unwrap_or_default())
+}
+
+/// Who is in a dataflow's checkpoint, each behind those that it reads.
+fn members_in(checkpoint: &Checkpoint) -> Vec<RelationId> {
+    let words = checkpoint.meta["members"].as_array().into_iter().flatten();
+    words.filter_map(|words| Some(RelationId(words["relation"].as_u64()? as u32))).collect()
 }
 
 fn offsets_of(meta: &Value) -> BTreeMap<RelationId, Offsets> {

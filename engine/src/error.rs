@@ -95,6 +95,9 @@ impl Diagnostic for Error {
                  rows that have been there before."
                     .into(),
             ),
+            Error::NotRunning { reason, .. } if reason.contains("is paused") => {
+                Some("ALTER PIPELINE name RESUME lets what is paused go on.".into())
+            }
             Error::StateMissing { .. } => Some(
                 "The pipeline's plan is not the one that was checkpointed. Drop the pipeline and create it again; \
                  its inputs are read from the start."

@@ -60,6 +60,8 @@ pub(crate) struct Feed {
 #[derive(Debug)]
 struct State {
     relations: BTreeSet<RelationId>,
+    /// Nothing is queued: the dataflow will get it by itself.
+    is_halted: bool,
     queue: VecDeque<Sealed>,
     n_rows: usize,
     /// The last epoch that was sealed, whether it says anything to this dataflow or not.
@@ -79,6 +81,7 @@ impl Feed {
     pub fn new(relations: BTreeSet<RelationId>, sealed_to: Epoch, now: i64, space: Arc<Notify>) -> Feed {
         let state = State {
             relations,
+            is_halted: false,
             queue: VecDeque::new(),
             n_rows: 0,
             sealed_to,
@@ -99,6 +102,9 @@ impl Feed {
         let mut state = self.state();
         state.sealed_to = sealed.epoch;
         state.now = sealed.now;
+        if state.is_halted {
+            return;
+        }
         // The dataflow says what comes next once it has taken this epoch.
         state.deadline = state.deadline.filter(|deadline| *deadline > sealed.now);
         let reads = |relation: &RelationId| state.relations.contains(relation);
@@ -151,6 +157,9 @@ impl Feed {
     /// Makes a step end at `epoch`, the last that has been sealed.
     pub fn add_barrier(&self, epoch: Epoch) {
         let mut state = self.state();
+        if state.is_halted {
+            return;
+        }
         let now = state.now;
         state.barriers.insert(epoch, now);
         drop(state);
@@ -165,7 +174,7 @@ impl Feed {
     /// Says when the dataflow has something to do next although nothing comes in.
     pub fn set_deadline(&self, deadline: Option<i64>) {
         let mut state = self.state();
-        if state.deadline != deadline {
+        if state.deadline != deadline && !state.is_halted {
             state.deadline = deadline;
             drop(state);
             self.space.notify_one();
@@ -192,8 +201,36 @@ impl Feed {
         state.n_rows > QUEUED_ROWS_MAX && state.relations.contains(&relation)
     }
 
+    /// Whether the dataflow takes in what is sealed of `relation`.
     pub fn reads(&self, relation: RelationId) -> bool {
+        let state = self.state();
+        !state.is_halted && state.relations.contains(&relation)
+    }
+
+    /// Whether the dataflow takes it in now, or will when it goes on.
+    pub fn needs(&self, relation: RelationId) -> bool {
         self.state().relations.contains(&relation)
+    }
+
+    /// Stops queueing, and forgets what is queued: nothing may wait for a dataflow that takes nothing.
+    pub fn halt(&self) {
+        let mut state = self.state();
+        state.is_halted = true;
+        state.queue.clear();
+        state.n_rows = 0;
+        state.barriers.clear();
+        state.deadline = None;
+        drop(state);
+        self.space.notify_one();
+    }
+
+    /// Goes on behind `epoch`, the last that has been sealed.
+    pub fn resume(&self, epoch: Epoch, now: i64) {
+        let mut state = self.state();
+        state.is_halted = false;
+        state.sealed_to = epoch;
+        state.now = now;
+        state.barriers.clear();
     }
 
     pub fn relations(&self) -> BTreeSet<RelationId> {
@@ -203,11 +240,6 @@ impl Feed {
     /// Lets the feed carry more relations from now on.
     pub fn add_relations(&self, relations: &BTreeSet<RelationId>) {
         self.state().relations.extend(relations);
-    }
-
-    /// Lets the feed carry only these relations from now on.
-    pub fn set_relations(&self, relations: BTreeSet<RelationId>) {
-        self.state().relations = relations;
     }
 }
 

@@ -13,7 +13,9 @@ pub mod dead_letters;
 mod engine;
 mod exec;
 mod feed;
+mod halt;
 mod ipc;
+mod jobs;
 mod member;
 mod memory;
 mod outbox;
@@ -25,10 +27,12 @@ mod view;
 mod view_scan;
 
 pub use engine::{
-    Engine, EngineConfig, MemberSpec, ReadView, Replayed, Sample, Sampled, SampledFrom, Stale, StandingView,
-    Subscription,
+    Engine, EngineConfig, MemberSpec, ReadView, RefusedMember, Replayed, Resumed, Sample, Sampled,
+    SampledFrom, Stale, StandingView, Subscription,
 };
 pub use error::Error;
+pub use halt::Pause;
+pub use jobs::{CancelError, JobKind, JobState, JobStatus};
 pub use member::MemberHandle;
 pub use source::{SourceColumn, SourceSpec};
 pub use status::{

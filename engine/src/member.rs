@@ -25,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
 use crate::exec::{Compiled, LaneMetrics, OperatorMetrics, compile};
+use crate::halt::Halt;
 use crate::metrics::{Counter, Histogram};
 use crate::operators::{LateRows, Operator, StepContext};
 use crate::outbox::Outbox;
@@ -48,14 +49,14 @@ pub struct MemberHandle {
     pub(crate) history: RwLock<History>,
     /// The last epoch that the member has finished.
     pub(crate) frontier: watch::Sender<Epoch>,
-    /// Why it does not run, if it does not.
-    pub(crate) failure: RwLock<Option<String>>,
+    /// Why it takes nothing in, if it does not.
+    halt: RwLock<Option<Halt>>,
     pub(crate) subscribers: std::sync::Mutex<Vec<mpsc::UnboundedSender<(Epoch, Delta)>>>,
     pub metrics: MemberMetrics,
     /// The memory that its state may take.
     pub(crate) budget: Arc<Budget>,
-    /// What its operators have done.
-    pub(crate) operators: Vec<Arc<OperatorMetrics>>,
+    /// What its operators have done, since they were last made.
+    operators: RwLock<Vec<Arc<OperatorMetrics>>>,
     /// By an operator's id, what keeps its state from growing for ever.
     pub(crate) bounds: BTreeMap<String, &'static str>,
 }
@@ -87,12 +88,50 @@ pub(crate) fn outbox_blobs(blobs: &BTreeMap<String, Bytes>, id: RelationId) -> B
 }
 
 impl MemberHandle {
+    /// Of something that shows nothing yet.
+    pub(crate) fn new(
+        id: RelationId,
+        name: &str,
+        schema: SchemaRef,
+        budget: &Arc<Budget>,
+        frontier: Epoch,
+    ) -> MemberHandle {
+        MemberHandle {
+            id,
+            name: name.to_owned(),
+            schema,
+            history: RwLock::default(),
+            frontier: watch::Sender::new(frontier),
+            halt: RwLock::default(),
+            subscribers: Default::default(),
+            metrics: MemberMetrics::default(),
+            budget: budget.clone(),
+            operators: RwLock::default(),
+            bounds: BTreeMap::new(),
+        }
+    }
+
     pub fn frontier(&self) -> Epoch {
         *self.frontier.borrow()
     }
 
-    pub fn failure(&self) -> Option<String> {
-        self.failure.read().expect("nobody panics while holding it").clone()
+    pub(crate) fn halt(&self) -> Option<Halt> {
+        self.halt.read().expect("nobody panics while holding it").clone()
+    }
+
+    pub(crate) fn set_halt(&self, halt: Option<Halt>) {
+        *self.halt.write().expect("nobody panics while holding it") = halt;
+    }
+
+    /// Whether it takes in what is sealed.
+    pub(crate) fn is_running(&self) -> bool {
+        self.halt.read().expect("nobody panics while holding it").is_none()
+    }
+
+    /// Why it does not run, if it does not.
+    pub(crate) fn not_running(&self) -> Option<Error> {
+        let reason = self.halt()?.reason(&self.name);
+        Some(Error::NotRunning { kind: "pipeline", name: self.name.clone(), reason })
     }
 
     /// The newest snapshot; a sink has none, nor has a pipeline that is being filled.
@@ -119,6 +158,8 @@ pub(crate) struct Member {
     /// The last step was a part of a fill, of which operators wait for the end.
     is_filling: bool,
     is_append_only: bool,
+    /// The epoch that its state is of.
+    taken: Epoch,
     /// Says what the plan means; state of another plan is not taken over.
     fingerprint: String,
 }
@@ -131,6 +172,7 @@ pub(crate) struct StepResult {
 }
 
 impl Member {
+    /// A member without state. With the handle of the one before, its readers do not notice that it is another.
     pub async fn new(
         id: RelationId,
         name: &str,
@@ -138,6 +180,7 @@ impl Member {
         session: &SessionState,
         outbox: Option<Outbox>,
         budget: &Arc<Budget>,
+        handle: Option<Arc<MemberHandle>>,
     ) -> Result<Member, Error> {
         let compiled = compile(&plan.delta_plan, session).await?;
         for lane in compiled.operators.iter().flat_map(|lanes| &lanes.lanes) {
@@ -160,22 +203,15 @@ impl Member {
                 Some(view)
             }
         };
-        let handle = MemberHandle {
-            id,
-            name: name.to_owned(),
-            schema: plan.schema.clone(),
-            history: RwLock::default(),
-            frontier: watch::Sender::new(Epoch::ZERO),
-            failure: RwLock::default(),
-            subscribers: Default::default(),
-            metrics: MemberMetrics::default(),
-            budget: budget.clone(),
-            bounds: bounds(plan),
-            operators: compiled.operators.iter().map(|lanes| lanes.metrics.clone()).collect(),
-        };
+        let handle = handle.unwrap_or_else(|| {
+            let handle = MemberHandle::new(id, name, plan.schema.clone(), budget, Epoch::ZERO);
+            Arc::new(MemberHandle { bounds: bounds(plan), ..handle })
+        });
+        *handle.operators.write().expect("nobody panics while holding it") =
+            compiled.operators.iter().map(|lanes| lanes.metrics.clone()).collect();
         Ok(Member {
             id,
-            handle: Arc::new(handle),
+            handle,
             inputs: plan.inputs.iter().copied().collect(),
             fingerprint: plan.delta_plan.display_indent().to_string(),
             compiled,
@@ -184,6 +220,7 @@ impl Member {
             outbox,
             has_run: false,
             is_filling: false,
+            taken: Epoch::ZERO,
             is_append_only: plan.properties.is_append_only,
         })
     }
@@ -344,14 +381,20 @@ impl Member {
         self.compiled.operators.iter().for_each(|lanes| lanes.measure());
     }
 
+    /// The epoch that its state is of.
+    pub fn taken(&self) -> Epoch {
+        self.taken
+    }
+
     /// Lets readers see the member at `epoch`. `is_touched` says whether the step was about it at all.
     pub fn publish(
-        &self,
+        &mut self,
         epoch: Epoch,
         changes: &[RecordBatch],
         is_touched: bool,
         arrived: Option<Instant>,
     ) -> Result<(), Error> {
+        self.taken = epoch;
         let handle = &self.handle;
         // Held all along: a subscriber's first snapshot and its first change fit together.
         let mut subscribers = handle.subscribers.lock().expect("nobody panics while holding it");
@@ -380,12 +423,25 @@ impl Member {
     }
 
     /// Lets readers see all that a fill has brought.
-    pub fn publish_all(&self, epoch: Epoch) {
+    pub fn publish_all(&mut self, epoch: Epoch) -> Result<(), Error> {
+        self.taken = epoch;
+        let handle = &self.handle;
+        let subscribers = handle.subscribers.lock().expect("nobody panics while holding it");
         if let Some(view) = &self.view {
-            let mut history = self.handle.history.write().expect("nobody panics while holding it");
-            history.push(view.snapshot(epoch), self.handle.frontier());
+            let snapshot = view.snapshot(epoch);
+            if !subscribers.is_empty() {
+                let delta = difference(handle.latest().as_deref(), &snapshot)?;
+                let is_change = !delta.is_empty();
+                subscribers.iter().filter(|_| is_change).for_each(|subscriber| {
+                    // Who does not listen any more is forgotten at the next step.
+                    let _ = subscriber.send((epoch, delta.clone()));
+                });
+            }
+            let mut history = handle.history.write().expect("nobody panics while holding it");
+            history.push(snapshot, handle.frontier());
         }
-        self.handle.frontier.send_replace(epoch);
+        handle.frontier.send_replace(epoch);
+        Ok(())
     }
 
     /// Hands a step's change to the sink.
@@ -503,6 +559,11 @@ impl Member {
             }
             outbox.restore(&blobs, epoch)?;
         }
+        self.taken = epoch;
+        // What has been shown since the checkpoint stays until there is something newer.
+        if self.handle.frontier() > Epoch::ZERO {
+            return Ok(());
+        }
         self.handle.frontier.send_replace(epoch);
         if let Some(view) = &self.view {
             let mut history = self.handle.history.write().expect("nobody panics while holding it");
@@ -531,7 +592,7 @@ impl MemberHandle {
             bound: self.bounds.get(&operator.id).copied().unwrap_or(Growth::Finite.bound()),
             lanes: operator.lanes.iter().map(lane).collect(),
         };
-        self.operators.iter().map(status).collect()
+        self.operators.read().expect("nobody panics while holding it").iter().map(status).collect()
     }
 }
 
@@ -572,6 +633,18 @@ fn concat_delta(schema: &SchemaRef, changes: &[RecordBatch]) -> Result<Delta, Er
     let renamed = |batch: &RecordBatch| RecordBatch::try_new(delta_schema.clone(), batch.columns().to_vec());
     let changes = changes.iter().map(renamed).collect::<Result<Vec<_>, _>>()?;
     Ok(Delta::new(arrow::compute::concat_batches(&delta_schema, &changes)?))
+}
+
+/// The change that makes one view another.
+fn difference(before: Option<&ViewSnapshot>, after: &ViewSnapshot) -> Result<Delta, Error> {
+    let mut changes = Vec::new();
+    for (snapshot, weight) in before.map(|before| (before, -1)).into_iter().chain([(after, 1)]) {
+        for rows in snapshot.batches()? {
+            let weights = Arc::new(arrow::array::Int64Array::from_value(weight, rows.num_rows()));
+            changes.push(Delta::weighted(&rows, weights).into_batch());
+        }
+    }
+    consolidate_delta(&after.schema, &changes)
 }
 
 /// A change with each row once and no weight zero, retractions first.

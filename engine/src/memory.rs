@@ -39,6 +39,18 @@ impl Memory {
         budget
     }
 
+    /// Lets a budget have `asked` bytes from now on, or a fair share.
+    pub fn ask(&self, budget: &Arc<Budget>, asked: Option<usize>) {
+        let mut members = self.members.lock().expect("nobody panics while holding it");
+        for member in members.iter_mut().filter(|member| member.budget.as_ptr() == Arc::as_ptr(budget)) {
+            member.asked = asked;
+        }
+        if let Some(asked) = asked {
+            budget.set_limit(asked);
+        }
+        share(self.total, &mut members);
+    }
+
     /// Gives everyone their share anew: somebody may be gone.
     pub fn share(&self) {
         share(self.total, &mut self.members.lock().expect("nobody panics while holding it"));
@@ -73,6 +85,12 @@ mod tests {
         drop((fixed, first));
         memory.share();
         assert_eq!(second.limit(), 100 << 20);
+        memory.ask(&second, Some(10 << 20));
+        let third = memory.budget(None);
+        assert_eq!([second.limit(), third.limit()], [10 << 20, 90 << 20]);
+        memory.ask(&second, None);
+        assert_eq!([second.limit(), third.limit()], [50 << 20, 50 << 20]);
+        drop(third);
         let many: Vec<_> = (0..99).map(|_| memory.budget(None)).collect();
         assert_eq!(many[0].limit(), SHARE_MIN);
     }

@@ -60,6 +60,10 @@ pub struct SourceSpec {
     pub kind: InputKind,
     /// Positions in `schema`; rows of an upsert source are known by it.
     pub primary_key: Vec<usize>,
+    /// How many rows a second are read at most, on average.
+    pub rate_limit: Option<u64>,
+    /// Since when it is not to be read, in microseconds since 1970.
+    pub paused: Option<i64>,
 }
 
 /// A record or row that did not make it, and where it was met.
@@ -78,6 +82,10 @@ pub(crate) struct DeadLetter {
 #[derive(Debug)]
 pub(crate) struct SourceRuntime {
     pub spec: SourceSpec,
+    /// The connector as it is now: its options may have been altered.
+    connector: RwLock<Arc<dyn Source>>,
+    limit: RateLimit,
+    paused: Mutex<Option<i64>>,
     delta_schema: SchemaRef,
     pending: Mutex<Pending>,
     space: Notify,
@@ -93,9 +101,36 @@ pub(crate) struct SourceRuntime {
     pub started: Mutex<Option<(Instant, u64)>>,
 }
 
+/// How fast rows may come, whatever the number of splits.
+#[derive(Debug, Default)]
+struct RateLimit(Mutex<Limit>);
+
+#[derive(Debug, Default)]
+struct Limit {
+    rows_per_second: Option<u64>,
+    /// When the rows that have come are paid for.
+    paid: Option<Instant>,
+}
+
+impl RateLimit {
+    fn set(&self, rows_per_second: Option<u64>) {
+        *self.0.lock().expect("nobody panics while holding it") = Limit { rows_per_second, paid: None };
+    }
+
+    /// Counts rows; when the next ones may come.
+    fn count(&self, n_rows: usize, now: Instant) -> Option<Instant> {
+        let mut limit = self.0.lock().expect("nobody panics while holding it");
+        let cost = Duration::from_secs_f64(n_rows as f64 / limit.rows_per_second? as f64);
+        limit.paid = Some(limit.paid.map_or(now, |paid| paid.max(now)) + cost);
+        limit.paid
+    }
+}
+
 /// What has been read and not sealed.
 #[derive(Debug, Default)]
 struct Pending {
+    /// Which readers fill it: what those before them still bring does not count.
+    generation: u64,
     batches: Vec<RecordBatch>,
     n_rows: usize,
     /// Of all splits, behind what is pending.
@@ -142,8 +177,13 @@ impl SourceRuntime {
             fields.push(Arc::new(Field::new(SEQUENCE, DataType::Int64, false)));
             schema = Schema::new(fields);
         }
+        let limit = RateLimit::default();
+        limit.set(spec.rate_limit);
         SourceRuntime {
             delta_schema: delta_schema(&schema),
+            connector: RwLock::new(spec.source.clone()),
+            limit,
+            paused: Mutex::new(spec.paused),
             spec,
             pending: Mutex::default(),
             space: Notify::new(),
@@ -160,6 +200,26 @@ impl SourceRuntime {
 
     fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
         self.pending.lock().expect("nobody panics while holding it")
+    }
+
+    /// The connector as it is now.
+    pub fn connector(&self) -> Arc<dyn Source> {
+        self.connector.read().expect("nobody panics while holding it").clone()
+    }
+
+    /// Takes over what can be altered. Readers that run are to be started anew.
+    pub fn alter(&self, spec: &SourceSpec) {
+        *self.connector.write().expect("nobody panics while holding it") = spec.source.clone();
+        self.limit.set(spec.rate_limit);
+    }
+
+    /// Since when it is not to be read.
+    pub fn paused(&self) -> Option<i64> {
+        *self.paused.lock().expect("nobody panics while holding it")
+    }
+
+    pub fn set_paused(&self, since: Option<i64>) {
+        *self.paused.lock().expect("nobody panics while holding it") = since;
     }
 
     pub fn is_running(&self) -> bool {
@@ -192,7 +252,8 @@ impl SourceRuntime {
         {
             let mut pending = self.pending();
             let n_read = offsets.is_empty().then_some(0);
-            *pending = Pending { offsets, n_read, sequence: pending.sequence, ..Pending::default() };
+            let (generation, sequence) = (pending.generation + 1, pending.sequence);
+            *pending = Pending { generation, offsets, n_read, sequence, ..Pending::default() };
             if let Some(watermark) = watermark {
                 pending.watermarks.insert(SplitId::from(""), watermark);
             }
@@ -200,7 +261,17 @@ impl SourceRuntime {
         *self.state.write().expect("nobody panics while holding it") = State::Running;
         *self.started.lock().expect("nobody panics while holding it") =
             Some((Instant::now(), self.rows.get()));
-        tasks.push(tokio::spawn(supervise(self.clone())));
+        let generation = self.pending().generation;
+        tasks.push(tokio::spawn(supervise(self.clone(), generation)));
+    }
+
+    /// Begins to forget that it could not be read.
+    pub fn forget_failure(&self) {
+        let mut state = self.state.write().expect("nobody panics while holding it");
+        if matches!(*state, State::Failed(_)) {
+            *state = State::Idle;
+        }
+        *self.last_error.write().expect("nobody panics while holding it") = None;
     }
 
     /// Stops reading.
@@ -216,7 +287,8 @@ impl SourceRuntime {
 
     /// When a split will have been silent for too long.
     pub fn idle_at(&self) -> Option<Instant> {
-        let timeout = self.spec.idle_timeout?;
+        // Who is not asked is not silent.
+        let timeout = self.spec.idle_timeout.filter(|_| self.is_running())?;
         let pending = self.pending();
         let heard = pending.heard.iter().filter(|(split, _)| !pending.idle.contains(*split));
         heard.map(|(_, heard)| *heard + timeout).min()
@@ -224,8 +296,9 @@ impl SourceRuntime {
 
     /// How many rows wait, and since when.
     pub fn waiting(&self) -> Option<(usize, Instant)> {
+        let is_running = self.is_running();
         let mut pending = self.pending();
-        if let Some(timeout) = self.spec.idle_timeout {
+        if let Some(timeout) = self.spec.idle_timeout.filter(|_| is_running) {
             pending.note_idle(timeout);
         }
         pending.has_news.then(|| (pending.n_rows, pending.arrived.unwrap_or_else(Instant::now)))
@@ -275,14 +348,19 @@ impl SourceRuntime {
         }
     }
 
-    fn push(&self, split: &SplitId, batch: SourceBatch) -> Result<(), Error> {
+    /// Takes what readers of a generation bring; the number of rows.
+    fn push(&self, split: &SplitId, batch: SourceBatch, generation: u64) -> Result<usize, Error> {
         let next = batch.next.clone();
         let n_bytes = batch.n_bytes;
         let prepared = self.prepare(batch)?;
-        self.rows.add(prepared.n_rows);
+        let n_rows = prepared.n_rows;
+        let mut pending = self.pending();
+        if pending.generation != generation {
+            return Ok(0);
+        }
+        self.rows.add(n_rows);
         self.bytes.add(n_bytes);
         self.bad_records.add(prepared.bad.len());
-        let mut pending = self.pending();
         pending.offsets.insert(split.clone(), next);
         if let Some(watermark) = prepared.watermark {
             let known = pending.watermarks.entry(split.clone()).or_insert(watermark);
@@ -304,7 +382,7 @@ impl SourceRuntime {
         pending.arrived.get_or_insert_with(Instant::now);
         drop(pending);
         self.arrived.notify_one();
-        Ok(())
+        Ok(n_rows)
     }
 
     fn dead_letter(&self, split: &SplitId, bad: BadRecord) -> DeadLetter {
@@ -392,13 +470,13 @@ impl SourceRuntime {
     ) -> Result<Vec<RecordBatch>, Error> {
         let mut batches = Vec::new();
         let (mut n_read, mut sequence) = (0, 0);
-        let splits = match tokio::time::timeout_at(deadline, self.spec.source.splits()).await {
+        let splits = match tokio::time::timeout_at(deadline, self.connector().splits()).await {
             Ok(splits) => splits?,
             Err(_) => return Ok(batches),
         };
         for split in splits {
             let read = async {
-                let mut reader = self.spec.source.open(&split.id, &split.start).await?;
+                let mut reader = self.connector().open(&split.id, &split.start).await?;
                 while n_read < n_rows {
                     let Some(batch) = reader.next(None).await? else { break };
                     let prepared = self.prepare(batch)?;
@@ -478,22 +556,24 @@ fn shown(rows: &RecordBatch, row: usize) -> String {
 }
 
 /// Finds splits, and starts a reader for each.
-async fn supervise(source: Arc<SourceRuntime>) {
+async fn supervise(source: Arc<SourceRuntime>, generation: u64) {
     let mut readers = tokio::task::JoinSet::new();
-    let is_bounded = source.spec.source.is_bounded();
+    let connector = source.connector();
+    let is_bounded = connector.is_bounded();
     let permits =
         Arc::new(tokio::sync::Semaphore::new(if is_bounded { BOUNDED_SPLITS } else { usize::MAX >> 4 }));
     let mut backoff = BACKOFF_FIRST;
     loop {
-        match source.spec.source.splits().await {
+        match connector.splits().await {
             Ok(splits) => {
                 backoff = BACKOFF_FIRST;
-                for (split, from) in source.open_splits(splits) {
-                    readers.spawn(read_split(source.clone(), split, from, permits.clone()));
+                for (split, from) in source.open_splits(splits, generation) {
+                    let reading = Reading { source: source.clone(), split, generation };
+                    readers.spawn(read_split(reading, from, permits.clone()));
                 }
                 if is_bounded {
                     while readers.join_next().await.is_some() {}
-                    source.finish();
+                    source.finish(generation);
                     return;
                 }
             }
@@ -513,9 +593,12 @@ async fn supervise(source: Arc<SourceRuntime>) {
 
 impl SourceRuntime {
     /// The splits among `splits` that are new, and where to begin with them.
-    fn open_splits(&self, splits: Vec<Split>) -> Vec<(SplitId, Offset)> {
+    fn open_splits(&self, splits: Vec<Split>, generation: u64) -> Vec<(SplitId, Offset)> {
         let mut pending = self.pending();
         let mut opened = Vec::new();
+        if pending.generation != generation {
+            return opened;
+        }
         for split in splits {
             if pending.open.contains(&split.id) || pending.finished.contains(&split.id) {
                 continue;
@@ -531,13 +614,13 @@ impl SourceRuntime {
     }
 
     /// All splits of a bounded source have been read, or have failed.
-    fn finish(&self) {
+    fn finish(&self, generation: u64) {
         let mut state = self.state.write().expect("nobody panics while holding it");
-        if *state != State::Running {
+        let mut pending = self.pending();
+        if *state != State::Running || pending.generation != generation {
             return;
         }
         *state = State::Finished;
-        let mut pending = self.pending();
         pending.is_finished = true;
         pending.has_news = true;
         drop(pending);
@@ -555,22 +638,28 @@ impl SourceRuntime {
     }
 }
 
-async fn read_split(
+/// One split that is read.
+struct Reading {
     source: Arc<SourceRuntime>,
     split: SplitId,
-    from: Offset,
-    permits: Arc<tokio::sync::Semaphore>,
-) {
+    generation: u64,
+}
+
+async fn read_split(reading: Reading, from: Offset, permits: Arc<tokio::sync::Semaphore>) {
+    let source = &reading.source;
     let _permit = permits.acquire().await;
     let mut next = from;
     let mut backoff = BACKOFF_FIRST;
     loop {
-        match read_on(&source, &split, &mut next, &mut backoff).await {
+        match read_on(&reading, &mut next, &mut backoff).await {
             Ok(()) => {
                 let mut pending = source.pending();
-                pending.open.remove(&split);
-                pending.heard.remove(&split);
-                pending.finished.insert(split);
+                if pending.generation != reading.generation {
+                    return;
+                }
+                pending.open.remove(&reading.split);
+                pending.heard.remove(&reading.split);
+                pending.finished.insert(reading.split.clone());
                 pending.has_news = true;
                 drop(pending);
                 source.arrived.notify_one();
@@ -588,21 +677,20 @@ async fn read_split(
 }
 
 /// Reads a split to its end, if it has one.
-async fn read_on(
-    source: &Arc<SourceRuntime>,
-    split: &SplitId,
-    next: &mut Offset,
-    backoff: &mut Duration,
-) -> Result<(), ConnectorError> {
-    let mut reader = source.spec.source.open(split, next).await?;
+async fn read_on(reading: &Reading, next: &mut Offset, backoff: &mut Duration) -> Result<(), ConnectorError> {
+    let Reading { source, split, generation } = reading;
+    let mut reader = source.connector().open(split, next).await?;
     loop {
         source.space().await;
         let Some(batch) = reader.next(None).await? else { return Ok(()) };
         *next = batch.next.clone();
         *backoff = BACKOFF_FIRST;
-        source
-            .push(split, batch)
+        let n_rows = source
+            .push(split, batch, *generation)
             .map_err(|error| ConnectorError::fatal(error.sqlstate(), error.to_string()))?;
+        if let Some(due) = source.limit.count(n_rows, Instant::now()) {
+            tokio::time::sleep_until(due.into()).await;
+        }
         // Decoding is work: let others have the thread between two batches.
         tokio::task::yield_now().await;
     }
@@ -626,10 +714,17 @@ impl RangeReader {
         let is_missing = to.keys().any(|split| !from.contains_key(split));
         let starts: Offsets = match is_missing {
             true => {
-                source.spec.source.splits().await?.into_iter().map(|split| (split.id, split.start)).collect()
+                source.connector().splits().await?.into_iter().map(|split| (split.id, split.start)).collect()
             }
             false => Offsets::new(),
         };
+        // Who has read the source before must not miss a part of it. Who is new takes what there still is.
+        let is_gone = |split: &&SplitId| !from.contains_key(*split) && !starts.contains_key(*split);
+        if let Some(gone) = to.keys().filter(|_| !from.is_empty()).find(is_gone) {
+            let name = &source.spec.name;
+            let message = format!("split \"{gone}\" of source \"{name}\" is gone before all have read it");
+            return Err(ConnectorError::fatal(SqlState::NOT_IN_PREREQUISITE_STATE, message).into());
+        }
         let range = |(split, end): (&SplitId, &Offset)| {
             let start = from.get(split).or_else(|| starts.get(split))?;
             (start != end).then(|| (split.clone(), start.clone(), end.clone()))
@@ -642,7 +737,7 @@ impl RangeReader {
 
     /// How many rows there are to read, where the connector can tell from the offsets.
     pub fn n_rows(&self) -> Option<u64> {
-        let source = &self.source.spec.source;
+        let source = self.source.connector();
         self.ranges.iter().map(|(split, from, to)| source.n_records(split, from, to)).sum()
     }
 
@@ -651,7 +746,7 @@ impl RangeReader {
         loop {
             let Some((reader, end)) = &mut self.current else {
                 let Some((split, start, end)) = self.ranges.pop() else { return Ok(None) };
-                self.current = Some((self.source.spec.source.open(&split, &start).await?, end));
+                self.current = Some((self.source.connector().open(&split, &start).await?, end));
                 continue;
             };
             let Some(batch) = reader.next(Some(end)).await? else {
@@ -673,6 +768,21 @@ impl RangeReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_kept_on_average_and_forgets_what_was_before_it() {
+        let start = Instant::now();
+        let limit = RateLimit::default();
+        assert_eq!(limit.count(1_000_000, start), None);
+        limit.set(Some(100));
+        let second = Duration::from_secs(1);
+        assert_eq!(limit.count(100, start), Some(start + second));
+        assert_eq!(limit.count(50, start), Some(start + second + second / 2), "splits share it");
+        // Time that nobody used is not saved up.
+        assert_eq!(limit.count(100, start + 10 * second), Some(start + 11 * second));
+        limit.set(Some(1000));
+        assert_eq!(limit.count(100, start), Some(start + second / 10));
+    }
 
     #[test]
     fn a_silent_split_does_not_hold_the_watermark_back() {

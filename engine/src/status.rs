@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidemill_core::Epoch;
 use tidemill_plan::RelationId;
 
+use crate::jobs::JobStatus;
 use crate::metrics::HistogramCounts;
 
 /// Everything that runs, at a moment.
@@ -17,6 +18,8 @@ pub struct EngineStatus {
     pub tables: Vec<TableStatus>,
     pub pipelines: Vec<PipelineStatus>,
     pub sinks: Vec<SinkStatus>,
+    /// Oldest first.
+    pub jobs: Vec<JobStatus>,
     pub dead_letters: u64,
 }
 
@@ -30,6 +33,10 @@ pub enum State {
     Running,
     /// A source that has been read to its end.
     Finished,
+    /// Somebody wants it to stand still; which of the objects that are tied to each other was paused.
+    Paused(String),
+    /// It has failed, why, and is about to begin again.
+    Restarting(String),
     /// It does not run, and why.
     Failed(String),
 }
@@ -42,15 +49,25 @@ impl State {
             State::Filling => "FILLING",
             State::Running => "RUNNING",
             State::Finished => "FINISHED",
+            State::Paused(_) => "PAUSED",
+            State::Restarting(_) => "RESTARTING",
             State::Failed(_) => "FAILED",
         }
     }
 
-    /// Why it does not run.
+    /// What went wrong.
     pub fn error(&self) -> Option<&str> {
         match self {
-            State::Failed(reason) => Some(reason),
+            State::Failed(reason) | State::Restarting(reason) => Some(reason),
             _ => None,
+        }
+    }
+
+    /// Why it stands still, whether something went wrong or not.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            State::Paused(reason) => Some(reason),
+            _ => self.error(),
         }
     }
 }
@@ -60,6 +77,8 @@ pub struct SourceStatus {
     pub id: RelationId,
     pub name: String,
     pub state: State,
+    /// Since when it stands still, in microseconds since 1970.
+    pub since: Option<i64>,
     pub rows: u64,
     pub bytes: u64,
     pub bad_records: u64,
@@ -101,6 +120,8 @@ pub struct PipelineStatus {
     pub id: RelationId,
     pub name: String,
     pub state: State,
+    /// Since when it stands still, in microseconds since 1970.
+    pub since: Option<i64>,
     /// Which dataflow it belongs to.
     pub dataflow: u64,
     pub epoch: Epoch,

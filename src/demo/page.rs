@@ -104,7 +104,7 @@ impl Page {
         let rows = recent.pipelines.iter().map(|pipeline| {
             let style = match pipeline.state {
                 "FAILED" => Style::new().fg(Color::Red),
-                "FILLING" => Style::new().fg(Color::Yellow),
+                "FILLING" | "PAUSED" | "RESTARTING" => Style::new().fg(Color::Yellow),
                 _ => Style::new(),
             };
             let cells = [

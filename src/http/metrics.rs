@@ -12,7 +12,7 @@ use tidemill_engine::{EngineStatus, PipelineStatus, SinkStatus, State};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];
-const STATES: [&str; 5] = ["IDLE", "FILLING", "RUNNING", "FINISHED", "FAILED"];
+const STATES: [&str; 7] = ["IDLE", "FILLING", "RUNNING", "FINISHED", "PAUSED", "RESTARTING", "FAILED"];
 
 /// All metrics.
 pub fn render(status: &EngineStatus, is_ready: bool) -> String {

@@ -1,4 +1,4 @@
-//! `CREATE`, `ALTER … RENAME`, `ALTER … OWNER`, `COMMENT ON`: statements that change definitions.
+//! `CREATE`, `COMMENT ON`: statements that change definitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use tidemill_connectors::IncludeKind as ConnectorInclude;
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{SqlState, Ttl, Upkeep, crash_point, did_you_mean};
 use tidemill_engine::{OnConflict as OnDuplicate, TableWrite};
-use tidemill_plan::PipelinePlan;
+use tidemill_plan::{PipelinePlan, RelationId};
 use tidemill_sql::parser::{ObjectName, parse_query};
 use tidemill_sql::statements::{
-    Alter, AlterAction, ColumnDef, Comment, CommentTarget, CreatePipeline, CreateSchema, CreateSink,
-    CreateSource, CreateTable, CreateView, ObjectKind, RoleName, SinkInput, WithOptions,
+    ColumnDef, Comment, CommentTarget, CreatePipeline, CreateSchema, CreateSink, CreateSource, CreateTable,
+    CreateView, ObjectKind, SinkInput, WithOptions,
 };
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::{access, dml, done, engine_error, query, unbounded, unsupported};
-use crate::database::{Database, position_of, table_spec, uninterrupted};
+use crate::database::{Database, position_of, table_spec, take_rate_limit, uninterrupted};
 use crate::names::{References, find};
 use crate::privileges;
 use crate::session::api::{Notice, Response, SqlError};
@@ -74,6 +74,7 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
         let map = |options: &[(String, String)]| options.iter().cloned().collect();
         let mut of_connector: BTreeMap<String, String> = map(&options);
         tidemill_connectors::take_duration(&mut of_connector, "idle_timeout")?;
+        take_rate_limit(&mut of_connector)?;
         let schema = tidemill_connectors::source_columns(&of_connector, encode, &map(&encode_options))?;
         let Some(schema) = schema else {
             return Err(SqlError::new(
@@ -122,9 +123,9 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
     let database = session.database.clone();
     uninterrupted(async move {
         let _changing = changing;
-        stop_replaced(&database, &entered.replaced).await?;
         database.engine.add_source(spec).await;
-        database.put_catalog(entered.catalog).await
+        database.put_catalog(entered.catalog).await?;
+        stop_replaced(&database, &entered.replaced).await
     })
     .await?;
     Ok(done("CREATE SOURCE"))
@@ -220,9 +221,9 @@ pub async fn table(
     let database = session.database.clone();
     let written = uninterrupted(async move {
         let _changing = changing;
-        stop_replaced(&database, &entered.replaced).await?;
         database.engine.create_table(spec).await?;
         database.put_catalog(entered.catalog).await?;
+        stop_replaced(&database, &entered.replaced).await?;
         let Some(rows) = rows else { return Ok(None) };
         let write = TableWrite::Insert { rows, on_conflict: OnDuplicate::Error };
         Ok(Some(database.engine.write(id, write).await?.epoch))
@@ -480,83 +481,6 @@ pub async fn schema(session: &mut Session, create: &CreateSchema) -> Result<Resp
     Ok(done("CREATE SCHEMA"))
 }
 
-pub async fn alter(session: &mut Session, alter: &Alter) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
-    let Some(kind) = kind(alter.kind) else { return alter_schema(session, alter, changing).await };
-    let search_path = session.settings.search_path();
-    let name = &alter.name;
-    let object = match catalog.resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path) {
-        Ok(object) => object.clone(),
-        Err(_)
-            if alter.if_exists
-                && find(&catalog, name.schema.as_deref(), &name.name, &search_path).is_none() =>
-        {
-            session.notice(format!("relation \"{}\" does not exist, skipping", name.name));
-            return Ok(done(format!("ALTER {}", kind.keyword())));
-        }
-        Err(error) => return Err(SqlError::from(error).with_position(name.position)),
-    };
-    privileges::require_owner(&catalog, session.user(), &object, false)
-        .map_err(|error| error.with_position(name.position))?;
-    let catalog = match &alter.action {
-        AlterAction::RenameTo(new_name) => {
-            privileges::require_schema(&catalog, session.user(), &object.schema, Privilege::Create)?;
-            catalog.rename(object.oid, &new_name.value)?
-        }
-        AlterAction::OwnerTo { role, position } => {
-            let owner = new_owner(session, &catalog, role, *position)?;
-            // As if the new owner had made it.
-            if !catalog.is_superuser(session.user()) {
-                privileges::require_schema(&catalog, &owner, &object.schema, Privilege::Create)
-                    .map_err(|error| error.with_position(*position))?;
-            }
-            catalog.set_owner(object.oid, &owner)?
-        }
-    };
-    session.database.commit(changing, catalog).await?;
-    Ok(done(format!("ALTER {}", kind.keyword())))
-}
-
-/// Who is to own something from now on, which the user must be able to become.
-fn new_owner(
-    session: &Session,
-    catalog: &Catalog,
-    role: &RoleName,
-    position: usize,
-) -> Result<String, SqlError> {
-    let owner = access::one_role(session, catalog, role, position)?;
-    privileges::require_member(catalog, session.user(), &owner)
-        .map_err(|error| error.with_position(position))?;
-    Ok(owner)
-}
-
-async fn alter_schema(
-    session: &mut Session,
-    alter: &Alter,
-    changing: OwnedMutexGuard<()>,
-) -> Result<Response, SqlError> {
-    let AlterAction::OwnerTo { role, position } = &alter.action else {
-        return Err(unsupported("ALTER SCHEMA … RENAME"));
-    };
-    let catalog = session.database.catalog();
-    let name = &alter.name;
-    let schema = match catalog.schema(&name.name) {
-        Ok(schema) => schema,
-        Err(_) if alter.if_exists => {
-            session.notice(format!("schema \"{}\" does not exist, skipping", name.name));
-            return Ok(done("ALTER SCHEMA"));
-        }
-        Err(error) => return Err(SqlError::from(error).with_position(name.position)),
-    };
-    privileges::require_schema_owner(&catalog, session.user(), schema)
-        .map_err(|error| error.with_position(name.position))?;
-    let owner = new_owner(session, &catalog, role, *position)?;
-    let catalog = catalog.set_schema_owner(&name.name, &owner)?;
-    session.database.commit(changing, catalog).await?;
-    Ok(done("ALTER SCHEMA"))
-}
-
 pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Response, SqlError> {
     let changing = session.database.change_definitions().await;
     let catalog = session.database.catalog();
@@ -711,26 +635,40 @@ async fn start_member(
         if database.is_for_checks() {
             return database.put_catalog(catalog).await;
         }
-        // Two sinks must not write to one place. A pipeline can stay until its successor is there.
-        let is_sink = spec.sink.is_some();
-        if is_sink {
-            stop_replaced(&database, &replaced).await?;
-        }
         let id = spec.id;
-        let created = database.engine.create_member(spec, &cancelled).await;
-        created.map_err(|error| engine_error(&database, error))?;
-        crash_point("create.filled");
-        if let Err(error) = database.put_catalog(catalog).await {
-            database.engine.drop_members(&[id]).await?;
-            return Err(error);
+        // Two sinks must not write to one place; the old one waits until its successor is there.
+        let held = replaced.as_ref().filter(|old| old.kind() == Kind::Sink).map(|old| RelationId(old.oid));
+        if let Some(old) = held {
+            database.engine.hold_sink(old, true).await;
         }
+        let created = begin_member(&database, spec, catalog, &cancelled).await;
+        if let (Some(old), Err(_)) = (held, &created) {
+            database.engine.hold_sink(old, false).await;
+        }
+        created?;
+        let stopped = stop_replaced(&database, &replaced).await;
         database.engine.deliver(id);
-        if !is_sink {
-            stop_replaced(&database, &replaced).await?;
-        }
-        Ok(())
+        stopped
     })
     .await
+}
+
+/// Fills a pipeline or sink and lets the catalog name it; or neither.
+async fn begin_member(
+    database: &Database,
+    spec: tidemill_engine::MemberSpec,
+    catalog: tidemill_catalog::Catalog,
+    cancelled: &CancellationToken,
+) -> Result<(), SqlError> {
+    let id = spec.id;
+    let created = database.engine.create_member(spec, cancelled).await;
+    created.map_err(|error| engine_error(database, error))?;
+    crash_point("create.filled");
+    if let Err(error) = database.put_catalog(catalog).await {
+        database.engine.drop_members(&[id]).await?;
+        return Err(error);
+    }
+    Ok(())
 }
 
 /// Ends what runs for an object that is replaced.

@@ -1,6 +1,7 @@
 //! Statements: one file per kind, each a function of the session and the statement.
 
 mod access;
+mod alter;
 mod copy;
 mod create;
 mod cursor;
@@ -22,7 +23,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use tidemill_core::SqlState;
-use tidemill_sql::statements::Statement;
+use tidemill_engine::CancelError;
+use tidemill_sql::statements::{CancelJob, Statement};
 
 use crate::database::Database;
 use crate::session::api::{Response, RowsTag, SqlError};
@@ -56,7 +58,7 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
         Statement::CreateSink(create) => create::sink(session, create, call.sql).await,
         Statement::CreateSchema(create) => create::schema(session, create).await,
         Statement::Drop(objects) => drop::run(session, objects).await,
-        Statement::Alter(alter) => create::alter(session, alter).await,
+        Statement::Alter(alter) => alter::run(session, alter).await,
         Statement::Comment(comment) => create::comment(session, comment).await,
         Statement::CreateRole(create) => access::create_role(session, create).await,
         Statement::AlterRole(alter) => access::alter_role(session, alter).await,
@@ -80,11 +82,30 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
             session.database.engine.flush().await?;
             Ok(done("FLUSH"))
         }
+        Statement::CancelJob(cancel) => cancel_job(session, cancel),
         Statement::Prepare(_) | Statement::Execute(_) | Statement::Deallocate(_) => {
             transaction::prepared(session, call.statement).await
         }
         other => transaction::run(session, other).await,
     }
+}
+
+/// Ends a fill that somebody else has begun. His statement fails, and nothing stays of it.
+fn cancel_job(session: &Session, cancel: &CancelJob) -> Result<Response, SqlError> {
+    let id = cancel.id;
+    session.database.engine.cancel_job(id).map_err(|error| {
+        let error = match error {
+            CancelError::Unknown => {
+                SqlError::new(SqlState::UNDEFINED_OBJECT, format!("job {id} does not exist"))
+            }
+            CancelError::Ended(state) => SqlError::new(
+                SqlState::NOT_IN_PREREQUISITE_STATE,
+                format!("job {id} has ended: it is {}", state.name()),
+            ),
+        };
+        error.with_hint("SHOW JOBS lists them.").with_position(cancel.position)
+    })?;
+    Ok(done("CANCEL JOB"))
 }
 
 /// A command that is done.

@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
 use tidemill_core::Epoch;
 use tidemill_engine::dead_letters::DEAD_LETTERS;
-use tidemill_engine::{ReadView, Stale};
+use tidemill_engine::{ReadView, Stale, State};
 use tidemill_plan::RelationId;
 use tidemill_sql::QueryPlan;
 
@@ -253,12 +253,17 @@ async fn committed(session: &mut Session, references: &References) -> Result<Arc
         .map_err(|error| engine_error(&database, error))?;
     let is_asked_for = |id: &RelationId| references.relations.contains(id);
     view.stale.retain(|stale| is_asked_for(&stale.id));
-    for Stale { name, reason, .. } in &view.stale {
+    for stale in &view.stale {
+        let what = match &stale.state {
+            State::Paused(_) => "is paused and shows its last epoch",
+            State::Restarting(_) => "has failed, begins again, and shows its last good epoch",
+            _ => "has failed and shows its last good epoch",
+        };
         let mut notice = Notice::warning(
             tidemill_core::SqlState::NOT_IN_PREREQUISITE_STATE,
-            format!("\"{name}\" has failed and shows its last good epoch"),
+            format!("\"{}\" {what}", stale.name),
         );
-        notice.detail = Some(reason.clone());
+        notice.detail = stale.state.reason().map(str::to_owned);
         session.notices.push(notice);
     }
     if !session.is_in_block() {

@@ -1,7 +1,11 @@
 //! `SHOW` and `DESCRIBE`: what is defined.
 
-use tidemill_catalog::Object;
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tidemill_catalog::{Kind, Object};
 use tidemill_core::SqlState;
+use tidemill_engine::JobStatus;
 use tidemill_sql::parser::ObjectName;
 use tidemill_sql::statements::{Describe, Like, ObjectKind, Show, ShowVariable, list_meant};
 
@@ -41,7 +45,15 @@ pub async fn run(session: &mut Session, show: &Show) -> Result<Response, SqlErro
             let row = |object: &&std::sync::Arc<Object>| {
                 vec![object.name.clone(), object.schema.clone(), object.comment.clone().unwrap_or_default()]
             };
-            Ok(text_rows(&["name", "schema", "comment"], &objects.iter().map(row).collect::<Vec<_>>(), TAG))
+            let mut rows: Vec<Vec<String>> = objects.iter().map(row).collect();
+            if !matches!(kind, Kind::Source | Kind::Pipeline | Kind::Sink) {
+                return Ok(text_rows(&["name", "schema", "comment"], &rows, TAG));
+            }
+            let states = states(session).await;
+            for (row, object) in rows.iter_mut().zip(&objects) {
+                row.push(states.get(&object.oid).copied().unwrap_or_default().to_owned());
+            }
+            Ok(text_rows(&["name", "schema", "comment", "state"], &rows, TAG))
         }
         Show::Connectors { like } => {
             let rows: Vec<Vec<String>> = tidemill_connectors::connectors()
@@ -60,18 +72,17 @@ pub async fn run(session: &mut Session, show: &Show) -> Result<Response, SqlErro
         }
         Show::Jobs { like } => {
             let status = session.database.engine.status().await;
-            let rows: Vec<Vec<String>> = status
-                .pipelines
-                .iter()
-                .chain(status.sinks.iter().map(|sink| &sink.pipeline))
-                .filter(|pipeline| pipeline.fill.is_some() && matches(like, &pipeline.name))
-                .map(|pipeline| {
-                    let (n_done, n_total) = pipeline.fill.unwrap_or_default();
-                    let n_total = n_total.map_or_else(String::new, |n_total| n_total.to_string());
-                    vec![pipeline.name.clone(), "FILL".into(), n_done.to_string(), n_total]
-                })
-                .collect();
-            Ok(text_rows(&["object", "job", "rows_done", "rows_total"], &rows, TAG))
+            let row = |job: &JobStatus| {
+                let n_total = job.rows_total.map_or_else(String::new, |n_total| n_total.to_string());
+                let left = job.eta.map_or_else(String::new, |eta| seconds_until(eta));
+                let (kind, state) = (job.kind.name().into(), job.state.name().into());
+                let n_done = job.rows_done.to_string();
+                vec![job.id.to_string(), job.object.clone(), kind, state, n_done, n_total, left]
+            };
+            let shown = status.jobs.iter().filter(|job| matches(like, &job.object));
+            let rows: Vec<Vec<String>> = shown.map(row).collect();
+            let names = ["id", "object", "job", "state", "rows_done", "rows_total", "seconds_left"];
+            Ok(text_rows(&names, &rows, TAG))
         }
         Show::Create { kind: object_kind, name } => {
             let search_path = session.settings.search_path();
@@ -81,7 +92,9 @@ pub async fn run(session: &mut Session, show: &Show) -> Result<Response, SqlErro
             let object = catalog
                 .resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path)
                 .map_err(|error| SqlError::from(error).with_position(name.position))?;
-            let parsed = tidemill_sql::parser::parse_one(&object.sql)?;
+            let mut parsed = tidemill_sql::parser::parse_one(&object.sql)?;
+            let options = object.definition.options();
+            tidemill_sql::statements::set_options(&mut parsed.statement, options);
             let text = tidemill_sql::statements::show_create(&parsed.statement)
                 .unwrap_or_else(|| tidemill_sql::statements::redact(&object.sql));
             Ok(text_rows(&["name", "create_sql"], &[vec![object.full_name(), text]], TAG))
@@ -144,6 +157,19 @@ pub fn variable(session: &mut Session, variable: &ShowVariable) -> Result<Respon
             None => error.with_position(variable.position),
         }),
     }
+}
+
+/// What each object that runs does, by OID.
+async fn states(session: &Session) -> BTreeMap<u32, &'static str> {
+    let status = session.database.engine.status().await;
+    let sources = status.sources.iter().map(|source| (source.id.0, source.state.name()));
+    let members = status.pipelines.iter().chain(status.sinks.iter().map(|sink| &sink.pipeline));
+    sources.chain(members.map(|member| (member.id.0, member.state.name()))).collect()
+}
+
+fn seconds_until(micros: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as i64;
+    (micros.saturating_sub(now).max(0) / 1_000_000).to_string()
 }
 
 fn matches(like: &Option<Like>, name: &str) -> bool {

@@ -90,8 +90,8 @@ impl Group {
     }
 }
 
-/// An open log.
-#[derive(Debug)]
+/// An open log; its copies are the same log.
+#[derive(Debug, Clone)]
 pub struct Log {
     requests: UnboundedSender<Request>,
     root: Root,
@@ -133,6 +133,13 @@ impl Log {
                 source: std::io::Error::other(reason),
             }),
         }
+    }
+
+    /// The records of epochs behind `from` up to `to`, which have been appended.
+    pub async fn between(&self, from: Epoch, to: Epoch) -> Result<Vec<LogRecord>, Error> {
+        let segments = read(&self.root).await?;
+        let is_asked = |record: &LogRecord| from < record.epoch && record.epoch <= to;
+        Ok(segments.into_values().flatten().filter(is_asked).collect())
     }
 
     /// Says that records up to `epoch` are not needed any more.
@@ -407,6 +414,8 @@ mod tests {
         assert_eq!(records, []);
         log.append(&[record(1, "a"), record(1, "b")]).await.unwrap();
         log.append(&[record(2, "c")]).await.unwrap();
+        assert_eq!(log.between(Epoch(0), Epoch(1)).await.unwrap(), [record(1, "a"), record(1, "b")]);
+        assert_eq!(log.between(Epoch(1), Epoch(9)).await.unwrap(), [record(2, "c")]);
         drop(log);
 
         let path = directory.path().join(format!("{:020}.log", 0));

@@ -36,7 +36,7 @@ async fn big(client: &Client) {
 
 /// What `tm_jobs` says of the only job, if there is one that has taken in rows.
 async fn job(client: &Client) -> Option<(u64, u64)> {
-    let sql = "SELECT rows_done, rows_total FROM tm_jobs WHERE job = 'FILL' AND rows_done > 0";
+    let sql = "SELECT rows_done, rows_total FROM tm_jobs WHERE state = 'RUNNING' AND rows_done > 0";
     let rows = query(client, sql).await;
     let [done, total] = &rows.first()?[..] else { unreachable!("two columns") };
     Some((done.parse().unwrap(), total.parse().expect("the total is known")))
@@ -69,9 +69,13 @@ async fn fills_say_how_far_they_are() {
         assert_eq!(total, N_ROWS, "{relation}");
         assert!(done < total, "{relation}: {done} rows of {total} are in after the first step");
         let shown = query(&client, "SHOW JOBS").await;
-        assert!(shown.is_empty() || shown[0][3] == N_ROWS.to_string(), "{relation}: {shown:?}");
+        let last = shown.last().expect("it is shown while it runs and afterwards");
+        assert_eq!([&last[1], &last[2], &last[5]], ["p", "FILL", &N_ROWS.to_string()], "{relation}");
         created.await.unwrap();
         assert_eq!(job(&client).await, None, "{relation}: the job has ended");
+        let sql =
+            "SELECT state, rows_done FROM tm_jobs WHERE ended_at >= started_at ORDER BY id DESC LIMIT 1";
+        assert_eq!(query(&client, sql).await, [["DONE".to_string(), N_ROWS.to_string()]], "{relation}");
         assert_eq!(query(&client, "SELECT sum(ids) FROM p").await, [[N_ROWS.to_string()]], "{relation}");
         execute(&client, "DROP PIPELINE p").await;
     }
@@ -83,6 +87,7 @@ const NOTHING: [[&str; 0]; 0] = [];
 #[derive(Debug, Clone, Copy)]
 enum End {
     Cancel,
+    CancelJob,
     Timeout,
     ClientGone,
 }
@@ -98,6 +103,7 @@ async fn nothing_stays_of_a_fill_that_is_given_up() {
     for (sql, end) in [
         (pipeline("big"), End::Cancel),
         (pipeline("copy"), End::Cancel),
+        (pipeline("big"), End::CancelJob),
         (sink, End::Cancel),
         (pipeline("big"), End::Timeout),
         (pipeline("copy"), End::ClientGone),
@@ -105,7 +111,10 @@ async fn nothing_stays_of_a_fill_that_is_given_up() {
         give_up(&server, &client, &sql, end).await;
         // Whoever changes definitions comes behind what is undone.
         execute(&client, "COMMENT ON TABLE big IS 'many rows'").await;
-        assert_eq!(query(&client, "SELECT name FROM tm_jobs, tm_pipelines").await, NOTHING, "{sql} {end:?}");
+        let running = "SELECT object FROM tm_jobs WHERE state = 'RUNNING'";
+        assert_eq!(query(&client, running).await, NOTHING, "{sql} {end:?}");
+        let last = "SELECT state FROM tm_jobs ORDER BY id DESC LIMIT 1";
+        assert_eq!(query(&client, last).await, [["CANCELED"]], "{sql} {end:?}");
         assert_eq!(query(&client, "SELECT name FROM tm_pipelines ORDER BY 1").await, [["copy"], ["seen"]]);
         assert_eq!(query(&client, "SELECT name FROM tm_sinks").await, NOTHING);
         // What it read goes on, and its name is free.
@@ -146,6 +155,10 @@ async fn give_up(server: &Server, client: &Client, sql: &str, end: End) {
     }
     match end {
         End::Cancel => cancel.cancel_query(NoTls).await.unwrap(),
+        End::CancelJob => {
+            let id = &query(client, "SELECT id FROM tm_jobs WHERE state = 'RUNNING'").await[0][0];
+            execute(client, &format!("CANCEL JOB {id}")).await;
+        }
         End::Timeout => (),
         End::ClientGone => {
             connection.abort();

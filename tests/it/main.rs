@@ -10,6 +10,7 @@ mod fill;
 mod flights;
 mod golden;
 mod kafka;
+mod lifecycle;
 mod memory;
 mod object_store;
 mod postgres;

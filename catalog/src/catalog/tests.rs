@@ -58,6 +58,22 @@ fn sink_from(oid: Oid) -> Definition {
     })
 }
 
+#[test]
+fn what_is_paused_and_altered_stays_so() {
+    let (catalog, oid) = create(&Catalog::new(), "s", source(), &[]);
+    let changes = [("a".to_string(), None), ("rate".to_string(), Some("9".to_string()))];
+    let altered = catalog.pause(oid, Some(7)).set_options(oid, &changes);
+    let read = Catalog::from_bytes(&altered.to_bytes()).unwrap();
+    let object = read.get(oid).unwrap();
+    assert_eq!(object.paused, Some(7));
+    let options: Vec<_> = object.definition.options().iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(options, [("connector", "kafka"), ("rate", "9")]);
+    assert_eq!(read.pause(oid, None).get(oid).unwrap().paused, None);
+    assert_eq!(read.version(), catalog.version() + 2);
+    // A document from before there were pauses is read as one without.
+    assert!(!String::from_utf8(catalog.to_bytes()).unwrap().contains("paused"));
+}
+
 fn create(catalog: &Catalog, name: &str, definition: Definition, dependencies: &[Oid]) -> (Catalog, Oid) {
     let (catalog, created) = catalog.create(new(name, definition, dependencies), OnConflict::Fail).unwrap();
     (catalog, created.object().oid)

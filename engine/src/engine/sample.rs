@@ -81,7 +81,7 @@ impl Engine {
             changes.insert(*id, batches);
         }
         let budget = self.memory.budget(None);
-        let mut member = Member::new(RelationId(0), "sample", plan, session, None, &budget).await?;
+        let mut member = Member::new(RelationId(0), "sample", plan, session, None, &budget, None).await?;
         let context = StepContext { epoch: Epoch::ZERO, ..StepContext::default() };
         member.step(&context, &changes).await?;
         let handle = Arc::clone(&member.handle);

@@ -77,16 +77,16 @@ impl Engine {
             for (handle, _) in &handles {
                 let mut frontier = handle.frontier.subscribe();
                 while *frontier.borrow_and_update() < epoch {
-                    if let Some(reason) = handle.failure() {
-                        return Err(not_running(&handle.name, reason));
+                    if let Some(error) = handle.not_running() {
+                        return Err(error);
                     }
                     let wait = tokio::time::timeout(Duration::from_millis(100), frontier.changed());
                     if let Ok(Err(_)) = wait.await {
                         return Err(Error::ShuttingDown);
                     }
                 }
-                if let Some(reason) = handle.failure() {
-                    return Err(not_running(&handle.name, reason));
+                if let Some(error) = handle.not_running() {
+                    return Err(error);
                 }
             }
             let relations: Option<BTreeMap<_, _>> =
@@ -114,7 +114,7 @@ impl Engine {
             return Err(Error::NotRunning { kind: "source", name: id.to_string(), reason });
         };
         let known: BTreeSet<_> =
-            source.spec.source.splits().await?.into_iter().map(|split| split.id).collect();
+            source.connector().splits().await?.into_iter().map(|split| split.id).collect();
         if let Some(lost) = to.keys().find(|split| !known.contains(*split)) {
             let message = format!(
                 "split \"{lost}\" of source \"{}\" cannot be read again: it is gone",

@@ -63,7 +63,15 @@ pub struct DeliveryStatus {
     delivered_to: AtomicU64,
     last_error: RwLock<Option<String>>,
     phase: watch::Sender<Phase>,
+    is_paused: AtomicBool,
+    /// Held while something leaves.
+    busy: tokio::sync::Mutex<()>,
+    /// Try again now, with a new writer.
+    restarted: Notify,
 }
+
+/// For so long a pause waits for what is leaving.
+const LEAVING_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
@@ -103,6 +111,33 @@ impl DeliveryStatus {
 
     pub fn last_error(&self) -> Option<String> {
         self.last_error.read().expect("nobody panics while holding it").clone()
+    }
+
+    /// Lets nothing leave from now on. What is leaving is waited for, but not for ever.
+    pub(crate) async fn pause(&self) {
+        self.is_paused.store(true, Ordering::Release);
+        if tokio::time::timeout(LEAVING_MAX, self.busy.lock()).await.is_err() {
+            tracing::warn!("a sink is paused while its destination has not answered");
+        }
+    }
+
+    /// Lets nothing leave, before anything has.
+    pub(crate) fn begin_paused(&self) {
+        self.is_paused.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.is_paused.store(false, Ordering::Release);
+        self.restarted.notify_one();
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.is_paused.load(Ordering::Acquire)
+    }
+
+    /// Tries again at once what waits to be tried again, with a new writer.
+    pub(crate) fn restart(&self) {
+        self.restarted.notify_one();
     }
 
     /// Lets rows leave: the sink's definition is durable.
@@ -192,6 +227,15 @@ impl Outbox {
         }
     }
 
+    /// Stops to deliver, and waits until nothing is leaving any more.
+    pub async fn stop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            // Cancelled, or it had ended.
+            let _ = task.await;
+        }
+    }
+
     pub fn push(&self, batch: SinkBatch) {
         let mut queue = self.shared.queue();
         self.shared.status.pending_rows.fetch_add(batch.delta.len() as u64, Ordering::Relaxed);
@@ -278,9 +322,10 @@ async fn deliver(shared: Arc<Shared>) {
     let mut opened: Option<Opened> = None;
     loop {
         let is_ending = *phase.borrow_and_update() == Phase::Ending;
-        if !shared.has_work(opened.as_ref(), is_ending) {
-            let flush_at =
-                opened.as_ref().filter(|opened| opened.n_written > 0).and_then(|opened| opened.flush_at);
+        let is_paused = shared.status.is_paused();
+        if is_paused || !shared.has_work(opened.as_ref(), is_ending) {
+            let gathering = opened.as_ref().filter(|opened| opened.n_written > 0 && !is_paused);
+            let flush_at = gathering.and_then(|opened| opened.flush_at);
             let due = async {
                 match flush_at {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -291,10 +336,20 @@ async fn deliver(shared: Arc<Shared>) {
                 () = shared.ready.notified() => (),
                 () = due => (),
                 changed = phase.changed() => changed.expect("the sender is in the status, which lives as long"),
+                () = shared.status.restarted.notified() => {
+                    opened = None;
+                    shared.doubt();
+                }
             }
             continue;
         }
-        match attempt(&shared, &mut opened, is_ending).await {
+        let busy = shared.status.busy.lock().await;
+        if shared.status.is_paused() {
+            continue;
+        }
+        let outcome = attempt(&shared, &mut opened, is_ending).await;
+        drop(busy);
+        match outcome {
             Ok(()) => backoff = BACKOFF_FIRST,
             Err(error) => {
                 shared.status.retries.add(1);
@@ -302,8 +357,10 @@ async fn deliver(shared: Arc<Shared>) {
                 tracing::warn!(%error, "a sink cannot be written to; it is tried again");
                 opened = None;
                 shared.doubt();
-                tokio::time::sleep(jittered(backoff)).await;
-                backoff = (backoff * 2).min(BACKOFF_MAX);
+                backoff = tokio::select! {
+                    () = tokio::time::sleep(jittered(backoff)) => (backoff * 2).min(BACKOFF_MAX),
+                    () = shared.status.restarted.notified() => BACKOFF_FIRST,
+                };
             }
         }
     }

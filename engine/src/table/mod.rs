@@ -4,18 +4,17 @@ mod locks;
 mod rules;
 mod transaction;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use tidemill_core::{Delta, Epoch};
 use tidemill_plan::RelationId;
 use tidemill_storage::{Budget, Checkpoint, CheckpointStore, Snapshot};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, mpsc};
 
 use crate::Error;
-use crate::member::{MemberHandle, MemberMetrics};
+use crate::member::MemberHandle;
 use crate::view::View;
 
 pub(crate) use self::locks::Locks;
@@ -89,19 +88,7 @@ impl Table {
             epoch = Epoch(checkpoint.meta["epoch"].as_u64().unwrap_or_default());
             view.restore(checkpoint.runs.get("rows").cloned().unwrap_or_default());
         }
-        let handle = MemberHandle {
-            id: spec.id,
-            name: spec.name.clone(),
-            schema: spec.schema.clone(),
-            history: RwLock::default(),
-            frontier: watch::Sender::new(epoch),
-            failure: RwLock::default(),
-            subscribers: Default::default(),
-            metrics: MemberMetrics::default(),
-            budget: budget.clone(),
-            operators: Vec::new(),
-            bounds: BTreeMap::new(),
-        };
+        let handle = MemberHandle::new(spec.id, &spec.name, spec.schema.clone(), budget, epoch);
         Ok(Table {
             rules: Arc::new(TableRules { spec, shape: view.shape().clone() }),
             view,

@@ -206,6 +206,18 @@ fn drop_alter_comment() {
     }
     let Statement::Alter(alter) = one("ALTER TABLE a RENAME TO b") else { panic!() };
     assert!(matches!(alter.action, AlterAction::RenameTo(name) if name.value == "b"));
+    let Statement::Alter(alter) = one("ALTER MATERIALIZED VIEW IF EXISTS s.p PAUSE") else { panic!() };
+    assert_eq!(
+        (alter.tag().as_str(), alter.if_exists, alter.action),
+        ("ALTER MATERIALIZED VIEW", true, AlterAction::Pause)
+    );
+    let Statement::Alter(alter) = one("ALTER SINK k RESUME") else { panic!() };
+    assert_eq!((alter.tag().as_str(), alter.action), ("ALTER SINK", AlterAction::Resume));
+    let Statement::Alter(alter) = one("ALTER SOURCE s SET (rate = 10, rate_limit = '5')") else { panic!() };
+    let AlterAction::Set(options) = alter.action else { panic!() };
+    assert_eq!(options.iter().collect::<Vec<_>>(), [("rate", "10"), ("rate_limit", "5")]);
+    let Statement::Alter(alter) = one("ALTER PIPELINE p RESET (memory_limit)") else { panic!() };
+    assert!(matches!(alter.action, AlterAction::Reset(names) if names[0].value == "memory_limit"));
     let Statement::Comment(comment) = one("COMMENT ON PIPELINE p IS 'it''s'") else { panic!() };
     assert_eq!(comment.comment.as_deref(), Some("it's"));
     let Statement::Comment(comment) = one("COMMENT ON COLUMN s.t.c IS NULL") else { panic!() };
@@ -490,6 +502,7 @@ fn prepared_and_the_rest() {
     assert!(matches!(one("DEALLOCATE PREPARE q"), Statement::Deallocate(Deallocate { name: Some(_) })));
     assert!(matches!(one("DEALLOCATE ALL"), Statement::Deallocate(Deallocate { name: None })));
     assert!(matches!(one("FLUSH"), Statement::Flush(_)));
+    assert!(matches!(one("CANCEL JOB 7"), Statement::CancelJob(cancel) if cancel.id == 7));
     assert!(matches!(one("LISTEN c"), Statement::Listen(_)));
     assert!(matches!(one("NOTIFY c, 'x'"), Statement::Notify(Notify { payload: Some(_), .. })));
     assert!(matches!(one("UNLISTEN *"), Statement::Unlisten(Unlisten { channel: None })));
@@ -595,8 +608,14 @@ fn what_is_not_supported_says_so() {
         ),
         (
             "ALTER TABLE t ADD COLUMN a INT",
-            "0A000: ALTER TABLE … ADD is not supported @15 HINT: Only RENAME TO and OWNER TO are. To change a definition, use CREATE OR REPLACE.",
+            "0A000: ALTER TABLE … ADD is not supported @15 HINT: What there is: RENAME TO, OWNER TO, PAUSE, RESUME, RESTART, SET, RESET. To change a definition, use CREATE OR REPLACE.",
         ),
+        (
+            "ALTER TABLE t PAUSE",
+            "42809: ALTER TABLE … PAUSE makes no sense @15 HINT: Only a SOURCE, a PIPELINE and a SINK run, and have options.",
+        ),
+        ("ALTER PIPELINE p PASUE", "42601: syntax error at or near \"PASUE\" @18 HINT: Did you mean PAUSE?"),
+        ("ALTER PIPELINE p SET ()", "42601: SET needs an option @22"),
         ("MERGE INTO t USING u ON a = b", "0A000: MERGE is not supported @1"),
         (
             "INSERT INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = 1",
@@ -938,7 +957,7 @@ fn long_chains_are_bounded_and_long_lists_are_not() {
 }
 
 /// Statements to be spoiled.
-const VALID: [&str; 24] = [
+const VALID: [&str; 26] = [
     SOURCE,
     "CREATE TABLE t (a struct<b int[], c map<text, numeric(3,1)>> DEFAULT 'x' NOT NULL, PRIMARY KEY (a))",
     "CREATE PIPELINE p (a) WITH (x = -1) AS SELECT count(*) FILTER (WHERE a > 1) OVER (PARTITION BY b) FROM t EMIT ON WINDOW CLOSE",
@@ -961,6 +980,8 @@ const VALID: [&str; 24] = [
     "EXECUTE q (1, 'a')",
     "COMMENT ON COLUMN s.t.c IS 'x'",
     "ALTER SOURCE IF EXISTS a RENAME TO b",
+    "ALTER MATERIALIZED VIEW p PAUSE; ALTER SINK IF EXISTS k RESTART; ALTER SOURCE s SET (rate = '10', a.b = c)",
+    "ALTER PIPELINE p RESET (memory_limit, x.y)",
     "DROP PIPELINE IF EXISTS a, b.c CASCADE",
     "LOCK TABLE a IN SHARE ROW EXCLUSIVE MODE; VACUUM (FULL) t; NOTIFY a, 'b'",
 ];

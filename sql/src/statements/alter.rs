@@ -1,14 +1,19 @@
-//! `ALTER kind name {RENAME TO name | OWNER TO role}`
+//! `ALTER kind name …`: another name, another owner, other options, standing still and going on.
 
+use tidemill_core::SqlState;
+
+use super::options::{self, WithOptions, parse_key};
 use super::role::{RoleName, role_name};
 use super::{ObjectKind, Statement, grant, object_kind, role};
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, Name, ObjectName};
 
-/// A change to a definition.
+/// A change to an object that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alter {
     pub kind: ObjectKind,
+    /// A pipeline under the name that PostgreSQL has for it.
+    pub is_materialized_view: bool,
     pub name: ObjectName,
     pub if_exists: bool,
     pub action: AlterAction,
@@ -19,7 +24,43 @@ pub struct Alter {
 pub enum AlterAction {
     RenameTo(Name),
     OwnerTo { role: RoleName, position: usize },
+    /// It stands still until it is told to go on.
+    Pause,
+    Resume,
+    /// It begins again from its checkpoint.
+    Restart,
+    /// `SET (key = value, …)`
+    Set(WithOptions),
+    /// `RESET (key, …)`
+    Reset(Vec<Name>),
 }
+
+impl Alter {
+    /// `ALTER PIPELINE`, as the command's tag has it.
+    pub fn tag(&self) -> String {
+        match self.is_materialized_view {
+            true => "ALTER MATERIALIZED VIEW".into(),
+            false => format!("ALTER {}", self.kind.keyword()),
+        }
+    }
+}
+
+impl AlterAction {
+    fn word(&self) -> &'static str {
+        match self {
+            AlterAction::RenameTo(_) => "RENAME",
+            AlterAction::OwnerTo { .. } => "OWNER",
+            AlterAction::Pause => "PAUSE",
+            AlterAction::Resume => "RESUME",
+            AlterAction::Restart => "RESTART",
+            AlterAction::Set(_) => "SET",
+            AlterAction::Reset(_) => "RESET",
+        }
+    }
+}
+
+const ACTIONS: [&str; 7] = ["RENAME TO", "OWNER TO", "PAUSE", "RESUME", "RESTART", "SET", "RESET"];
+const HINT: &str = "To change a definition, use CREATE OR REPLACE.";
 
 pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     cursor.expect("ALTER")?;
@@ -36,28 +77,60 @@ fn parse_object(cursor: &mut Cursor<'_>) -> Result<Alter, Error> {
     if cursor.is("SYSTEM") {
         return Err(Error::unsupported("ALTER SYSTEM").at(cursor.position()));
     }
+    let is_materialized_view = cursor.is("MATERIALIZED");
     let kind = object_kind(cursor, "ALTER")?;
     let if_exists = cursor.eat_all(&["IF", "EXISTS"]);
     let name = cursor.object_name()?;
     let position = cursor.position();
-    if cursor.eat_all(&["OWNER", "TO"]) {
-        let position = cursor.position();
-        let action = AlterAction::OwnerTo { role: role_name(cursor, false)?, position };
-        return Ok(Alter { kind, name, if_exists, action });
-    }
-    if !cursor.eat("RENAME") {
-        return Err(match cursor.word() {
-            Some(word) => Error::unsupported(format!("ALTER {} … {word}", kind.keyword()))
-                .with_hint("Only RENAME TO and OWNER TO are. To change a definition, use CREATE OR REPLACE.")
-                .at(position),
-            None => cursor.unexpected("RENAME TO"),
-        });
-    }
-    if !cursor.is("TO") && !cursor.at_end() {
-        return Err(Error::unsupported(format!("ALTER {} … RENAME COLUMN", kind.keyword()))
-            .with_hint("Only RENAME TO and OWNER TO are. To change a definition, use CREATE OR REPLACE.")
+    let action = parse_action(cursor, kind)?;
+    let runs = matches!(kind, ObjectKind::Source | ObjectKind::Pipeline | ObjectKind::Sink);
+    if !runs && !matches!(action, AlterAction::RenameTo(_) | AlterAction::OwnerTo { .. }) {
+        let message = format!("ALTER {} … {} makes no sense", kind.keyword(), action.word());
+        return Err(Error::new(SqlState::WRONG_OBJECT_TYPE, message)
+            .with_hint("Only a SOURCE, a PIPELINE and a SINK run, and have options.")
             .at(position));
     }
-    cursor.expect("TO")?;
-    Ok(Alter { kind, name, if_exists, action: AlterAction::RenameTo(cursor.name()?) })
+    Ok(Alter { kind, is_materialized_view, name, if_exists, action })
+}
+
+fn parse_action(cursor: &mut Cursor<'_>, kind: ObjectKind) -> Result<AlterAction, Error> {
+    let position = cursor.position();
+    if cursor.eat_all(&["OWNER", "TO"]) {
+        let position = cursor.position();
+        return Ok(AlterAction::OwnerTo { role: role_name(cursor, false)?, position });
+    }
+    match cursor.eat_one_of(&["PAUSE", "RESUME", "RESTART", "SET", "RESET", "RENAME"]) {
+        Some("PAUSE") => Ok(AlterAction::Pause),
+        Some("RESUME") => Ok(AlterAction::Resume),
+        Some("RESTART") => Ok(AlterAction::Restart),
+        Some("SET") => {
+            let position = cursor.position();
+            let options = options::parse(cursor)?;
+            match options.is_empty() {
+                true => Err(Error::new(SqlState::SYNTAX_ERROR, "SET needs an option").at(position)),
+                false => Ok(AlterAction::Set(options)),
+            }
+        }
+        Some("RESET") => Ok(AlterAction::Reset(cursor.parenthesized(|cursor| {
+            let position = cursor.position();
+            Ok(Name { value: parse_key(cursor)?, position })
+        })?)),
+        Some(_) => {
+            if !cursor.is("TO") && !cursor.at_end() {
+                let feature = format!("ALTER {} … RENAME COLUMN", kind.keyword());
+                return Err(Error::unsupported(feature).with_hint(HINT).at(position));
+            }
+            cursor.expect("TO")?;
+            Ok(AlterAction::RenameTo(cursor.name()?))
+        }
+        None => Err(match cursor.word() {
+            Some(word) => match tidemill_core::did_you_mean(&word, ACTIONS) {
+                Some(_) => cursor.unexpected_word("what to alter", &ACTIONS),
+                None => Error::unsupported(format!("ALTER {} … {word}", kind.keyword()))
+                    .with_hint(format!("What there is: {}. {HINT}", ACTIONS.join(", ")))
+                    .at(position),
+            },
+            None => cursor.unexpected("RENAME TO, OWNER TO, PAUSE, RESUME, RESTART, SET or RESET"),
+        }),
+    }
 }

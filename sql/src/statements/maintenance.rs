@@ -9,6 +9,13 @@ use crate::parser::cursor::{Cursor, ObjectName};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flush;
 
+/// `CANCEL JOB n`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CancelJob {
+    pub id: u64,
+    pub position: usize,
+}
+
 /// `LOCK [TABLE] t, … [IN mode MODE] [NOWAIT]`: accepted, since a transaction reads one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock {
@@ -25,6 +32,12 @@ pub struct Analyze {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vacuum {
     pub names: Vec<ObjectName>,
+}
+
+pub(crate) fn parse_cancel(cursor: &mut Cursor<'_>) -> Result<CancelJob, Error> {
+    cursor.expect_all(&["CANCEL", "JOB"])?;
+    let position = cursor.position();
+    Ok(CancelJob { id: cursor.integer()?, position })
 }
 
 pub(crate) fn parse_flush(cursor: &mut Cursor<'_>) -> Result<Flush, Error> {

@@ -49,7 +49,7 @@ pub use self::dml::{Delete, Insert, Truncate, Update};
 pub use self::drop::DropObjects;
 pub use self::explain::{Explain, ExplainFormat, ExplainOf, ExplainOption};
 pub use self::grant::{AlterDefaultPrivileges, GrantOn, GrantPrivileges, GrantRoles, unknown_privilege};
-pub use self::maintenance::{Analyze, Flush, Lock, Vacuum};
+pub use self::maintenance::{Analyze, CancelJob, Flush, Lock, Vacuum};
 pub use self::notify::{Listen, Notify, Unlisten};
 pub use self::options::{WithOption, WithOptions, is_secret, redact};
 pub use self::prepare::{Deallocate, Execute, Prepare};
@@ -123,6 +123,7 @@ pub enum Statement {
     Execute(Execute),
     Deallocate(Deallocate),
     Flush(Flush),
+    CancelJob(CancelJob),
     Verify(Verify),
     Listen(Listen),
     Unlisten(Unlisten),
@@ -237,11 +238,12 @@ const NOT_OURS: [&str; 25] = [
 ];
 
 /// What a statement can begin with.
-const VERBS: [&str; 48] = [
+const VERBS: [&str; 49] = [
     "ABORT",
     "ALTER",
     "ANALYZE",
     "BEGIN",
+    "CANCEL",
     "CLOSE",
     "COMMENT",
     "COMMIT",
@@ -350,6 +352,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         "EXECUTE" => Statement::Execute(prepare::parse_execute(cursor)?),
         "DEALLOCATE" => Statement::Deallocate(prepare::parse_deallocate(cursor)?),
         "VERIFY" => Statement::Verify(verify::parse(cursor)?),
+        "CANCEL" => Statement::CancelJob(maintenance::parse_cancel(cursor)?),
         "FLUSH" => Statement::Flush(maintenance::parse_flush(cursor)?),
         "LISTEN" => Statement::Listen(notify::parse_listen(cursor)?),
         "UNLISTEN" => Statement::Unlisten(notify::parse_unlisten(cursor)?),
@@ -362,6 +365,23 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         }
         _ => return Err(cursor.unexpected_word("a statement", &VERBS)),
     })
+}
+
+/// Gives a definition other options than it was written with.
+pub fn set_options(statement: &mut Statement, options: &[(String, String)]) {
+    let of_statement = match statement {
+        Statement::CreateSource(create) => &mut create.options,
+        Statement::CreatePipeline(create) => &mut create.options,
+        Statement::CreateSink(create) => &mut create.options,
+        _ => return,
+    };
+    let option = |(key, value): &(String, String)| WithOption {
+        key: key.clone(),
+        value: value.clone(),
+        position: 1,
+        value_position: 1,
+    };
+    of_statement.0 = options.iter().map(option).collect();
 }
 
 /// The statement as `SHOW CREATE` prints it, for those that define something.

@@ -97,7 +97,7 @@ fn parse_option(cursor: &mut Cursor<'_>) -> Result<WithOption, Error> {
 }
 
 /// `connector`, `scan.startup.mode`, `"Mixed.Case"`, `'quoted'`. Reserved words are keys as well.
-fn parse_key(cursor: &mut Cursor<'_>) -> Result<String, Error> {
+pub(crate) fn parse_key(cursor: &mut Cursor<'_>) -> Result<String, Error> {
     let mut key = String::new();
     loop {
         match &cursor.peek().token {
