@@ -228,6 +228,23 @@ pub struct AclItem {
 }
 
 impl AclItem {
+    fn add(&mut self, grant: &Grant) {
+        for privilege in &grant.privileges {
+            *self.privileges.entry(*privilege).or_default() |= grant.grant_option;
+        }
+    }
+
+    /// Takes privileges away, or only the option to grant them on.
+    fn take_back(&mut self, revoke: &Grant) {
+        for privilege in &revoke.privileges {
+            if !revoke.grant_option {
+                self.privileges.remove(privilege);
+            } else if let Some(grantable) = self.privileges.get_mut(privilege) {
+                *grantable = false;
+            }
+        }
+    }
+
     /// As PostgreSQL writes it: `grantee=letters/grantor`, with `*` behind what may be granted on.
     pub fn text(&self, quote: impl Fn(&str) -> String) -> String {
         let letters: String = self
@@ -667,8 +684,8 @@ impl Catalog {
             self.role(grantee)?;
         }
         let mut list = self.access.list(target);
-        let is_same = |item: &&mut AclItem| item.grantee == grant.grantee && item.grantor == grant.grantor;
-        let item = match list.iter_mut().position(|mut item| is_same(&&mut item)) {
+        let is_same = |item: &AclItem| item.grantee == grant.grantee && item.grantor == grant.grantor;
+        let item = match list.iter().position(is_same) {
             Some(idx) => &mut list[idx],
             None => {
                 list.push(AclItem {
@@ -681,9 +698,7 @@ impl Catalog {
         };
         // What an owner has it has anyway.
         if grant.grantee.as_deref() != Some(self.owner_of(target)) {
-            for privilege in &grant.privileges {
-                *item.privileges.entry(*privilege).or_default() |= grant.grant_option;
-            }
+            item.add(grant);
         }
         let mut catalog = self.changed();
         Arc::make_mut(&mut catalog.access).set_list(target, list);
@@ -702,12 +717,7 @@ impl Catalog {
             if item.grantor != revoke.grantor && !(revoke.grantor == owner && item.grantor == BOOTSTRAP) {
                 continue;
             }
-            for privilege in &revoke.privileges {
-                match revoke.grant_option {
-                    true => drop(item.privileges.get_mut(privilege).map(|grantable| *grantable = false)),
-                    false => drop(item.privileges.remove(privilege)),
-                }
-            }
+            item.take_back(revoke);
         }
         settle(&mut list, &owner, revoke.cascade)?;
         let mut catalog = self.changed();
@@ -821,14 +831,9 @@ impl Catalog {
             });
         }
         for item in list.iter_mut().filter(|item| item.grantee == grant.grantee) {
-            for privilege in &grant.privileges {
-                match (is_revoke, grant.grant_option) {
-                    (false, option) => *item.privileges.entry(*privilege).or_default() |= option,
-                    (true, true) => {
-                        drop(item.privileges.get_mut(privilege).map(|grantable| *grantable = false))
-                    }
-                    (true, false) => drop(item.privileges.remove(privilege)),
-                }
+            match is_revoke {
+                true => item.take_back(grant),
+                false => item.add(grant),
             }
         }
         list.retain(|item| !item.privileges.is_empty());

@@ -76,7 +76,9 @@ impl Throttle {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         if addresses.len() >= N_ADDRESSES_MAX && !addresses.contains_key(&address) {
             let oldest = addresses.iter().min_by_key(|(_, record)| record.last).map(|(address, _)| *address);
-            oldest.map(|oldest| addresses.remove(&oldest));
+            if let Some(oldest) = oldest {
+                addresses.remove(&oldest);
+            }
         }
         let record = addresses.entry(address).or_insert(Record { n_failures: 0, last: now, next: now });
         record.n_failures = record.n_failures(now).saturating_add(1);

@@ -191,7 +191,8 @@ pub async fn alter_role(session: &mut Session, alter: &AlterRole) -> Result<Resp
         AlterRoleAction::Options(options) => {
             // Everybody may change the own password.
             let only_password = RoleOptions { password: options.password.clone(), ..RoleOptions::default() };
-            if !manages && !(name == user && *options == only_password && options.password.is_some()) {
+            let is_own_password = name == user && *options == only_password && options.password.is_some();
+            if !manages && !is_own_password {
                 return Err(denied("permission denied to alter role", MANAGERS).with_position(alter.position));
             }
             let mut role = role.clone();

@@ -22,7 +22,7 @@ use tidemill_sql::statements::{
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
-use super::{access, dml, done, engine_error, query, unbounded, unsupported};
+use super::{access, dml, done, engine_error, query, unbounded};
 use crate::database::{Database, position_of, table_spec, take_rate_limit, uninterrupted};
 use crate::names::{References, find};
 use crate::privileges;
@@ -337,7 +337,8 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
     let (input, dependencies) = match &create.input {
         SinkInput::From(name) => {
             let object = catalog.resolve(name.schema.as_deref(), &name.name, &search_path)?;
-            require_reads(session, &*parse_query(&format!("SELECT * FROM {name}"))?, &search_path)?;
+            let all = parse_query(&format!("SELECT * FROM {name}"))?;
+            require_reads(session, &all, &search_path)?;
             (tidemill_catalog::SinkInput::From { oid: object.oid }, vec![object.oid])
         }
         SinkInput::Query { query, text, emit } => {

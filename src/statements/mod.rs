@@ -93,6 +93,12 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
 /// Ends a fill that somebody else has begun. His statement fails, and nothing stays of it.
 fn cancel_job(session: &Session, cancel: &CancelJob) -> Result<Response, SqlError> {
     let id = cancel.id;
+    if !session.database.catalog().is_superuser(session.user()) {
+        let message = "permission denied to cancel a job";
+        return Err(SqlError::new(SqlState("42501"), message).with_hint(
+            "Superusers do that. The session that waits for the job can cancel its own statement.",
+        ));
+    }
     session.database.engine.cancel_job(id).map_err(|error| {
         let error = match error {
             CancelError::Unknown => {

@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
 use tidemill_core::Epoch;
 use tidemill_engine::dead_letters::DEAD_LETTERS;
-use tidemill_engine::{ReadView, Stale, State};
+use tidemill_engine::{ReadView, State};
 use tidemill_plan::RelationId;
 use tidemill_sql::QueryPlan;
 

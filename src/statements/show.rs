@@ -74,7 +74,7 @@ pub async fn run(session: &mut Session, show: &Show) -> Result<Response, SqlErro
             let status = session.database.engine.status().await;
             let row = |job: &JobStatus| {
                 let n_total = job.rows_total.map_or_else(String::new, |n_total| n_total.to_string());
-                let left = job.eta.map_or_else(String::new, |eta| seconds_until(eta));
+                let left = job.eta.map_or_else(String::new, seconds_until);
                 let (kind, state) = (job.kind.name().into(), job.state.name().into());
                 let n_done = job.rows_done.to_string();
                 vec![job.id.to_string(), job.object.clone(), kind, state, n_done, n_total, left]

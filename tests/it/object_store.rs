@@ -269,15 +269,17 @@ async fn writers_wait_while_the_store_is_away() {
 
     s3.proxy.set(Mode::Down);
     let writer = server.connect().await;
-    let writing =
-        tokio::spawn(async move { execute(&writer, "INSERT INTO notes VALUES (2, 'meanwhile')").await });
+    let writing = tokio::spawn(async move {
+        execute(&writer, "INSERT INTO notes VALUES (2, 'meanwhile')").await;
+        writer
+    });
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(!writing.is_finished(), "nothing is acknowledged that is not durable");
     assert_eq!(query(&client, "SELECT * FROM note_count").await, [["1", "1"]]);
     s3.proxy.set(Mode::Passing);
-    writing.await.expect("it was written at last");
+    let writer = writing.await.expect("it was written at last");
 
-    assert_eq!(query(&client, "SELECT * FROM note_count").await, [["2", "3"]]);
+    assert_eq!(query(&writer, "SELECT * FROM note_count").await, [["2", "3"]]);
     server.kill_and_restart().await;
     server.wait_until_finished(&["bid"]).await;
     let client = server.connect().await;

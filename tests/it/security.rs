@@ -177,7 +177,7 @@ async fn guessing_is_slow_and_connections_are_counted() {
         let mut socket = TcpStream::connect(&server.sql).await.unwrap();
         socket.write_all(&startup("bob")).await.unwrap();
         let mut answer = [0; 1024];
-        let _ = socket.read(&mut answer).await.unwrap();
+        assert!(socket.read(&mut answer).await.unwrap() > 0);
         socket.write_all(message).await.unwrap();
         let mut rest = Vec::new();
         let read = tokio::time::timeout(Duration::from_secs(20), socket.read_to_end(&mut rest)).await;

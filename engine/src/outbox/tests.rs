@@ -164,6 +164,29 @@ async fn nothing_leaves_before_the_sink_is_known() {
 }
 
 #[tokio::test]
+async fn what_is_paused_stays_until_it_is_resumed() {
+    let destination = Arc::default();
+    let mut outbox = outbox(&destination);
+    outbox.start();
+    until_verified(&outbox).await;
+    outbox.status().pause().await;
+    outbox.push(batch(0, 3, &[1]));
+    checkpoint(&outbox);
+    // Not even to try again with a new writer.
+    outbox.status().restart();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((rows(&destination), outbox.status().pending_rows()), (Vec::new(), 1));
+    outbox.status().resume();
+    until("it arrives", || {
+        if outbox.is_stale() {
+            checkpoint(&outbox);
+        }
+        rows(&destination) == [1]
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_lost_answer_doubles_nothing() {
     let destination = Arc::new(Destination { loses_answers: AtomicU64::new(3), ..Destination::default() });
     let mut outbox = outbox(&destination);

@@ -23,7 +23,10 @@ pub struct Alter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AlterAction {
     RenameTo(Name),
-    OwnerTo { role: RoleName, position: usize },
+    OwnerTo {
+        role: RoleName,
+        position: usize,
+    },
     /// It stands still until it is told to go on.
     Pause,
     Resume,
