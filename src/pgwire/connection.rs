@@ -417,7 +417,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                         self.fail(Failure::Error(error))?;
                         match self.inbound.kind {
                             b'Q' => self.ready().await?,
-                            _ => self.skips_to_sync = true,
+                            _ => self.skip_to_sync().await?,
                         }
                     }
                     continue;
@@ -439,7 +439,7 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 message => {
                     if let Err(failure) = self.extended_query(message).await {
                         self.fail(failure)?;
-                        self.skips_to_sync = true;
+                        self.skip_to_sync().await?;
                     }
                 }
             }
@@ -460,6 +460,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         }
         self.outbound.put(PgWireBackendMessage::ErrorResponse(error_response(&error)));
         Ok(())
+    }
+
+    /// After an error nothing is done until a Sync. The error itself goes out at once: a client that asked for answers with a
+    /// Flush, as asyncpg does when it prepares, sends the Sync only when it has seen it.
+    async fn skip_to_sync(&mut self) -> Result<(), Failure> {
+        self.skips_to_sync = true;
+        self.flush().await
     }
 
     /// Ends the implicit transaction of what ran since the last time. A cancel request comes too

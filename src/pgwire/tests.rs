@@ -812,6 +812,22 @@ async fn read_until_ready(socket: &mut TcpStream) -> Vec<u8> {
     all
 }
 
+/// asyncpg sends its Sync only when it has seen what became of a Parse.
+#[tokio::test]
+async fn error_of_what_is_flushed_goes_out_without_a_sync() {
+    let stage = stage().await;
+    let mut socket = startup(&stage, 0, &[]).await;
+    read_until_ready(&mut socket).await;
+    // Describe a statement that there is not, and Flush.
+    socket.write_all(b"D\0\0\0\x0aSnope\0H\0\0\0\x04").await.unwrap();
+    let mut answer = Vec::with_capacity(4096);
+    timeout(Duration::from_secs(5), socket.read_buf(&mut answer)).await.expect("it goes out").unwrap();
+    assert!(answer.starts_with(b"E") && answer.windows(5).any(|window| window == b"26000"), "{answer:?}");
+    // What follows is skipped until the Sync.
+    socket.write_all(b"D\0\0\0\x0aSnope\0S\0\0\0\x04").await.unwrap();
+    assert_eq!(read_until_ready(&mut socket).await, b"Z\0\0\0\x05I");
+}
+
 #[tokio::test]
 async fn protocol_3_2_has_long_secrets_and_newer_ones_are_talked_down() {
     let stage = stage().await;
