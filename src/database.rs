@@ -29,6 +29,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::audit::Audit;
 use crate::names::PipelineNames;
 use crate::session::api::SqlError;
+use crate::session::channels::Channels;
 
 /// The least that a pipeline may ask for: with less, each step would go to disk.
 const PIPELINE_MEMORY_MIN: u64 = 1 << 20;
@@ -47,6 +48,7 @@ pub struct Database {
     definitions: Arc<Mutex<()>>,
     /// What clients have done.
     pub audit: Audit,
+    pub channels: Channels,
     /// Nothing runs and nothing is kept: statements are only looked at.
     is_for_checks: bool,
     /// Of a database for checks, where its engine is.
@@ -90,6 +92,7 @@ impl Database {
             bounded: RwLock::default(),
             definitions: Arc::default(),
             audit: Audit::default(),
+            channels: Channels::default(),
             is_for_checks: true,
             _scratch: Some(Scratch(scratch)),
         });
@@ -145,6 +148,7 @@ impl Database {
             bounded: RwLock::default(),
             definitions: Arc::default(),
             audit: Audit::default(),
+            channels: Channels::default(),
             is_for_checks: false,
             _scratch: None,
         });

@@ -248,7 +248,7 @@ impl Cursor<'_> {
                 Some(_) => Err(invalid("precision for type float must be between 1 and 53 bits", position)),
             },
             "numeric" | "decimal" | "dec" => self.numeric(position),
-            "text" | "string" | "name" => plain(DataType::Utf8),
+            "text" | "string" => plain(DataType::Utf8),
             "varchar" => self.characters("character varying"),
             "bpchar" => self.characters("character"),
             "char" | "character" | "nchar" => match self.eat("VARYING") {
@@ -285,7 +285,7 @@ impl Cursor<'_> {
                 plain(DataType::Interval(IntervalUnit::MonthDayNano))
             }
             "bytea" | "bytes" => plain(DataType::Binary),
-            "json" | "jsonb" | "uuid" => named(DataType::Utf8, &name),
+            "json" | "jsonb" | "uuid" | "name" => named(DataType::Utf8, &name),
             "struct" | "row" => self.composite(depth, open),
             "map" => self.map(depth, open),
             "array" => {

@@ -148,9 +148,6 @@ SELECT avg(i) FROM (VALUES (interval '1 day'), (interval '2 hours')) AS t (i);
 -- tidemill: i interval, count int8 | 1 day, 1 | 24:00:00, 1
 SELECT i, count(*) FROM (VALUES (interval '1 day'), (interval '24 hours')) AS t (i) GROUP BY i;
 SELECT i FROM (VALUES (interval '1 day'), (interval '2 hours'), (interval '-1 month')) AS t (i) ORDER BY i;
--- differs: timeofday and pg_sleep are missing.
--- postgres: pg_sleep void |
--- tidemill: ERROR 42883
 SELECT pg_sleep(0);
 SELECT extract(isodow FROM timestamp '2024-03-03'), extract(isoyear FROM date '2021-01-01'), extract(week FROM date '2021-01-01'), extract(doy FROM date '2024-12-31');
 SELECT now() AT TIME ZONE 'UTC' IS NOT NULL, timezone('UTC', timestamp '2024-01-01 10:00'), timezone('America/New_York', timestamptz '2024-01-01 10:00+00');

@@ -51,9 +51,6 @@ SELECT pg_column_size(1), pg_column_size('abc'::text);
 -- tidemill: server_version_num text | 160006
 SHOW server_version_num;
 SHOW search_path;
--- differs: what is particular to PostgreSQL's storage, locks and types is missing or NULL.
--- postgres: TimeZone text | UTC
--- tidemill: timezone text | UTC
 SHOW timezone;
 SHOW standard_conforming_strings;
 SHOW nosuch_setting;

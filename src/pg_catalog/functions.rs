@@ -22,10 +22,12 @@ use crate::pg_catalog::relations::{
     CLASS_CLASS, NAMESPACE_CLASS, constrained_oid, index_definition, indexed_oid, key_columns, query_of,
     row_typed_oid, ruled_oid,
 };
+use crate::pg_catalog::sleep;
 use crate::pg_catalog::subquery::Subquery;
 use crate::pg_catalog::value::{Value, to_array};
 use crate::pg_catalog::{PgCatalog, VERSION, quote_ident, split_name};
-use crate::session::api::SqlError;
+use crate::session::api::{Connections, SqlError};
+use crate::session::channels::Announcement;
 
 /// All of them.
 pub fn functions(pg: &Arc<PgCatalog>) -> Vec<Arc<ScalarUDF>> {
@@ -34,10 +36,10 @@ pub fn functions(pg: &Arc<PgCatalog>) -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(CatalogFunction {
             spec,
             pg: pg.clone(),
-            signature: Signature::new(signature, Volatility::Stable),
+            signature: Signature::new(signature, spec.volatility),
         }))
     });
-    table.chain([Arc::new(ScalarUDF::from(Subquery::new(pg)))]).collect()
+    table.chain([Arc::new(ScalarUDF::from(Subquery::new(pg))), sleep::function()]).collect()
 }
 
 /// The functions of queries, by name.
@@ -50,7 +52,13 @@ pub fn is_known(name: &str) -> bool {
     static NAMES: LazyLock<HashMap<&str, ()>> =
         LazyLock::new(|| FUNCTIONS.iter().map(|spec| (spec.name, ())).collect());
     // What the planner has as well is the user's own, and no reason to look into the catalog.
-    NAMES.contains_key(name) && !PLANNED.contains(name)
+    (NAMES.contains_key(name) && !PLANNED.contains(name)) || name == sleep::SLEEP
+}
+
+/// The name of the type that a function returns, where that is always the same.
+pub fn returned_type(name: &str) -> Option<&'static str> {
+    let spec = FUNCTIONS.iter().find(|spec| spec.name == name)?;
+    (!spec.returns.starts_with("mapped ")).then_some(spec.returns)
 }
 
 type Body = fn(&PgCatalog, &[Value]) -> Result<Value>;
@@ -61,15 +69,21 @@ struct Spec {
     returns: &'static str,
     /// Whether NULL for an argument makes the result NULL.
     strict: bool,
+    volatility: Volatility,
     body: Body,
 }
 
 const fn strict(name: &'static str, returns: &'static str, body: Body) -> Spec {
-    Spec { name, returns, strict: true, body }
+    Spec { name, returns, strict: true, volatility: Volatility::Stable, body }
 }
 
 const fn lenient(name: &'static str, returns: &'static str, body: Body) -> Spec {
-    Spec { name, returns, strict: false, body }
+    Spec { name, returns, strict: false, volatility: Volatility::Stable, body }
+}
+
+/// One that does something, and so must run when the query does, as often as it says.
+const fn volatile(name: &'static str, returns: &'static str, body: Body) -> Spec {
+    Spec { name, returns, strict: true, volatility: Volatility::Volatile, body }
 }
 
 const fn always_true(name: &'static str) -> Spec {
@@ -112,6 +126,18 @@ static FUNCTIONS: &[Spec] = &[
     always_null("inet_client_port", "int4"),
     always_null("pg_postmaster_start_time", "timestamptz"),
     always_null("pg_conf_load_time", "timestamptz"),
+    volatile("pg_notify", "void", |pg, args| {
+        let payload = args.get(1).and_then(Value::text).unwrap_or_default();
+        let announcement = Announcement::notify(&text(args).unwrap_or_default(), &payload);
+        pg.announcements.add(announcement.map_err(|error| DataFusionError::External(Box::new(error)))?);
+        Ok("".into())
+    }),
+    volatile("pg_cancel_backend", "bool", |pg, args| {
+        Ok(other_backend(pg, args, "cancel query", Connections::cancel)?.into())
+    }),
+    volatile("pg_terminate_backend", "bool", |pg, args| {
+        Ok(other_backend(pg, args, "terminate process", Connections::terminate)?.into())
+    }),
     strict("pg_blocking_pids", "_int4", |_, _| Ok(Value::List(Vec::new()))),
     // Visibility and privileges.
     strict("pg_table_is_visible", "bool", |pg, args| Ok(oid(args).and_then(|oid| pg.is_visible(oid)).into())),
@@ -263,6 +289,8 @@ static FUNCTIONS: &[Spec] = &[
             },
         )
     }),
+    strict("pg_regother_oid", "mapped oid", |_, args| reg_oid(&args[0], regother)),
+    strict("pg_regother_text", "mapped text", |_, args| reg_text(&args[0], regother, |oid| oid.to_string())),
     strict("pg_regrole_oid", "mapped oid", |pg, args| reg_oid(&args[0], |name| regrole(pg, name))),
     strict("pg_regrole_text", "mapped text", |pg, args| {
         reg_text(
@@ -403,6 +431,24 @@ pub fn columnar(args: &ScalarFunctionArgs, values: &[Value]) -> Result<ColumnarV
 
 fn oid(args: &[Value]) -> Option<u32> {
     args.first()?.int()?.try_into().ok()
+}
+
+/// Does something to the connection with the process id that is the first argument, if it is of a role whose rights the user has;
+/// false when there is none.
+fn other_backend(
+    pg: &PgCatalog,
+    args: &[Value],
+    what: &str,
+    act: fn(&Connections, i32) -> bool,
+) -> Result<bool> {
+    let pid = args.first().and_then(Value::int).and_then(|pid| i32::try_from(pid).ok());
+    let Some((connections, pid)) = pg.connections.as_deref().zip(pid) else { return Ok(false) };
+    let Some(backend) = connections.get(pid) else { return Ok(false) };
+    let is_below = pg.catalog.is_superuser(&pg.user) || !pg.catalog.is_superuser(&backend.user);
+    match is_below && pg.catalog.has_rights_of(&pg.user, &backend.user) {
+        true => Ok(act(connections, pid)),
+        false => Err(error(SqlState("42501"), format!("permission denied to {what}"))),
+    }
 }
 
 fn text(args: &[Value]) -> Option<String> {
@@ -615,6 +661,10 @@ fn regtype(pg: &PgCatalog, name: &str) -> Result<i64> {
 fn regproc(name: &str) -> Result<i64> {
     let missing = || error(SqlState::UNDEFINED_FUNCTION, format!("function \"{name}\" does not exist"));
     proc_oid(name).map(i64::from).ok_or_else(missing)
+}
+
+fn regother(name: &str) -> Result<i64> {
+    Err(error(SqlState::UNDEFINED_OBJECT, format!("\"{name}\" does not exist")))
 }
 
 fn regnamespace(pg: &PgCatalog, name: &str) -> Result<i64> {

@@ -4,7 +4,9 @@ use tidemill_catalog::{Kind, Object};
 
 use crate::pg_catalog::functions::format_type;
 use crate::pg_catalog::layout::{LAYOUTS, Rows};
-use crate::pg_catalog::relations::{column_type_of, connector, default_text, index_name, query_of};
+use crate::pg_catalog::relations::{
+    column_type_of, connector, default_text, index_name, is_not_null, query_of,
+};
 use crate::pg_catalog::value::Value;
 use crate::pg_catalog::{PgCatalog, access};
 use crate::pgwire::types::{ColumnType, element_of};
@@ -152,7 +154,7 @@ fn columns(pg: &PgCatalog, rows: &mut Rows) {
             if column.generated.is_none() {
                 row.push(("column_default", default_text(column).into()));
             }
-            row.push(("is_nullable", if column.nullable { "YES" } else { "NO" }.into()));
+            row.push(("is_nullable", if is_not_null(object, column) { "NO" } else { "YES" }.into()));
             row.extend(typed(&database, &column_type_of(column)));
             row.push(("dtd_identifier", (idx + 1).to_string().into()));
             row.push(("is_self_referencing", "NO".into()));

@@ -11,11 +11,13 @@
 //! computed from the relation's.
 
 mod access;
+mod declared;
 mod functions;
 mod information_schema;
 mod layout;
 mod relations;
 mod rewrite;
+mod sleep;
 mod subquery;
 mod value;
 
@@ -28,7 +30,12 @@ use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::logical_expr::ScalarUDF;
 use tidemill_catalog::{Catalog, Kind, Object, Oid};
 
+pub use self::declared::declared_types;
+pub use self::layout::field as declared_field;
 pub use self::rewrite::{is_catalog_query, rewrite};
+
+use crate::session::api::Connections;
+use crate::session::channels::Announcements;
 
 /// The version that clients are told; drivers parse it.
 pub const SERVER_VERSION: &str = "16.6";
@@ -50,25 +57,10 @@ pub struct PgCatalog {
     pub settings: Vec<(String, String)>,
     /// The process id that the client was given.
     pub backend_pid: i32,
-    /// The connections, for `pg_stat_activity`.
-    pub backends: Vec<Activity>,
-}
-
-/// One connection.
-#[derive(Debug, Clone, Default)]
-pub struct Activity {
-    pub pid: i32,
-    pub user: String,
-    pub database: String,
-    pub application_name: String,
-    pub client_addr: Option<String>,
-    pub client_port: Option<i64>,
-    /// `active`, `idle`, `idle in transaction`.
-    pub state: String,
-    pub query: String,
-    /// Microseconds since 1970.
-    pub backend_start: Option<i64>,
-    pub query_start: Option<i64>,
+    /// All connections; none where nobody is connected.
+    pub connections: Option<Arc<Connections>>,
+    /// What the session's transaction will say to others.
+    pub announcements: Announcements,
 }
 
 impl PgCatalog {
@@ -157,6 +149,12 @@ impl PgCatalog {
             _ => relations::default_setting(name),
         })
     }
+}
+
+/// The OID and the columns of a system relation.
+pub fn system_relation(schema: Option<&str>, name: &str) -> Option<(Oid, Vec<&'static str>)> {
+    let layout = layout::find(schema, name)?;
+    Some((layout.oid, layout.columns.iter().map(|(name, _)| *name).collect()))
 }
 
 /// Quotes an identifier where it needs quotes.

@@ -284,6 +284,11 @@ pub fn key_columns(object: &Object) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
+/// As in PostgreSQL, nothing is promised of the columns of a view.
+pub fn is_not_null(object: &Object, column: &Column) -> bool {
+    !column.nullable && object.kind() != Kind::View
+}
+
 /// The text that `pg_attrdef` would have as a tree.
 pub fn default_text(column: &Column) -> Option<&str> {
     column.default.as_deref().or(column.generated.as_deref())
@@ -414,6 +419,11 @@ fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
             }
         }
         "pg_stat_activity" => activities(pg, rows),
+        "pg_stat_gssapi" => {
+            for backend in pg.connections.iter().flat_map(|connections| connections.list()) {
+                rows.push(vec![("pid", Value::Int(backend.pid.into())), ("principal", Value::Null)]);
+            }
+        }
         "pg_stat_user_tables" | "pg_stat_all_tables" => {
             for object in
                 pg.relations().filter(|object| matches!(object.kind(), Kind::Table | Kind::Pipeline))
@@ -489,7 +499,7 @@ fn attributes(pg: &PgCatalog, rows: &mut Rows) {
     for object in pg.relations() {
         for (idx, column) in object.columns.iter().enumerate() {
             let mut row = attribute(object.oid, idx, &column.name, &column_type_of(column));
-            row.push(("attnotnull", (!column.nullable).into()));
+            row.push(("attnotnull", is_not_null(object, column).into()));
             row.push(("atthasdef", default_text(column).is_some().into()));
             row.push(("attgenerated", if column.generated.is_some() { "s" } else { "" }.into()));
             rows.push(row);
@@ -762,26 +772,40 @@ fn settings(pg: &PgCatalog, rows: &mut Rows) {
 }
 
 fn activities(pg: &PgCatalog, rows: &mut Rows) {
-    for backend in &pg.backends {
-        let time = |micros: Option<i64>| micros.map_or(Value::Null, Value::Time);
+    let backends = pg.connections.as_ref().map(|connections| connections.list()).unwrap_or_default();
+    for backend in backends {
+        let mut activity = backend.activity();
+        // What others do is theirs, as in PostgreSQL.
+        let is_shown = pg.catalog.has_rights_of(&pg.user, &activity.user);
+        if !is_shown {
+            activity.query = "<insufficient privilege>".to_owned();
+        }
+        let shown = |value: Value| if is_shown { value } else { Value::Null };
+        let time = |micros: Option<i64>| shown(micros.map_or(Value::Null, Value::Time));
         rows.push(vec![
             ("datid", pg.databases()[0].0.into()),
-            ("datname", backend.database.clone().into()),
+            ("datname", activity.database.into()),
             ("pid", Value::Int(backend.pid.into())),
             ("leader_pid", Value::Null),
-            ("usesysid", pg.role_oid(&backend.user).into()),
-            ("usename", backend.user.clone().into()),
-            ("application_name", backend.application_name.clone().into()),
-            ("client_addr", backend.client_addr.clone().into()),
-            ("client_port", backend.client_port.into()),
-            ("backend_start", time(backend.backend_start)),
-            ("query_start", time(backend.query_start)),
-            ("state_change", time(backend.query_start)),
-            ("state", backend.state.clone().into()),
+            ("usesysid", pg.role_oid(&activity.user).into()),
+            ("usename", activity.user.into()),
+            ("application_name", activity.application_name.into()),
+            ("client_addr", shown(backend.peer.ip().to_string().into())),
+            ("client_port", shown(i64::from(backend.peer.port()).into())),
+            ("backend_start", time(activity.backend_start)),
+            ("xact_start", time(activity.transaction_start)),
+            ("query_start", time(activity.query_start)),
+            ("state_change", time(activity.state_change)),
+            (
+                "wait_event_type",
+                shown(if activity.state == "active" { Value::Null } else { "Client".into() }),
+            ),
+            ("wait_event", shown(if activity.state == "active" { Value::Null } else { "ClientRead".into() })),
+            ("state", shown(activity.state.into())),
             ("backend_xid", Value::Null),
             ("backend_xmin", Value::Null),
             ("query_id", Value::Null),
-            ("query", backend.query.clone().into()),
+            ("query", activity.query.into()),
             ("backend_type", "client backend".into()),
         ]);
     }

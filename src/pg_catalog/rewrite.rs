@@ -68,11 +68,11 @@ fn is_system_schema(name: &str) -> bool {
 }
 
 /// The parts of a name, folded.
-fn names_of(name: &ObjectName) -> Vec<String> {
+pub fn names_of(name: &ObjectName) -> Vec<String> {
     name.0.iter().filter_map(|part| part.as_ident().map(folded)).collect()
 }
 
-fn folded(ident: &Ident) -> String {
+pub fn folded(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),
@@ -111,8 +111,16 @@ fn show_names(body: &mut SetExpr) {
     }
 }
 
-/// `pg_regclass_oid(x)` becomes `pg_regclass_text(x)`. Whether it was one.
+/// `pg_regclass_oid(x)` becomes `pg_regclass_text(x)`, also in a `coalesce`. Whether it was one.
 fn to_reg_text(expr: &mut Expr) -> bool {
+    if let Expr::Function(Function { name, args: FunctionArguments::List(list), .. }) = expr
+        && names_of(name) == ["coalesce"]
+    {
+        return list.args.iter_mut().fold(false, |was_one, arg| match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)) => to_reg_text(arg) | was_one,
+            _ => was_one,
+        });
+    }
     if let Expr::Function(function) = expr
         && let [name] = names_of(&function.name).as_slice()
         && let Some(kind) = name.strip_prefix("pg_reg").and_then(|kind| kind.strip_suffix("_oid"))
@@ -496,7 +504,13 @@ fn function_of(function: &mut Function) -> Option<Expr> {
             let fields = pairs.map(|(name, expr)| (string(name), call("unnest", vec![expr])));
             Some(call("named_struct", fields.into_iter().flat_map(|(name, expr)| [name, expr]).collect()))
         }
-        ("pg_typeof", [_]) => Some(string("unknown")),
+        // An array beside the text of an empty one.
+        ("coalesce", [array, empty])
+            if string_of(empty).as_deref() == Some("{}")
+                && matches!(array, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) =>
+        {
+            Some(call("coalesce", vec![array.clone(), call("make_array", Vec::new())]))
+        }
         ("timezone", [zone, time]) => {
             Some(Expr::AtTimeZone { timestamp: Box::new(time.clone()), time_zone: Box::new(zone.clone()) })
         }
@@ -531,6 +545,19 @@ fn field_access(root: &Expr, access_chain: &[AccessExpr]) -> Option<Expr> {
             .and_then(|pair| pair.get(1).cloned());
     }
     Some(call("get_field", vec![inner.clone(), string(&field)]))
+}
+
+/// The name in `pg_type` of what a query casts to, of those types that are something else here. `regclass` and its kin become texts.
+pub fn cast_name(data_type: &DataType) -> Option<String> {
+    if let DataType::Array(ArrayElemTypeDef::SquareBracket(item, _)) = data_type {
+        return cast_name(item).map(|item| format!("_{item}"));
+    }
+    match (mapped(data_type)?, data_type) {
+        (Mapped::Reg { .. }, _) => Some("text".to_owned()),
+        (_, DataType::Custom(name, _)) => names_of(name).pop(),
+        (Mapped::Text, DataType::Text) => Some("text".to_owned()),
+        _ => None,
+    }
 }
 
 /// What a type of PostgreSQL is here.
@@ -574,6 +601,10 @@ fn mapped(data_type: &DataType) -> Option<Mapped> {
         "regproc" | "regprocedure" => Mapped::Reg { name: "regproc" },
         "regnamespace" => Mapped::Reg { name: "regnamespace" },
         "regrole" => Mapped::Reg { name: "regrole" },
+        // Of these there are none with a name here.
+        "regoper" | "regoperator" | "regconfig" | "regdictionary" | "regcollation" => {
+            Mapped::Reg { name: "regother" }
+        }
         "text" | "varchar" | "bpchar" | "name" | "char" | "cstring" | "pg_node_tree" | "aclitem"
         | "pg_lsn" | "inet" | "json" | "jsonb" | "uuid" | "sql_identifier" | "character_data"
         | "yes_or_no" | "int2vector" | "oidvector" => Mapped::Text,
@@ -950,9 +981,7 @@ fn table_of_function(factor: &TableFactor) -> Option<TableFactor> {
             args.first()?
         ),
         "pg_show_all_settings" => "SELECT * FROM pg_catalog.pg_settings".to_owned(),
-        "pg_get_keywords" => {
-            "SELECT '' AS word, 'U' AS catcode, '' AS catdesc FROM pg_catalog.pg_am WHERE false".to_owned()
-        }
+        "pg_get_keywords" => keywords(),
         "aclexplode" => "SELECT CAST(0 AS BIGINT) AS grantor, CAST(0 AS BIGINT) AS grantee, '' AS \
                          privilege_type, false AS is_grantable FROM pg_catalog.pg_am WHERE false"
             .to_owned(),
@@ -969,6 +998,20 @@ fn table_of_function(factor: &TableFactor) -> Option<TableFactor> {
         at: None,
     });
     Some(TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None })
+}
+
+/// PostgreSQL's keywords: word, category, and whether it can be a label without AS.
+fn keywords() -> String {
+    let words = include_str!("data/keywords.txt").lines().collect::<Vec<_>>().join(",");
+    format!(
+        "SELECT word, catcode, barelabel, \
+         CASE catcode WHEN 'U' THEN 'unreserved' WHEN 'R' THEN 'reserved' \
+         WHEN 'T' THEN 'reserved (can be function or type name)' \
+         ELSE 'unreserved (cannot be function or type name)' END AS catdesc, \
+         CASE WHEN barelabel THEN 'can be bare label' ELSE 'requires AS' END AS baredesc \
+         FROM (SELECT split_part(k, ' ', 1) AS word, split_part(k, ' ', 2) AS catcode, split_part(k, ' ', 3) = 't' AS barelabel \
+         FROM (SELECT unnest(string_to_array('{words}', ',')) AS k) AS lines) AS keywords"
+    )
 }
 
 /// The items of `unnest(…)` in FROM as a SELECT list.

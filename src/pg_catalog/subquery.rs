@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::ops::ControlFlow;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{DataFusionError, Result, ScalarValue, exec_err, plan_err};
@@ -25,6 +25,7 @@ use crate::pg_catalog::PgCatalog;
 use crate::pg_catalog::functions::{columnar, functions, rows_of};
 use crate::pg_catalog::rewrite::{call, string};
 use crate::pg_catalog::value::{Value, list_of};
+use crate::pgwire::types::PG_TYPE;
 use crate::session::api::SqlError;
 
 /// The function's name.
@@ -47,6 +48,11 @@ pub struct Subquery {
     signature: Signature,
     /// Made at the first call, as its functions have this one among them.
     planner: OnceLock<Planner>,
+    /// What calls return, by their query and the types of the outer values: planning asks for it again and again.
+    fields: Mutex<HashMap<String, FieldRef>>,
+    /// What calls have returned, by their query and the outer values: the snapshot is one and the same for all of them, and a recursive
+    /// query asks again in each of its rounds.
+    results: Mutex<HashMap<String, Value>>,
 }
 
 /// What becomes of the rows.
@@ -63,6 +69,8 @@ impl Subquery {
             pg: pg.clone(),
             signature: Signature::new(TypeSignature::VariadicAny, Volatility::Stable),
             planner: OnceLock::new(),
+            fields: Mutex::default(),
+            results: Mutex::default(),
         }
     }
 
@@ -154,17 +162,30 @@ impl ScalarUDFImpl for Subquery {
         if kind == Kind::Exists {
             return Ok(Arc::new(Field::new("exists", DataType::Boolean, true)));
         }
-        let outer: Vec<Expr> = args.arg_fields[2..].iter().map(|field| null_of(field.data_type())).collect();
+        let types: Vec<&DataType> = args.arg_fields[2..].iter().map(|field| field.data_type()).collect();
+        let key = format!("{kind:?} {types:?} {sql:?}");
+        if let Some(known) = self.fields.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(known.clone());
+        }
+        let outer: Vec<Expr> = types.into_iter().map(null_of).collect();
         let plan = blocking(self.plan(&query, &outer))?;
         let field = plan.plan.schema().field(0).clone();
         let data_type = match field.data_type() {
             DataType::Null | DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
             other => other.clone(),
         };
-        Ok(Arc::new(match kind {
-            Kind::Array => Field::new("array", list_of(data_type), true),
+        let field = Arc::new(match kind {
+            Kind::Array => {
+                let array = Field::new("array", list_of(data_type), true);
+                match field.metadata().get(PG_TYPE) {
+                    Some(item) => array.with_metadata([(PG_TYPE.to_owned(), format!("_{item}"))].into()),
+                    None => array,
+                }
+            }
             _ => field.as_ref().clone().with_data_type(data_type).with_nullable(true),
-        }))
+        });
+        self.fields.lock().unwrap_or_else(PoisonError::into_inner).insert(key, field.clone());
+        Ok(field)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -174,15 +195,16 @@ impl ScalarUDFImpl for Subquery {
         let types: Vec<DataType> =
             args.arg_fields[2..].iter().map(|field| field.data_type().clone()).collect();
         let values = blocking(async {
-            let mut known: HashMap<String, Value> = HashMap::new();
+            let results = || self.results.lock().unwrap_or_else(PoisonError::into_inner);
             let mut values = Vec::with_capacity(rows.len());
             for row in &rows {
-                let key = format!("{:?}", &row[2..]);
-                let value = match known.get(&key) {
-                    Some(value) => value.clone(),
+                let key = format!("{row:?}");
+                let known = results().get(&key).cloned();
+                let value = match known {
+                    Some(value) => value,
                     None => {
                         let value = self.run(kind, &query, &row[2..], &types).await?;
-                        known.insert(key, value.clone());
+                        results().insert(key, value.clone());
                         value
                     }
                 };

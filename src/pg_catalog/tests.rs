@@ -88,7 +88,8 @@ fn sample() -> PgCatalog {
         search_path: vec!["public".into()],
         settings: vec![("application_name".into(), "psql".into())],
         backend_pid: 7,
-        backends: Vec::new(),
+        connections: None,
+        announcements: Default::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use datafusion::error::DataFusionError;
 use futures::FutureExt;
-use pgwire::messages::response::{CommandComplete, ReadyForQuery};
+use pgwire::messages::response::{CommandComplete, NotificationResponse, ReadyForQuery};
 use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{DecodeContext, PgWireBackendMessage, PgWireFrontendMessage, ProtocolVersion};
 use tidemill_core::SqlState;
@@ -26,7 +26,7 @@ use crate::pgwire::error::{
 };
 use crate::pgwire::extended::Prepared;
 use crate::pgwire::transfer::Portals;
-use crate::session::api::{Backend, SessionApi, SqlError, TransactionStatus};
+use crate::session::api::{Backend, Notification, SessionApi, SqlError, TransactionStatus};
 
 /// Rows are sent when this many bytes wait.
 pub(crate) const FLUSH_BYTES: usize = 64 * 1024;
@@ -214,16 +214,19 @@ impl<S: AsyncRead> Inbound<S> {
         }
     }
 
-    /// The next message while nothing runs.
+    /// The next message while nothing runs; none when there is something to tell the client of before, which it hears
+    /// only outside of a transaction.
     pub(crate) async fn next_idle(
         &mut self,
         backend: &Backend,
         deadline: Option<Instant>,
-    ) -> Result<PgWireFrontendMessage, Failure> {
+        listens: bool,
+    ) -> Result<Option<PgWireFrontendMessage>, Failure> {
         tokio::select! {
             biased;
             () = backend.terminated().cancelled() => Err(terminated()),
-            message = self.next() => message,
+            message = self.next() => message.map(Some),
+            () = backend.notified(), if listens => Ok(None),
             () = until(deadline) => {
                 let message = "terminating connection due to idle-in-transaction timeout";
                 Err(SqlError::new(IDLE_IN_TRANSACTION_TIMEOUT, message).fatal().into())
@@ -409,8 +412,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 .idle_in_transaction_timeout()
                 .filter(|timeout| in_transaction && !timeout.is_zero())
                 .and_then(|timeout| Instant::now().checked_add(timeout));
-            let message = match self.inbound.next_idle(&self.backend, deadline).await {
-                Ok(message) => message,
+            let message = match self.inbound.next_idle(&self.backend, deadline, !in_transaction).await {
+                Ok(Some(message)) => message,
+                Ok(None) => {
+                    self.put_notifications();
+                    self.flush().await?;
+                    continue;
+                }
                 // Text in another encoding is an error of that message only.
                 Err(Failure::Error(error)) if !error.fatal => {
                     if !self.skips_to_sync {
@@ -488,6 +496,9 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
             let message = ParameterStatus::new(name, value);
             self.outbound.put(PgWireBackendMessage::ParameterStatus(message));
         }
+        if status == TransactionStatus::Idle {
+            self.put_notifications();
+        }
         let message = ReadyForQuery::new(status);
         self.outbound.put(PgWireBackendMessage::ReadyForQuery(message));
         self.flush().await
@@ -503,6 +514,14 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         for notice in self.session.take_notices() {
             let message = notice_response(&notice);
             self.outbound.put(PgWireBackendMessage::NoticeResponse(message));
+        }
+    }
+
+    /// What the session listens to and the client has not been told.
+    fn put_notifications(&mut self) {
+        for Notification { pid, channel, payload } in self.backend.take_notifications() {
+            let message = NotificationResponse::new(pid, channel, payload);
+            self.outbound.put(PgWireBackendMessage::NotificationResponse(message));
         }
     }
 

@@ -6,6 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
     Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended,
@@ -167,10 +172,13 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
                 self.outbound.put(PgWireBackendMessage::ParameterDescription(message));
                 (described, &[][..])
             }
-            TARGET_TYPE_BYTE_PORTAL => {
-                let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
-                (Arc::clone(&portal.statement.described), &portal.formats[..])
-            }
+            TARGET_TYPE_BYTE_PORTAL => match self.portals.get(&name) {
+                Some(portal) => (Arc::clone(&portal.statement.described), &portal.formats[..]),
+                None => {
+                    let columns = self.session.cursor_columns(&name).ok_or_else(|| no_portal(&name))?;
+                    (Arc::new(Described { params: Vec::new(), columns: Some(columns) }), &[][..])
+                }
+            },
             other => {
                 return Err(protocol_violation(format!("invalid DESCRIBE message subtype {other}")));
             }
@@ -231,22 +239,17 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         let execution = self.session.execute(&parsed, params, &running.cancel);
         match self.inbound.race(&running, execution).await?? {
             Response::Rows { schema, rows, tag } => {
-                let described = portal.statement.described.columns.as_deref();
-                // The client decodes by what Describe said.
-                let as_described = described.is_some_and(|described| {
-                    let (is, said) = (schema.fields(), described.fields());
-                    is.len() == said.len()
-                        && is
-                            .iter()
-                            .zip(said)
-                            .all(|(is, said)| column_type(is).pg_type == column_type(said).pg_type)
-                });
-                if !as_described {
-                    let message = "cached plan must not change result type";
-                    return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
-                        .with_hint("Prepare the statement again.")
-                        .into());
-                }
+                let described = portal.statement.described.columns.as_ref();
+                let (schema, rows) = match described.map(|described| as_described(&schema, described)) {
+                    Some(Some(None)) => (schema, rows),
+                    Some(Some(Some(declared))) => declared_as(rows, declared),
+                    _ => {
+                        let message = "cached plan must not change result type";
+                        return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message)
+                            .with_hint("Prepare the statement again.")
+                            .into());
+                    }
+                };
                 let formats = formats(&portal.formats, schema.fields().len(), "result")?;
                 self.put_notices();
                 let rows = Box::new(RowStream::new(rows, formats, tag));
@@ -302,6 +305,43 @@ impl<S: AsyncRead + AsyncWrite> Connection<S> {
         self.outbound.put(PgWireBackendMessage::CloseComplete(CloseComplete::new()));
         Ok(())
     }
+}
+
+/// The columns as the client was told of them, if that is not what they are already: the text of a parameter is a `uuid` because the
+/// client has said so, and when the statement runs there is only the text. `None` where values differ.
+fn as_described(is: &SchemaRef, said: &SchemaRef) -> Option<Option<SchemaRef>> {
+    if is.fields().len() != said.fields().len() {
+        return None;
+    }
+    let mut is_same = true;
+    let mut fields = Vec::new();
+    for (is, said) in is.fields().iter().zip(said.fields()) {
+        if column_type(is).pg_type == column_type(said).pg_type {
+            fields.push(is.as_ref().clone());
+        } else if is.data_type().equals_datatype(said.data_type()) {
+            is_same = false;
+            fields.push(said.as_ref().clone().with_nullable(true));
+        } else {
+            return None;
+        }
+    }
+    Some((!is_same).then(|| Arc::new(Schema::new(fields))))
+}
+
+/// Rows with the types that were described.
+fn declared_as(
+    rows: SendableRecordBatchStream,
+    declared: SchemaRef,
+) -> (SchemaRef, SendableRecordBatchStream) {
+    let schema = declared.clone();
+    let rows = rows.map(move |batch| {
+        let batch = batch?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        // The elements of arrays are declared as something too.
+        let options = options.with_match_field_names(false);
+        Ok(RecordBatch::try_new_with_options(declared.clone(), batch.columns().to_vec(), &options)?)
+    });
+    (schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
 }
 
 fn no_portal(name: &str) -> SqlError {

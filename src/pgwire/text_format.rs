@@ -50,6 +50,9 @@ impl TextFormat for PostgresText {
     }
 }
 
+/// As in PostgreSQL.
+const NAME_BYTES_MAX: usize = 63;
+
 /// A text as a value of a type that is kept as text.
 fn declared_text(text: &str, declared: &str) -> Result<String, SqlError> {
     let length = |declared: &str| {
@@ -68,6 +71,7 @@ fn declared_text(text: &str, declared: &str) -> Result<String, SqlError> {
                 serde_json::from_str(text).map_err(|error| invalid_json(text, &error))?;
             Ok(tidemill_sql::json::jsonb_text(&value))
         }
+        "name" => Ok(text[..text.floor_char_boundary(NAME_BYTES_MAX.min(text.len()))].to_owned()),
         // A cast cuts off what is too long; only an assignment refuses it.
         declared if declared.starts_with("character varying") => Ok(match length(declared) {
             Some(length) => text.chars().take(length).collect(),

@@ -15,6 +15,9 @@ use crate::session::api::PgType;
 
 pub use tidemill_sql::types::PG_TYPE;
 
+/// The metadata key for where a column of a result comes from: the OID of a relation, a point, and the number of the column in it.
+pub const ORIGIN: &str = "tidemill.origin";
+
 /// What a result column is to a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnType {
@@ -152,6 +155,11 @@ pub fn array_of(element: &PgType) -> PgType {
         PgType::CHAR => PgType::CHAR_ARRAY,
         PgType::BPCHAR => PgType::BPCHAR_ARRAY,
         PgType::VARCHAR => PgType::VARCHAR_ARRAY,
+        PgType::ACLITEM => PgType::ACLITEM_ARRAY,
+        PgType::REGTYPE => PgType::REGTYPE_ARRAY,
+        PgType::REGCLASS => PgType::REGCLASS_ARRAY,
+        PgType::INET => PgType::INET_ARRAY,
+        PgType::XID => PgType::XID_ARRAY,
         _ => PgType::TEXT_ARRAY,
     }
 }
@@ -209,6 +217,27 @@ fn typmod(data_type: &DataType) -> i32 {
         DataType::Dictionary(_, value) => typmod(value),
         _ => -1,
     }
+}
+
+/// A type that a parameter can be of, by its name as a cast has it.
+pub fn named_type(name: &str) -> Option<PgType> {
+    let name = name.trim();
+    let named = named(name.strip_prefix("pg_catalog.").unwrap_or(name))?.pg_type;
+    let base = element_of(&named).unwrap_or(named.clone());
+    // Those that are decoded; `regclass` and its kin are looked up, and come as text.
+    let is_known = arrow_type(&base).is_some_and(|data_type| data_type != DataType::Utf8)
+        || [
+            PgType::NUMERIC,
+            PgType::TEXT,
+            PgType::VARCHAR,
+            PgType::BPCHAR,
+            PgType::NAME,
+            PgType::UUID,
+            PgType::JSON,
+            PgType::JSONB,
+        ]
+        .contains(&base);
+    is_known.then_some(named)
 }
 
 /// A type by its name, with an optional modifier and `[]`.
@@ -285,7 +314,13 @@ fn named(name: &str) -> Option<ColumnType> {
 /// A column as `RowDescription` lists it; `format` is 0 for text, 1 for binary.
 pub(crate) fn field_description(field: &Field, format: i16) -> FieldDescription {
     let ColumnType { pg_type, typmod } = column_type(field);
-    FieldDescription::new(field.name().clone(), 0, 0, pg_type.oid(), type_size(&pg_type), typmod, format)
+    let origin = field.metadata().get(ORIGIN).and_then(|origin| origin.split_once('.'));
+    let (relation, column) = match origin {
+        Some((relation, column)) => (relation.parse().unwrap_or(0), column.parse().unwrap_or(0)),
+        None => (0, 0),
+    };
+    let size = type_size(&pg_type);
+    FieldDescription::new(field.name().clone(), relation, column, pg_type.oid(), size, typmod, format)
 }
 
 #[cfg(test)]

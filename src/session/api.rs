@@ -95,6 +95,12 @@ pub trait SessionApi: Send + 'static {
         cancel: &'a CancellationToken,
     ) -> BoxFuture<'a, Result<Response, SqlError>>;
 
+    /// The columns of a cursor that SQL has declared; to clients it is a portal.
+    fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        let _ = name;
+        None
+    }
+
     /// Whether a transaction is open, and whether it has failed.
     fn status(&self) -> TransactionStatus;
 
@@ -307,6 +313,34 @@ impl Notice {
     }
 }
 
+/// What a connection does, as `pg_stat_activity` shows it. Times are microseconds since 1970.
+#[derive(Debug, Clone, Default)]
+pub struct Activity {
+    pub user: String,
+    pub database: String,
+    pub application_name: String,
+    /// `active`, `idle`, `idle in transaction`, `idle in transaction (aborted)`.
+    pub state: &'static str,
+    /// The statement that runs, or the last one; its beginning, if it is long.
+    pub query: String,
+    pub backend_start: Option<i64>,
+    pub transaction_start: Option<i64>,
+    pub query_start: Option<i64>,
+    pub state_change: Option<i64>,
+}
+
+/// A message that another session, or this one, has sent with `NOTIFY`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// Of the session that sent it.
+    pub pid: i32,
+    pub channel: String,
+    pub payload: String,
+}
+
+/// A client that has been told of none of so many messages will not be.
+const NOTIFICATIONS_MAX: usize = 10_000;
+
 /// One connection, as others can reach it.
 #[derive(Debug)]
 pub struct Backend {
@@ -314,6 +348,10 @@ pub struct Backend {
     pub peer: SocketAddr,
     /// Who logged in.
     pub user: String,
+    activity: Mutex<Activity>,
+    /// What the client has not been told yet.
+    notifications: Mutex<Vec<Notification>>,
+    notified: tokio::sync::Notify,
     secret: Bytes,
     /// Of the statement that runs, else of the last one. Replaced when a statement starts, so that
     /// a late cancel request does not hit the next statement.
@@ -336,6 +374,39 @@ impl Backend {
     /// Whether a statement runs.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed)
+    }
+
+    pub fn activity(&self) -> Activity {
+        lock(&self.activity).clone()
+    }
+
+    /// Changes what others see of it.
+    pub fn note(&self, change: impl FnOnce(&mut Activity)) {
+        change(&mut lock(&self.activity));
+    }
+
+    /// Has the client told of a message. A client that does not take what it listens to is disconnected: it cannot go on as if it had
+    /// heard all of it.
+    pub fn notify(&self, notification: Notification) {
+        let mut waiting = lock(&self.notifications);
+        if waiting.len() >= NOTIFICATIONS_MAX {
+            tracing::warn!(pid = self.pid, "disconnected: it does not take what it listens to");
+            waiting.clear();
+            self.terminate();
+            return;
+        }
+        waiting.push(notification);
+        drop(waiting);
+        self.notified.notify_one();
+    }
+
+    pub(crate) fn take_notifications(&self) -> Vec<Notification> {
+        std::mem::take(&mut lock(&self.notifications))
+    }
+
+    /// Waits until there is a message to be told of.
+    pub(crate) async fn notified(&self) {
+        self.notified.notified().await;
     }
 
     pub(crate) fn secret(&self) -> &Bytes {
@@ -415,6 +486,9 @@ impl Connections {
             pid,
             peer,
             user: user.to_owned(),
+            activity: Mutex::default(),
+            notifications: Mutex::default(),
+            notified: tokio::sync::Notify::new(),
             secret,
             statement: Mutex::new(terminate.child_token()),
             terminate,

@@ -8,6 +8,7 @@ use tidemill_engine::{Engine, ReadView, Savepoint, TableLock, Transaction};
 use tidemill_plan::RelationId;
 
 use super::api::SqlError;
+use super::channels::Announcements;
 use super::settings::Settings;
 
 /// What PostgreSQL promises about what else happens meanwhile. All of them read one snapshot here.
@@ -39,13 +40,15 @@ pub struct Block {
     pub writes: Arc<Transaction>,
     locks: BTreeMap<RelationId, TableLock>,
     owner: Option<u64>,
-    savepoints: Vec<(String, Savepoint)>,
+    savepoints: Vec<(String, Savepoint, usize)>,
     /// What it has read of relations that change.
     pub reads: BTreeSet<RelationId>,
     /// What it has defined or dropped, which took effect at once.
     pub definitions: Vec<&'static str>,
     /// What it reads is not older than this.
     pub since: Epoch,
+    /// What it says to other sessions when it commits.
+    pub announcements: Announcements,
     /// The settings before it.
     settings: Option<Settings>,
 }
@@ -100,11 +103,12 @@ impl Block {
         if self.savepoints.is_empty() {
             self.writes = Arc::default();
             self.locks.clear();
+            self.announcements.truncate(0);
         }
     }
 
     pub fn set_savepoint(&mut self, name: &str) {
-        self.savepoints.push((name.to_owned(), self.writes.savepoint()));
+        self.savepoints.push((name.to_owned(), self.writes.savepoint(), self.announcements.count()));
     }
 
     /// Forgets a savepoint and those after it.
@@ -117,13 +121,15 @@ impl Block {
     /// Takes back what was written since a savepoint, and forgets those after it.
     pub fn roll_back_to(&mut self, name: &str) -> Result<(), SqlError> {
         let at = self.find(name)?;
-        self.writes.roll_back_to(&self.savepoints[at].1);
+        let (_, savepoint, n_announcements) = &self.savepoints[at];
+        self.writes.roll_back_to(savepoint);
+        self.announcements.truncate(*n_announcements);
         self.savepoints.truncate(at + 1);
         Ok(())
     }
 
     fn find(&self, name: &str) -> Result<usize, SqlError> {
-        self.savepoints.iter().rposition(|(known, _)| known == name).ok_or_else(|| {
+        self.savepoints.iter().rposition(|(known, ..)| known == name).ok_or_else(|| {
             SqlError::new(SqlState::INVALID_SAVEPOINT, format!("savepoint \"{name}\" does not exist"))
         })
     }

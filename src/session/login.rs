@@ -102,6 +102,8 @@ pub fn open(database: &Arc<Database>, startup: StartupParams) -> Result<Session,
     let mut session = Session::new(database.clone(), startup.user.clone());
     session.backend_pid = startup.backend.pid;
     session.address = Some(startup.peer);
+    session.backend = Some(startup.backend.clone());
+    session.connections = Some(startup.connections.clone());
     for (name, value) in &startup.options {
         match name.to_lowercase().as_str() {
             "role" => session.set_role(Some(value.as_str()).filter(|value| *value != "none"), false)?,
@@ -109,6 +111,12 @@ pub fn open(database: &Arc<Database>, startup: StartupParams) -> Result<Session,
             _ => session.settings.set_at_startup(name, value)?,
         }
     }
+    startup.backend.note(|activity| {
+        activity.user = startup.user.clone();
+        activity.database = tidemill_sql::DATABASE.to_owned();
+        activity.backend_start = Some(chrono::Utc::now().timestamp_micros());
+    });
+    session.note_idle();
     Ok(session)
 }
 

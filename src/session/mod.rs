@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod block;
+pub mod channels;
 pub mod internal;
 pub mod login;
 pub mod settings;
@@ -28,10 +29,11 @@ use tidemill_sql::statements::Statement;
 use tokio_util::sync::CancellationToken;
 
 use self::api::{
-    Admission, Described, Notice, Parsed, PgType, Response, SessionApi, SessionFactory, SqlError,
-    StartupParams, TransactionStatus,
+    Admission, Backend, Connections, Described, Notice, Parsed, PgType, Response, SessionApi, SessionFactory,
+    SqlError, StartupParams, TransactionStatus,
 };
 use self::block::Block;
+use self::channels::Announcement;
 use self::login::Authentication;
 use self::settings::Settings;
 use crate::audit::{Action, Who};
@@ -79,6 +81,18 @@ pub struct CursorState {
     pub hold: bool,
     /// Whether the block that declared it has not ended yet.
     pub is_of_block: bool,
+    /// Of one that was declared with SCROLL.
+    pub scroll: Option<Scroll>,
+}
+
+/// What a cursor keeps to be able to go back.
+#[derive(Default)]
+pub struct Scroll {
+    pub batches: Vec<RecordBatch>,
+    pub n_rows: usize,
+    pub n_bytes: usize,
+    /// The number of the row that it is on, from 1: zero before the first, one more than there are behind the last.
+    pub position: usize,
 }
 
 /// A statement with a name of its own, from PREPARE.
@@ -108,6 +122,9 @@ pub struct Session {
     pub backend_pid: i32,
     /// Where the client is.
     pub address: Option<SocketAddr>,
+    /// This connection, and all of them; none for a session that the server opened for itself.
+    pub backend: Option<Arc<Backend>>,
+    pub connections: Option<Arc<Connections>>,
     pub settings: Settings,
     pub status: TransactionStatus,
     /// The transaction block, while there is one.
@@ -141,6 +158,8 @@ impl Session {
             changes: None,
             backend_pid: 0,
             address: None,
+            backend: None,
+            connections: None,
             settings,
             status: TransactionStatus::Idle,
             block: Block::default(),
@@ -208,7 +227,8 @@ impl Session {
                 .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
                 .collect(),
             backend_pid: self.backend_pid,
-            backends: Vec::new(),
+            connections: self.connections.clone(),
+            announcements: self.block.announcements.clone(),
         }
     }
 
@@ -272,6 +292,7 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
+        self.note_active(call.sql);
         let (statement, sql) = (call.statement, call.sql);
         // Whose rights it was done with: it may change them.
         let role = self.user().to_owned();
@@ -291,7 +312,52 @@ impl Session {
         let who = Who { user: self.session_user(), role, address: self.address };
         self.database.audit.record(action, who, Some(sql), outcome);
     }
+
+    /// Lets others know of what a transaction that has committed says.
+    pub fn announce(&self) {
+        let announcements = self.block.announcements.take();
+        if let (false, Some(backend)) = (announcements.is_empty(), &self.backend) {
+            self.database.channels.carry_out(backend, announcements);
+        }
+    }
+
+    fn note_active(&self, sql: &str) {
+        let Some(backend) = &self.backend else { return };
+        let end = sql.floor_char_boundary(QUERY_BYTES_SHOWN.min(sql.len()));
+        let now = chrono::Utc::now().timestamp_micros();
+        backend.note(|activity| {
+            activity.state = "active";
+            activity.query.clear();
+            activity.query.push_str(&sql[..end]);
+            activity.query_start = Some(now);
+            activity.state_change = Some(now);
+            activity.transaction_start.get_or_insert(now);
+        });
+    }
+
+    fn note_idle(&self) {
+        let Some(backend) = &self.backend else { return };
+        let state = match self.status {
+            TransactionStatus::Idle => "idle",
+            TransactionStatus::Transaction => "idle in transaction",
+            TransactionStatus::Error => "idle in transaction (aborted)",
+        };
+        let application_name = self.settings.get("application_name").unwrap_or_default();
+        backend.note(|activity| {
+            activity.state = state;
+            activity.state_change = Some(chrono::Utc::now().timestamp_micros());
+            if activity.application_name != application_name {
+                activity.application_name = application_name.to_owned();
+            }
+            if self.status == TransactionStatus::Idle {
+                activity.transaction_start = None;
+            }
+        });
+    }
 }
+
+/// How much of a statement others see, as PostgreSQL's `track_activity_query_size` has it.
+const QUERY_BYTES_SHOWN: usize = 1023;
 
 impl SessionApi for Session {
     fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>, SqlError> {
@@ -344,14 +410,22 @@ impl SessionApi for Session {
         if self.status == TransactionStatus::Transaction {
             self.status = TransactionStatus::Error;
             self.block.failed();
+        } else if self.status == TransactionStatus::Idle {
+            self.block.announcements.truncate(0);
         }
+    }
+
+    fn cursor_columns(&self, name: &str) -> Option<SchemaRef> {
+        self.cursors.get(name).map(|cursor| cursor.schema.clone())
     }
 
     fn end_of_request(&mut self) -> BoxFuture<'_, Result<(), SqlError>> {
         Box::pin(async move {
             if self.status == TransactionStatus::Idle {
                 self.pinned = None;
+                self.announce();
             }
+            self.note_idle();
             Ok(())
         })
     }
@@ -362,6 +436,14 @@ impl SessionApi for Session {
 
     fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
         self.settings.take_reported()
+    }
+
+    fn close(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if let Some(backend) = &self.backend {
+                self.database.channels.carry_out(backend, vec![Announcement::Unlisten(None)]);
+            }
+        })
     }
 
     fn statement_timeout(&self) -> Option<Duration> {

@@ -117,8 +117,9 @@ impl Settings {
             return Ok(());
         }
         check(&name, value)?;
-        self.values.insert(name.clone(), value.to_owned());
-        self.start.insert(name, value.to_owned());
+        let value = canonical(&name, value.to_owned());
+        self.values.insert(name.clone(), value.clone());
+        self.start.insert(name, value);
         Ok(())
     }
 
@@ -136,10 +137,7 @@ impl Settings {
             None => self.start.get(&name).cloned().unwrap_or_default(),
         };
         check(&name, &value)?;
-        let value = match name.as_str() {
-            "transaction_isolation" | "default_transaction_isolation" => value.to_lowercase(),
-            _ => value,
-        };
+        let value = canonical(&name, value);
         let before = self.values.insert(name.clone(), value.clone());
         if is_local {
             self.covered.entry(name.clone()).or_insert(before.unwrap_or_default());
@@ -230,12 +228,13 @@ impl Settings {
     }
 }
 
-fn display_name(name: &str) -> &str {
-    match name {
+/// As clients are shown a setting's name.
+pub fn display_name(name: &str) -> &str {
+    match name.to_lowercase().as_str() {
         "datestyle" => "DateStyle",
         "intervalstyle" => "IntervalStyle",
         "timezone" => "TimeZone",
-        other => other,
+        _ => name,
     }
 }
 
@@ -245,9 +244,7 @@ fn check(name: &str, value: &str) -> Result<(), SqlError> {
         Err(SqlError::new(SqlState::INVALID_PARAMETER, message).with_hint(hint))
     };
     match name {
-        "client_encoding"
-            if !["utf8", "utf-8", "unicode", "sql_ascii"].contains(&value.to_lowercase().as_str()) =>
-        {
+        "client_encoding" if !["utf8", "unicode", "sqlascii"].contains(&encoding(value).as_str()) => {
             invalid("All text is UTF8.")
         }
         "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout"
@@ -280,6 +277,29 @@ fn check(name: &str, value: &str) -> Result<(), SqlError> {
             invalid("Write a number with a unit: '64MB', '2GB'.")
         }
         _ => Ok(()),
+    }
+}
+
+/// An encoding's name without what PostgreSQL does not look at in it: some clients put it in quotes.
+fn encoding(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// A value as it is kept and shown.
+fn canonical(name: &str, value: String) -> String {
+    match name {
+        "transaction_isolation" | "default_transaction_isolation" => value.to_lowercase(),
+        "client_encoding" => "UTF8".to_owned(),
+        "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" => {
+            let Some(duration) = parse_duration(&value) else { return value };
+            let millis = duration.as_micros().div_ceil(1000);
+            let units = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1)];
+            match units.iter().find(|(_, unit)| millis % unit == 0) {
+                Some((name, unit)) if millis > 0 => format!("{}{name}", millis / unit),
+                _ => "0".to_owned(),
+            }
+        }
+        _ => value,
     }
 }
 
@@ -334,6 +354,11 @@ mod tests {
         let mut settings = Settings::default();
         settings.set("statement_timeout", Some("2s".into()), false).unwrap();
         assert_eq!(settings.duration("statement_timeout"), Some(Duration::from_secs(2)));
+        settings.set("Statement_Timeout", Some("90000".into()), false).unwrap();
+        assert_eq!(settings.get("statement_timeout").unwrap(), "90s");
+        settings.set("statement_timeout", Some("2000ms".into()), false).unwrap();
+        settings.set_at_startup("client_encoding", "'utf-8'").unwrap();
+        assert_eq!(settings.get("client_encoding").unwrap(), "UTF8");
         settings.set("Statement_Timeout", Some("0".into()), true).unwrap();
         assert_eq!(settings.duration("statement_timeout"), None);
         settings.end_transaction();

@@ -120,6 +120,14 @@ fn target(session: &mut Session, alter: &Alter, kind: Kind) -> Result<Option<Arc
     let name = &alter.name;
     match catalog.resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path) {
         Ok(object) => Ok(Some(object.clone())),
+        // As in PostgreSQL, whose word for any relation this is; dbt says it of views.
+        Err(_)
+            if kind == Kind::Table
+                && let Some(object) = find(&catalog, name.schema.as_deref(), &name.name, &search_path)
+                && matches!(object.kind(), Kind::View | Kind::Pipeline) =>
+        {
+            Ok(Some(object))
+        }
         Err(_)
             if alter.if_exists
                 && find(&catalog, name.schema.as_deref(), &name.name, &search_path).is_none() =>

@@ -8,12 +8,18 @@ use futures::StreamExt;
 use tidemill_core::SqlState;
 use tidemill_sql::statements::{Close, Declare, DeclaredOf, Fetch, FetchCount};
 
-use super::{done, execution_error, query, rows, subscribe, unsupported};
+use super::{done, execution_error, query, rows, subscribe};
+use crate::database::Database;
 use crate::session::api::{Response, RowsTag, SqlError, TransactionStatus};
-use crate::session::{Call, CursorState, Session};
+use crate::session::{Call, CursorState, Scroll, Session};
 
 /// How long a fetch from a subscription waits for the first change, unless it says otherwise.
 const SUBSCRIPTION_WAIT: Duration = Duration::from_secs(1);
+
+/// How much the rows may take that a cursor keeps to go back to.
+const SCROLL_BYTES_MAX: usize = 64 << 20;
+/// How many are asked for before that is looked at again.
+const SCROLL_ROWS_READ: usize = 8192;
 
 pub async fn declare(
     session: &mut Session,
@@ -51,6 +57,7 @@ pub async fn declare(
         is_subscription,
         hold: declare.hold,
         is_of_block: session.is_in_block(),
+        scroll: (declare.scroll == Some(true) && !is_subscription).then(Scroll::default),
     };
     session.cursors.insert(name, cursor);
     Ok(done("DECLARE CURSOR"))
@@ -58,14 +65,6 @@ pub async fn declare(
 
 pub async fn fetch(session: &mut Session, fetch: &Fetch, gives_rows: bool) -> Result<Response, SqlError> {
     let name = &fetch.name.value;
-    let wanted = match fetch.count {
-        FetchCount::Forward(n) => n as usize,
-        FetchCount::ForwardAll => usize::MAX,
-        FetchCount::Relative(n) if n >= 0 => n as usize,
-        _ => {
-            return Err(unsupported("fetching backward").with_hint("Cursors go forward only."));
-        }
-    };
     let wait = match &fetch.timeout {
         Some(text) => parse_wait(text)?,
         None => SUBSCRIPTION_WAIT,
@@ -78,7 +77,51 @@ pub async fn fetch(session: &mut Session, fetch: &Fetch, gives_rows: bool) -> Re
         )
         .with_position(fetch.name.position));
     };
-    let mut fetched: Vec<RecordBatch> = Vec::new();
+    let fetched = match cursor.scroll.take() {
+        Some(mut scroll) => {
+            let fetched = scroll_to(&database, cursor, &mut scroll, fetch.count).await;
+            cursor.scroll = Some(scroll);
+            fetched?
+        }
+        None => forward(&database, cursor, fetch.count, wait).await?,
+    };
+    match gives_rows {
+        true => Ok(rows(cursor.schema.clone(), fetched, RowsTag::FETCH)),
+        false => {
+            let n_rows: usize = fetched.iter().map(RecordBatch::num_rows).sum();
+            Ok(done(format!("MOVE {n_rows}")))
+        }
+    }
+}
+
+/// Rows of a cursor that keeps none.
+async fn forward(
+    database: &Database,
+    cursor: &mut CursorState,
+    count: FetchCount,
+    wait: Duration,
+) -> Result<Vec<RecordBatch>, SqlError> {
+    let (n_skipped, wanted) = match count {
+        FetchCount::Forward(n @ 1..) => (0, n as usize),
+        FetchCount::ForwardAll => (0, usize::MAX),
+        FetchCount::Relative(n @ 1..) => (n as usize - 1, 1),
+        _ => {
+            return Err(SqlError::new(SqlState::NOT_IN_PREREQUISITE_STATE, "cursor can only scan forward")
+                .with_hint("Declare it with SCROLL option to enable backward scan."));
+        }
+    };
+    take(database, cursor, n_skipped, wait).await?;
+    take(database, cursor, wanted, wait).await
+}
+
+/// The next rows, as many as are wanted and there are.
+async fn take(
+    database: &Database,
+    cursor: &mut CursorState,
+    wanted: usize,
+    wait: Duration,
+) -> Result<Vec<RecordBatch>, SqlError> {
+    let mut taken: Vec<RecordBatch> = Vec::new();
     let mut n_rows = 0;
     let stream = cursor.rows.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
     while n_rows < wanted {
@@ -88,7 +131,7 @@ pub async fn fetch(session: &mut Session, fetch: &Fetch, gives_rows: bool) -> Re
                 cursor.pending.push_front(batch.slice(n_taken, batch.num_rows() - n_taken));
             }
             n_rows += n_taken;
-            fetched.push(batch.slice(0, n_taken));
+            taken.push(batch.slice(0, n_taken));
             continue;
         }
         if cursor.is_finished {
@@ -106,14 +149,95 @@ pub async fn fetch(session: &mut Session, fetch: &Fetch, gives_rows: bool) -> Re
         };
         match next {
             Some(batch) => {
-                cursor.pending.push_back(batch.map_err(|error| execution_error(&database, error, ""))?)
+                cursor.pending.push_back(batch.map_err(|error| execution_error(database, error, ""))?)
             }
             None => cursor.is_finished = true,
         }
     }
-    match gives_rows {
-        true => Ok(rows(cursor.schema.clone(), fetched, RowsTag::FETCH)),
-        false => Ok(done(format!("MOVE {n_rows}"))),
+    Ok(taken)
+}
+
+/// Goes where a cursor that keeps its rows is to go, and gives the rows that are on the way.
+async fn scroll_to(
+    database: &Database,
+    cursor: &mut CursorState,
+    scroll: &mut Scroll,
+    count: FetchCount,
+) -> Result<Vec<RecordBatch>, SqlError> {
+    let at = scroll.position;
+    let (target, all) = match count {
+        FetchCount::Forward(n) => (at.saturating_add(n as usize), true),
+        FetchCount::ForwardAll => (usize::MAX, true),
+        FetchCount::Backward(n) => (at.saturating_sub(n as usize), true),
+        FetchCount::BackwardAll => (0, true),
+        FetchCount::First => (1, false),
+        FetchCount::Absolute(n @ 0..) => (n as usize, false),
+        FetchCount::Relative(n) => (at.saturating_add_signed(n as isize), false),
+        FetchCount::Last | FetchCount::Absolute(_) => {
+            let from_end = if let FetchCount::Absolute(n) = count { n.unsigned_abs() as usize } else { 1 };
+            scroll.keep(database, cursor, usize::MAX).await?;
+            ((scroll.n_rows + 1).saturating_sub(from_end), false)
+        }
+    };
+    scroll.keep(database, cursor, target).await?;
+    let target = target.min(scroll.n_rows + 1);
+    scroll.position = target;
+    // Positions are those of rows, from 1; before the first and behind the last there is one more.
+    Ok(match all {
+        true if target > at => scroll.rows(at + 1, target.min(scroll.n_rows)),
+        true if target < at => scroll
+            .rows(target.max(1), at - 1)
+            .iter()
+            .rev()
+            .flat_map(|batch| (0..batch.num_rows()).rev().map(|row_idx| batch.slice(row_idx, 1)))
+            .take(at - target)
+            .collect(),
+        _ => scroll.rows(target.max(1), target),
+    })
+}
+
+impl Scroll {
+    /// Reads on until there are `n_rows`, or all.
+    async fn keep(
+        &mut self,
+        database: &Database,
+        cursor: &mut CursorState,
+        n_rows: usize,
+    ) -> Result<(), SqlError> {
+        while self.n_rows < n_rows {
+            let wanted = (n_rows - self.n_rows).min(SCROLL_ROWS_READ);
+            let taken = take(database, cursor, wanted, SUBSCRIPTION_WAIT).await?;
+            if taken.is_empty() {
+                break;
+            }
+            for batch in taken {
+                self.n_rows += batch.num_rows();
+                self.n_bytes += batch.get_array_memory_size();
+                self.batches.push(batch);
+            }
+            if self.n_bytes > SCROLL_BYTES_MAX {
+                return Err(SqlError::new(
+                    SqlState("54000"),
+                    format!("the rows of a cursor with SCROLL exceed {} MB", SCROLL_BYTES_MAX >> 20),
+                )
+                .with_hint("Declare it without SCROLL: then no rows are kept."));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows at some positions, both included, as far as they are rows'.
+    fn rows(&self, from: usize, to: usize) -> Vec<RecordBatch> {
+        let mut rows = Vec::new();
+        let mut before = 0;
+        for batch in &self.batches {
+            let (first, last) = (from.max(before + 1), to.min(before + batch.num_rows()));
+            if first <= last {
+                rows.push(batch.slice(first - before - 1, last + 1 - first));
+            }
+            before += batch.num_rows();
+        }
+        rows
     }
 }
 

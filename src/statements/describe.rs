@@ -1,13 +1,17 @@
 //! What a statement takes and gives, before it runs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::sql::sqlparser::ast::{Expr, Query, SelectItem, SetExpr, Value};
-use tidemill_sql::statements::{DeclaredOf, Statement};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, LimitClause, Query, SelectItem, SetExpr, Value, Visit, VisitMut, Visitor, VisitorMut,
+};
+use tidemill_sql::statements::{DeclaredOf, Insert, SelectQuery, Statement};
 
 use super::{dml, query, subscribe, text_schema};
-use crate::pgwire::types::pg_type;
+use crate::pgwire::types::{element_of, named_type, pg_type};
 use crate::session::Session;
 use crate::session::api::{Described, PgType, SqlError};
 
@@ -19,8 +23,14 @@ pub async fn describe(
 ) -> Result<Described, SqlError> {
     let mut types: HashMap<usize, DataType> = HashMap::new();
     session.changes = None;
+    let mut cast: HashMap<usize, PgType> = HashMap::new();
+    if let Statement::Query(SelectQuery { query, .. })
+    | Statement::Insert(Insert { source: Some(query), .. }) = statement
+    {
+        let _ = query.visit(&mut Casts(&mut cast));
+    }
     let columns = match statement {
-        Statement::Query(select) => Some(of_query(session, &select.query, sql, &mut types).await?),
+        Statement::Query(select) => Some(of_select(session, &select.query, sql, given, &mut types).await?),
         Statement::Insert(insert) => {
             let table = dml::insert_target(session, insert)?;
             let targets = dml::target_columns(&table, &insert.columns)?;
@@ -86,12 +96,152 @@ pub async fn describe(
     };
     let n_params =
         types.keys().map(|idx| idx + 1).max().unwrap_or(0).max(given.len()).max(highest_param(sql));
-    let param = |idx: usize| match (given.get(idx), types.get(&idx)) {
-        (Some(Some(given)), _) if *given != PgType::UNKNOWN => given.clone(),
-        (_, Some(data_type)) => pg_type(data_type),
+    let param = |idx: usize| match (given.get(idx), cast.get(&idx), types.get(&idx)) {
+        (Some(Some(given)), ..) if *given != PgType::UNKNOWN => given.clone(),
+        (_, Some(cast), _) => cast.clone(),
+        (_, _, Some(data_type)) => pg_type(data_type),
         _ => PgType::TEXT,
     };
     Ok(Described { params: (0..n_params).map(param).collect(), columns })
+}
+
+/// Of a query by itself, whose columns may be parameters.
+async fn of_select(
+    session: &mut Session,
+    query: &Query,
+    sql: &str,
+    given: &[Option<PgType>],
+    types: &mut HashMap<usize, DataType>,
+) -> Result<SchemaRef, SqlError> {
+    let casts: HashMap<String, ast::DataType> = given
+        .iter()
+        .enumerate()
+        .filter_map(|(idx, pg_type)| Some((format!("${}", idx + 1), cast_type(pg_type.as_ref()?)?)))
+        .collect();
+    if casts.is_empty() {
+        return of_query(session, query, sql, types).await;
+    }
+    let mut query = query.clone();
+    // A cast has another name.
+    let names = tidemill_sql::name_columns(&mut query);
+    let mut limits = HashSet::new();
+    let _ = query.visit(&mut Limits(&mut limits));
+    let _ = VisitMut::visit(&mut query, &mut Given { casts, limits: &limits });
+    let schema = of_query(session, &query, sql, types).await?;
+    match names.filter(|names| names.len() == schema.fields().len()) {
+        Some(names) => {
+            let fields = schema.fields().iter().zip(names);
+            let fields = fields.map(|(field, name)| field.as_ref().clone().with_name(name));
+            Ok(Arc::new(Schema::new(fields.collect::<Vec<Field>>())))
+        }
+        None => Ok(schema),
+    }
+}
+
+/// A type that a client has said a parameter to be of, for a cast; none for those that mean nothing here.
+fn cast_type(pg_type: &PgType) -> Option<ast::DataType> {
+    let element = element_of(pg_type);
+    let base = element.as_ref().unwrap_or(pg_type);
+    let known = [
+        PgType::BOOL,
+        PgType::INT2,
+        PgType::INT4,
+        PgType::INT8,
+        PgType::FLOAT4,
+        PgType::FLOAT8,
+        PgType::NUMERIC,
+        PgType::BYTEA,
+        PgType::DATE,
+        PgType::TIME,
+        PgType::TIMESTAMP,
+        PgType::TIMESTAMPTZ,
+        PgType::INTERVAL,
+        PgType::UUID,
+        PgType::JSON,
+        PgType::JSONB,
+        PgType::TEXT,
+    ];
+    if !known.contains(base) || *pg_type == PgType::TEXT {
+        return None;
+    }
+    let brackets = if element.is_some() { "[]" } else { "" };
+    let parsed = tidemill_sql::parser::parse_query(&format!("SELECT CAST(1 AS {}{brackets})", base.name()));
+    let SetExpr::Select(select) = *parsed.ok()?.body else { return None };
+    match select.projection.into_iter().next() {
+        Some(SelectItem::UnnamedExpr(Expr::Cast { data_type, .. })) => Some(data_type),
+        _ => None,
+    }
+}
+
+/// Gives parameters the types that the client has said.
+struct Given<'a> {
+    casts: HashMap<String, ast::DataType>,
+    /// Those that are numbers whatever is said.
+    limits: &'a HashSet<usize>,
+}
+
+impl VisitorMut for Given<'_> {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Value(value) = &*expr
+            && let Value::Placeholder(name) = &value.value
+            && !param_idx(name).is_some_and(|idx| self.limits.contains(&idx))
+            && let Some(data_type) = self.casts.get(name)
+        {
+            *expr = Expr::Cast {
+                kind: ast::CastKind::Cast,
+                expr: Box::new(expr.clone()),
+                data_type: data_type.clone(),
+                array: false,
+                format: None,
+            };
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The types that parameters are cast to: `$1::oid[]` is of that type already.
+struct Casts<'a>(&'a mut HashMap<usize, PgType>);
+
+impl Visitor for Casts<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Cast { expr, data_type, .. } = expr
+            && let Expr::Value(value) = expr.as_ref()
+            && let Value::Placeholder(name) = &value.value
+            && let Some(idx) = param_idx(name)
+            && let Some(pg_type) = named_type(&data_type.to_string())
+        {
+            self.0.entry(idx).or_insert(pg_type);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The parameters that are a LIMIT or an OFFSET.
+struct Limits<'a>(&'a mut HashSet<usize>);
+
+impl Visitor for Limits<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let mut add = |expr: Option<&Expr>| self.0.extend(expr.and_then(placeholder));
+        match &query.limit_clause {
+            Some(LimitClause::LimitOffset { limit, offset, .. }) => {
+                add(limit.as_ref());
+                add(offset.as_ref().map(|offset| &offset.value));
+            }
+            Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
+                add(Some(offset));
+                add(Some(limit));
+            }
+            None => (),
+        }
+        add(query.fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref()));
+        ControlFlow::Continue(())
+    }
 }
 
 async fn of_query(
@@ -108,7 +258,58 @@ async fn of_query(
             types.insert(idx, data_type);
         }
     }
+    let mut limits = HashSet::new();
+    let _ = query.visit(&mut Limits(&mut limits));
+    types.extend(limits.into_iter().map(|idx| (idx, DataType::Int64)));
+    let mut bounds = HashSet::new();
+    let _ = query.visit(&mut Bounds(&mut bounds));
+    for idx in bounds {
+        types.entry(idx).or_insert(DataType::Int32);
+    }
     Ok(planned.schema)
+}
+
+/// The parameters that bound a series of integers: nothing else about them says that they are.
+struct Bounds<'a>(&'a mut HashSet<usize>);
+
+impl Bounds<'_> {
+    fn add(&mut self, name: &ast::ObjectName, args: &[ast::FunctionArg]) {
+        let args: Vec<&Expr> = args
+            .iter()
+            .filter_map(|arg| match arg {
+                ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) => Some(expr),
+                _ => None,
+            })
+            .collect();
+        let is_series = name.to_string().eq_ignore_ascii_case("generate_series");
+        let is_number = |expr: &&Expr| match expr {
+            Expr::Value(value) => matches!(&value.value, Value::Number(..) | Value::Placeholder(_)),
+            _ => false,
+        };
+        if is_series && args.iter().all(is_number) {
+            self.0.extend(args.into_iter().filter_map(placeholder));
+        }
+    }
+}
+
+impl Visitor for Bounds<'_> {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &ast::TableFactor) -> ControlFlow<()> {
+        match factor {
+            ast::TableFactor::Table { name, args: Some(args), .. } => self.add(name, &args.args),
+            ast::TableFactor::Function { name, args, .. } => self.add(name, args),
+            _ => (),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Function(ast::Function { name, args: ast::FunctionArguments::List(list), .. }) = expr {
+            self.add(name, &list.args);
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 async fn of_returning(

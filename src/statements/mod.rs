@@ -9,6 +9,7 @@ mod describe;
 mod dml;
 mod drop;
 mod explain;
+mod origin;
 mod query;
 mod show;
 mod subscribe;
@@ -22,9 +23,10 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use tidemill_catalog::Kind;
 use tidemill_core::SqlState;
 use tidemill_engine::CancelError;
-use tidemill_sql::statements::{CancelJob, Statement};
+use tidemill_sql::statements::{CancelJob, Refresh, Statement};
 
 use crate::database::Database;
 use crate::session::api::{Response, RowsTag, SqlError};
@@ -83,6 +85,18 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
             Ok(done("FLUSH"))
         }
         Statement::CancelJob(cancel) => cancel_job(session, cancel),
+        Statement::Refresh(refresh) => {
+            let Refresh { name } = refresh;
+            let catalog = session.database.catalog();
+            let search_path = session.settings.search_path();
+            let found =
+                catalog.resolve_kind(Kind::Pipeline, name.schema.as_deref(), &name.name, &search_path);
+            let found = found.map_err(|error| SqlError::from(error).with_position(name.position))?;
+            crate::privileges::require_owner(&catalog, session.user(), found, false)
+                .map_err(|error| error.with_position(name.position))?;
+            session.database.engine.flush().await?;
+            Ok(done("REFRESH MATERIALIZED VIEW"))
+        }
         Statement::Prepare(_) | Statement::Execute(_) | Statement::Deallocate(_) => {
             transaction::prepared(session, call.statement).await
         }

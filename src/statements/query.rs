@@ -14,15 +14,18 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
+use tidemill_catalog::Catalog;
 use tidemill_core::Epoch;
 use tidemill_engine::dead_letters::DEAD_LETTERS;
 use tidemill_engine::{ReadView, State};
 use tidemill_plan::RelationId;
 use tidemill_sql::QueryPlan;
 
+use super::origin::{self, Origin};
 use super::{engine_error, execution_error};
 use crate::names::{CatalogNames, References, SnapshotNames};
 use crate::pg_catalog;
+use crate::pgwire::types::{ORIGIN, PG_TYPE};
 use crate::privileges;
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session, internal};
@@ -118,14 +121,16 @@ pub async fn plan(
         is_for_checks: database.is_for_checks(),
     };
     let planned = database.planner.plan_query(query, &names).await;
-    Ok(planned_query(planned.map_err(|error| database.delta_error(error, sql))?))
+    let planned = planned.map_err(|error| database.delta_error(error, sql))?;
+    Ok(planned_query(planned, &catalog, &search_path))
 }
 
-fn planned_query(planned: QueryPlan) -> Planned {
+fn planned_query(planned: QueryPlan, catalog: &Catalog, search_path: &[String]) -> Planned {
     let QueryPlan { plan, state, display_names } = planned;
-    let fields = plan.schema().fields().iter().enumerate().map(|(idx, field)| {
+    let origins = origin::origins(&plan, catalog, search_path);
+    let fields = plan.schema().fields().iter().zip(origins).enumerate().map(|(idx, (field, origin))| {
         let name = display_names.as_ref().and_then(|names| names.get(idx)).unwrap_or(field.name());
-        field.as_ref().clone().with_name(name)
+        with_origin(field.as_ref().clone().with_name(name), origin)
     });
     let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
     Planned { plan, state, schema }
@@ -145,6 +150,7 @@ async fn plan_catalog_query(
     let mut query = query.clone();
     // What the columns are called is settled by the query as it was written.
     let display_names = tidemill_sql::name_columns(&mut query.clone());
+    let declared = pg_catalog::declared_types(&query);
     pg_catalog::rewrite(&mut query, &pg_catalog)?;
     let search_path = session.settings.search_path();
     let names = CatalogNames {
@@ -160,7 +166,37 @@ async fn plan_catalog_query(
     let planner = database.planner.with_functions(pg_catalog.functions());
     let planned = planner.plan_query(&query, &names).await;
     let planned = planned.map_err(|error| database.delta_error(error, sql))?;
-    Ok(planned_query(QueryPlan { display_names, ..planned }))
+    let mut planned =
+        planned_query(QueryPlan { display_names, ..planned }, &pg_catalog.catalog, &search_path);
+    if let Some(declared) = declared {
+        planned.schema = declared_schema(&planned.schema, &declared);
+    }
+    Ok(planned)
+}
+
+/// Columns of the types that the query's text says, where planning has lost them.
+fn declared_schema(schema: &SchemaRef, declared: &[Option<String>]) -> SchemaRef {
+    if schema.fields().len() != declared.len() {
+        return schema.clone();
+    }
+    let fields = schema.fields().iter().zip(declared).map(|(field, declared)| {
+        let mut field = field.as_ref().clone();
+        if let Some(declared) = declared
+            && pg_catalog::declared_field("", declared).data_type().equals_datatype(field.data_type())
+        {
+            field.metadata_mut().insert(PG_TYPE.to_owned(), declared.clone());
+        }
+        field
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
+}
+
+/// Says of a result's column where it comes from.
+fn with_origin(mut field: Field, origin: Option<Origin>) -> Field {
+    if let Some(Origin { relation, column }) = origin {
+        field.metadata_mut().insert(ORIGIN.to_owned(), format!("{relation}.{column}"));
+    }
+    field
 }
 
 async fn execute(
@@ -180,11 +216,13 @@ async fn execute(
     let stream = frame.execute_stream().await.map_err(error)?;
     // Types are settled only now, where parameters had a say.
     let found = stream.schema();
-    let fields = found
-        .fields()
-        .iter()
-        .zip(shown.fields())
-        .map(|(field, shown)| field.as_ref().clone().with_name(shown.name()));
+    let fields = found.fields().iter().zip(shown.fields()).map(|(field, shown)| {
+        let mut field = field.as_ref().clone().with_name(shown.name());
+        if field.data_type().equals_datatype(shown.data_type()) {
+            field.metadata_mut().extend(shown.metadata().clone());
+        }
+        field
+    });
     let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
     let renamed = schema.clone();
     let guarded = std::panic::AssertUnwindSafe(stream).catch_unwind();

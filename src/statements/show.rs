@@ -149,7 +149,10 @@ pub fn variable(session: &mut Session, variable: &ShowVariable) -> Result<Respon
         return Ok(text_rows(&["name", "setting"], &rows, TAG));
     };
     match session.settings.get(name) {
-        Ok(value) => Ok(text_rows(&[name.as_str()], &[vec![value.to_owned()]], TAG)),
+        Ok(value) => {
+            let name = crate::session::settings::display_name(name);
+            Ok(text_rows(&[name], &[vec![value.to_owned()]], TAG))
+        }
         Err(error) => Err(match list_meant(name) {
             Some(list) => SqlError::new(SqlState::UNDEFINED_OBJECT, error.message)
                 .with_hint(format!("Perhaps you meant SHOW {list}."))

@@ -16,6 +16,7 @@ use crate::database::uninterrupted;
 use crate::pgwire::types::element_of;
 use crate::session::api::{Notice, PgType, Response, SqlError, TransactionStatus};
 use crate::session::block::{Block, Isolation};
+use crate::session::channels::Announcement;
 use crate::session::settings::IDENTITY;
 use crate::session::{Call, PreparedStatement, Session};
 
@@ -125,6 +126,9 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
                     Ok(())
                 }
             };
+            if outcome.is_ok() && was == TransactionStatus::Transaction {
+                session.announce();
+            }
             end_block(session);
             outcome?;
             if end.chain {
@@ -218,6 +222,7 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
                     session.settings.reset_all();
                     session.cursors.clear();
                     session.prepared.clear();
+                    session.block.announcements.add(Announcement::Unlisten(None));
                 }
                 Discard::Plans | Discard::Sequences | Discard::Temp => (),
             }
@@ -239,9 +244,20 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
             session.set_session_user(set.user.as_deref(), is_local)?;
             Ok(done(if set.is_reset { "RESET" } else { "SET" }))
         }
-        Statement::Listen(_) => Ok(done("LISTEN")),
-        Statement::Unlisten(_) => Ok(done("UNLISTEN")),
-        Statement::Notify(_) => Ok(done("NOTIFY")),
+        Statement::Listen(listen) => {
+            session.block.announcements.add(Announcement::Listen(listen.channel.value.clone()));
+            Ok(done("LISTEN"))
+        }
+        Statement::Unlisten(unlisten) => {
+            let channel = unlisten.channel.as_ref().map(|channel| channel.value.clone());
+            session.block.announcements.add(Announcement::Unlisten(channel));
+            Ok(done("UNLISTEN"))
+        }
+        Statement::Notify(notify) => {
+            let payload = notify.payload.as_deref().unwrap_or_default();
+            session.block.announcements.add(Announcement::notify(&notify.channel.value, payload)?);
+            Ok(done("NOTIFY"))
+        }
         Statement::Lock(_) => Ok(done("LOCK TABLE")),
         Statement::Analyze(_) => Ok(done("ANALYZE")),
         Statement::Vacuum(_) => Ok(done("VACUUM")),

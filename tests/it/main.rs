@@ -3,6 +3,7 @@
 //! One binary, so that DataFusion is linked once. Every test starts its own server on a directory of its
 //! own; `server.rs` knows how. Set `TIDEMILL_TEST_LOG=1` to see what the servers write.
 
+mod clients;
 mod crash;
 mod docs;
 mod exactly_once;
@@ -19,4 +20,5 @@ mod security;
 mod server;
 mod slt;
 mod soak;
+mod statements;
 mod wire;

@@ -89,29 +89,29 @@ fn script(action: &str, directory: &Path) -> std::process::Output {
 }
 
 /// A file of statements about one subject.
-struct Corpus {
-    path: PathBuf,
+pub(crate) struct Corpus {
+    pub path: PathBuf,
     /// Its first comment.
     title: String,
-    entries: Vec<Entry>,
+    pub entries: Vec<Entry>,
 }
 
 /// A statement.
-struct Entry {
+pub(crate) struct Entry {
     /// Of its first line in the file, from 1.
-    line: usize,
-    sql: String,
+    pub line: usize,
+    pub sql: String,
     /// The comment lines above it that are no marks.
-    comments: Vec<String>,
-    difference: Option<Difference>,
+    pub comments: Vec<String>,
+    pub difference: Option<Difference>,
 }
 
 /// A difference that is meant.
 #[derive(Clone)]
-struct Difference {
-    reason: String,
-    postgres: String,
-    tidemill: String,
+pub(crate) struct Difference {
+    pub reason: String,
+    pub postgres: String,
+    pub tidemill: String,
 }
 
 impl Corpus {
@@ -162,7 +162,18 @@ impl Corpus {
         Corpus { path, title, entries }
     }
 
-    fn write(&self) {
+    /// All of a directory, in the order of their names.
+    pub fn read_all(directory: &Path) -> Vec<Corpus> {
+        let mut paths: Vec<PathBuf> = fs::read_dir(directory)
+            .expect("the corpus is there")
+            .map(|entry| entry.expect("a directory can be read").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
+            .collect();
+        paths.sort();
+        paths.into_iter().map(Corpus::read).collect()
+    }
+
+    pub fn write(&self) {
         let mut text = format!("# {}\n\n", self.title);
         for entry in &self.entries {
             for comment in &entry.comments {
@@ -178,20 +189,13 @@ impl Corpus {
         fs::write(&self.path, text).expect("the corpus can be written");
     }
 
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
 
 fn corpora() -> Vec<Corpus> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("sqllogictest/postgres");
-    let mut paths: Vec<PathBuf> = fs::read_dir(directory)
-        .expect("the corpus is there")
-        .map(|entry| entry.expect("a directory can be read").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
-        .collect();
-    paths.sort();
-    paths.into_iter().map(Corpus::read).collect()
+    Corpus::read_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sqllogictest/postgres"))
 }
 
 pub(crate) fn is_blessing() -> bool {
@@ -200,14 +204,14 @@ pub(crate) fn is_blessing() -> bool {
 
 /// What a server says to a statement.
 #[derive(Debug, Clone, PartialEq)]
-enum Answer {
+pub(crate) enum Answer {
     Error { sqlstate: String, message: String },
     Rows { columns: Vec<(String, String)>, rows: Vec<Vec<Option<String>>> },
 }
 
 impl Answer {
     /// As the marks write it.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         match self {
             Answer::Error { sqlstate, .. } => format!("ERROR {sqlstate}"),
             Answer::Rows { columns, rows } => {
@@ -233,7 +237,7 @@ impl Answer {
     }
 }
 
-async fn ask(client: &Client, sql: &str) -> Answer {
+pub(crate) async fn ask(client: &Client, sql: &str) -> Answer {
     let asked = async {
         let error = |error: tokio_postgres::Error| match error.as_db_error() {
             Some(error) => Answer::Error {
@@ -273,7 +277,7 @@ async fn ask(client: &Client, sql: &str) -> Answer {
 }
 
 /// Whether Tidemill says what PostgreSQL says.
-fn agree(postgres: &Answer, tidemill: &Answer) -> bool {
+pub(crate) fn agree(postgres: &Answer, tidemill: &Answer) -> bool {
     match (postgres, tidemill) {
         (Answer::Error { sqlstate: a, .. }, Answer::Error { sqlstate: b, .. }) => a == b,
         (Answer::Rows { columns, rows }, Answer::Rows { columns: ours, rows: our_rows }) => {

@@ -458,3 +458,26 @@ async fn clients_show_certificates_where_they_must() {
     let said = start_refused(readable.path(), &files.args());
     assert!(said.contains("cannot read the key"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_others_are_left_alone() {
+    let directory = server::directory();
+    let server = Server::start(directory.path()).await;
+    let root = server.connect().await;
+    execute(&root, "CREATE ROLE ann LOGIN PASSWORD 'a'; CREATE ROLE bob LOGIN PASSWORD 'b'").await;
+    let ann = login(&server, "ann", Some("a")).await.unwrap();
+    let bob = login(&server, "bob", Some("b")).await.unwrap();
+    let pid = async |client: &Client| query(client, "SELECT pg_backend_pid()").await[0][0].clone();
+    let (of_root, of_ann, of_bob) = (pid(&root).await, pid(&ann).await, pid(&bob).await);
+    for other in [&of_root, &of_bob] {
+        for function in ["pg_cancel_backend", "pg_terminate_backend"] {
+            let refused = failure(&ann, &format!("SELECT {function}({other})")).await;
+            assert_eq!(refused.code().code(), "42501", "{function}");
+        }
+        let seen = format!("SELECT query, state IS NULL FROM pg_stat_activity WHERE pid = {other}");
+        assert_eq!(query(&ann, &seen).await, [["<insufficient privilege>", "t"]]);
+    }
+    execute(&root, "GRANT bob TO ann").await;
+    assert_eq!(query(&ann, &format!("SELECT pg_terminate_backend({of_bob})")).await, [["t"]]);
+    assert_eq!(query(&root, &format!("SELECT pg_terminate_backend({of_ann})")).await, [["t"]]);
+}

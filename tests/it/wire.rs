@@ -1,12 +1,13 @@
 //! What clients see: psql, tokio-postgres, HTTP.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 
 use crate::kafka::wait_for;
 use crate::server::{self, Server, execute, failure, query, sorted};
@@ -811,4 +812,80 @@ async fn an_upsert_does_not_fail_beside_inserts() {
     };
     tokio::join!(inserts, upserts);
     assert_eq!(lines(&one, "SELECT count(*), sum(n) FROM t").await, [format!("{N_KEYS}|{N_KEYS}")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_notify_each_other() {
+    let (_directory, server, client) = started().await;
+    let (listener, mut connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+    let (sender, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let Ok(AsyncMessage::Notification(note)) = message {
+                let _ = sender.send((note.channel().to_owned(), note.payload().to_owned()));
+            }
+        }
+    });
+    execute(&listener, "LISTEN news").await;
+    execute(&client, "NOTIFY news, 'one'; NOTIFY other, 'unheard'").await;
+    execute(
+        &client,
+        "BEGIN; NOTIFY news, 'two'; NOTIFY news, 'two'; SAVEPOINT s; NOTIFY news, 'taken back'; ROLLBACK TO s; NOTIFY news",
+    )
+    .await;
+    execute(&client, "COMMIT").await;
+    execute(&client, "BEGIN; NOTIFY news, 'taken back too'; ROLLBACK").await;
+    assert_eq!(failure(&client, "NOTIFY news, 'of no use'; SELECT 1/0").await.code().code(), "22012");
+    query(&client, "SELECT pg_notify('news', 'three')").await;
+    for payload in ["one", "two", "", "three"] {
+        let note = tokio::time::timeout(SOON, heard.recv()).await.expect("it is heard").unwrap();
+        assert_eq!(note, ("news".to_owned(), payload.to_owned()));
+    }
+    // A client hears of nothing while it is in a transaction.
+    execute(&listener, "BEGIN").await;
+    execute(&client, "NOTIFY news, 'four'").await;
+    query(&listener, "SELECT 1").await;
+    assert!(heard.try_recv().is_err());
+    execute(&listener, "COMMIT; UNLISTEN news").await;
+    assert_eq!(tokio::time::timeout(SOON, heard.recv()).await.expect("it is heard").unwrap().1, "four");
+    execute(&client, "NOTIFY news, 'five'").await;
+    query(&listener, "SELECT 1").await;
+    assert!(heard.try_recv().is_err());
+    let long = "x".repeat(8000);
+    assert_eq!(failure(&client, &format!("NOTIFY news, '{long}'")).await.code().code(), "22023");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_seen_cancelled_and_ended() {
+    let (_directory, server, client) = started().await;
+    let other = server.connect().await;
+    execute(&other, "SET application_name = 'other'; BEGIN").await;
+    let pid = query(&other, "SELECT pg_backend_pid()").await[0][0].clone();
+    let seen = "SELECT application_name, state, usename, datname, query FROM pg_stat_activity WHERE application_name = 'other'";
+    let row = ["other", "idle in transaction", "tidemill", "tidemill", "SELECT pg_backend_pid()"];
+    assert_eq!(query(&client, seen).await, [row.map(str::to_owned).to_vec()]);
+    execute(&other, "COMMIT").await;
+    let sleeping = tokio::spawn(async move {
+        let error = failure(&other, "SELECT pg_sleep(600)").await;
+        (other, error)
+    });
+    let active = format!(
+        "SELECT pg_cancel_backend({pid}) FROM pg_stat_activity WHERE pid = {pid} AND state = 'active'"
+    );
+    while query(&client, &active).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (other, error) = tokio::time::timeout(SOON, sleeping).await.expect("it is cancelled").unwrap();
+    assert_eq!(error.code().code(), "57014");
+    assert_eq!(query(&client, &format!("SELECT pg_terminate_backend({pid})")).await, [["t"]]);
+    assert_eq!(query(&client, "SELECT pg_terminate_backend(0)").await, [["f"]]);
+    let ended = async {
+        while !other.is_closed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, ended).await.expect("it is ended");
+    execute(&client, "SET statement_timeout = '50ms'").await;
+    assert_eq!(failure(&client, "SELECT pg_sleep(600)").await.code().code(), "57014");
+    assert_eq!(query(&client, "SELECT pg_sleep(0), 1 AS one").await, [["", "1"]]);
 }

@@ -503,6 +503,7 @@ fn prepared_and_the_rest() {
     assert!(matches!(one("DEALLOCATE ALL"), Statement::Deallocate(Deallocate { name: None })));
     assert!(matches!(one("FLUSH"), Statement::Flush(_)));
     assert!(matches!(one("CANCEL JOB 7"), Statement::CancelJob(cancel) if cancel.id == 7));
+    assert!(matches!(one("REFRESH MATERIALIZED VIEW CONCURRENTLY p WITH DATA"), Statement::Refresh(_)));
     assert!(matches!(one("LISTEN c"), Statement::Listen(_)));
     assert!(matches!(one("NOTIFY c, 'x'"), Statement::Notify(Notify { payload: Some(_), .. })));
     assert!(matches!(one("UNLISTEN *"), Statement::Unlisten(Unlisten { channel: None })));

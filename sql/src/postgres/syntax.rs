@@ -86,6 +86,9 @@ impl VisitorMut for Rewriter {
         resolve_function_aliases(query);
         // The columns of a subquery have PostgreSQL's names for the query around it, too.
         name_columns(query);
+        if let Some(clause) = &mut query.limit_clause {
+            limits_to_numbers(clause);
+        }
         match fetch_to_limit(query) {
             Ok(()) => ControlFlow::Continue(()),
             Err(refusal) => ControlFlow::Break(refusal),
@@ -966,6 +969,24 @@ fn fetch_to_limit(query: &mut Query) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// `LIMIT '1'`: a text in quotes has the type that its place asks for. What is no number is the planner's to refuse.
+fn limits_to_numbers(clause: &mut LimitClause) {
+    let exprs = match clause {
+        LimitClause::LimitOffset { limit, offset, .. } => {
+            [limit.as_mut(), offset.as_mut().map(|offset| &mut offset.value)]
+        }
+        LimitClause::OffsetCommaLimit { offset, limit } => [Some(limit), Some(offset)],
+    };
+    for expr in exprs.into_iter().flatten() {
+        if let Expr::Value(value) = &*expr
+            && let Value::SingleQuotedString(text) = &value.value
+            && let Ok(number) = text.trim().parse()
+        {
+            *expr = number_literal(number);
+        }
+    }
 }
 
 /// The types of literals that are columns of a result.

@@ -1,4 +1,4 @@
-//! `FLUSH`, and what clients send out of habit: `LOCK`, `ANALYZE`, `VACUUM`.
+//! `FLUSH`, `REFRESH`, and what clients send out of habit: `LOCK`, `ANALYZE`, `VACUUM`.
 
 use datafusion::sql::sqlparser::tokenizer::Token;
 
@@ -14,6 +14,12 @@ pub struct Flush;
 pub struct CancelJob {
     pub id: u64,
     pub position: usize,
+}
+
+/// `REFRESH MATERIALIZED VIEW [CONCURRENTLY] p [WITH [NO] DATA]`: a pipeline is refreshed by itself; what had come in before is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refresh {
+    pub name: ObjectName,
 }
 
 /// `LOCK [TABLE] t, … [IN mode MODE] [NOWAIT]`: accepted, since a transaction reads one snapshot.
@@ -43,6 +49,19 @@ pub(crate) fn parse_cancel(cursor: &mut Cursor<'_>) -> Result<CancelJob, Error> 
 pub(crate) fn parse_flush(cursor: &mut Cursor<'_>) -> Result<Flush, Error> {
     cursor.expect("FLUSH")?;
     Ok(Flush)
+}
+
+pub(crate) fn parse_refresh(cursor: &mut Cursor<'_>) -> Result<Refresh, Error> {
+    cursor.expect_all(&["REFRESH", "MATERIALIZED", "VIEW"])?;
+    cursor.eat("CONCURRENTLY");
+    let name = cursor.object_name()?;
+    if cursor.is_all(&["WITH", "NO", "DATA"]) {
+        return Err(Error::unsupported("WITH NO DATA")
+            .with_hint("A pipeline is always filled.")
+            .at(cursor.position()));
+    }
+    cursor.eat_all(&["WITH", "DATA"]);
+    Ok(Refresh { name })
 }
 
 pub(crate) fn parse_lock(cursor: &mut Cursor<'_>) -> Result<Lock, Error> {

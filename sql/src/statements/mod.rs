@@ -49,7 +49,7 @@ pub use self::dml::{Delete, Insert, Truncate, Update};
 pub use self::drop::DropObjects;
 pub use self::explain::{Explain, ExplainFormat, ExplainOf, ExplainOption};
 pub use self::grant::{AlterDefaultPrivileges, GrantOn, GrantPrivileges, GrantRoles, unknown_privilege};
-pub use self::maintenance::{Analyze, CancelJob, Flush, Lock, Vacuum};
+pub use self::maintenance::{Analyze, CancelJob, Flush, Lock, Refresh, Vacuum};
 pub use self::notify::{Listen, Notify, Unlisten};
 pub use self::options::{WithOption, WithOptions, is_secret, redact};
 pub use self::prepare::{Deallocate, Execute, Prepare};
@@ -124,6 +124,7 @@ pub enum Statement {
     Deallocate(Deallocate),
     Flush(Flush),
     CancelJob(CancelJob),
+    Refresh(Refresh),
     Verify(Verify),
     Listen(Listen),
     Unlisten(Unlisten),
@@ -238,7 +239,7 @@ const NOT_OURS: [&str; 25] = [
 ];
 
 /// What a statement can begin with.
-const VERBS: [&str; 49] = [
+const VERBS: [&str; 50] = [
     "ABORT",
     "ALTER",
     "ANALYZE",
@@ -270,6 +271,7 @@ const VERBS: [&str; 49] = [
     "NOTIFY",
     "PREPARE",
     "REASSIGN",
+    "REFRESH",
     "RELEASE",
     "RESET",
     "REVOKE",
@@ -296,19 +298,8 @@ pub fn verbs() -> &'static [&'static str] {
 }
 
 /// Statements that other databases have.
-const FOREIGN_VERBS: [&str; 11] = [
-    "MERGE",
-    "CALL",
-    "DO",
-    "CHECKPOINT",
-    "REINDEX",
-    "CLUSTER",
-    "REFRESH",
-    "IMPORT",
-    "LOAD",
-    "SECURITY",
-    "TAIL",
-];
+const FOREIGN_VERBS: [&str; 10] =
+    ["MERGE", "CALL", "DO", "CHECKPOINT", "REINDEX", "CLUSTER", "IMPORT", "LOAD", "SECURITY", "TAIL"];
 
 /// The statement that the cursor stands before.
 pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
@@ -354,6 +345,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         "VERIFY" => Statement::Verify(verify::parse(cursor)?),
         "CANCEL" => Statement::CancelJob(maintenance::parse_cancel(cursor)?),
         "FLUSH" => Statement::Flush(maintenance::parse_flush(cursor)?),
+        "REFRESH" => Statement::Refresh(maintenance::parse_refresh(cursor)?),
         "LISTEN" => Statement::Listen(notify::parse_listen(cursor)?),
         "UNLISTEN" => Statement::Unlisten(notify::parse_unlisten(cursor)?),
         "NOTIFY" => Statement::Notify(notify::parse_notify(cursor)?),

@@ -256,6 +256,11 @@ const CASES: &[Case] = &[
     ),
     (
         "CREATE PIPELINE s.d$n AS SELECT 1 AS a",
+        "REFRESH MATERIALIZED VIEW s.d$n",
+        &[USAGE, "OWN PIPELINE s.d$n"],
+    ),
+    (
+        "CREATE PIPELINE s.d$n AS SELECT 1 AS a",
         "ALTER PIPELINE s.d$n SET (memory_limit = '64MB'); ALTER PIPELINE s.d$n RESET (memory_limit)",
         &[USAGE, "OWN PIPELINE s.d$n"],
     ),

@@ -1,0 +1,4 @@
+# dbt debug
+
+BEGIN;
+select 1 as id;
