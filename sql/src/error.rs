@@ -211,9 +211,6 @@ impl Translation<'_> {
             DataFusionError::ObjectStore(store) => {
                 self.plain(SqlState::IO_ERROR, &store.to_string(), position)
             }
-            DataFusionError::ParquetError(parquet) => {
-                self.plain(SqlState::DATA_CORRUPTED, &parquet.to_string(), position)
-            }
             other => {
                 let message = other.strip_backtrace();
                 self.known(&message, position)
