@@ -23,6 +23,7 @@ mod messages;
 mod names;
 #[cfg(test)]
 mod oracle;
+mod sequences;
 mod statements;
 mod system;
 #[cfg(test)]

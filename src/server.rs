@@ -233,6 +233,7 @@ impl Service for Running {
                 // A panic there has been reported; what is durable must still become so.
                 let _ = task.await;
             }
+            self.database.sequences.park(&self.database.engine).await?;
             self.database.engine.shutdown().await?;
             Ok(())
         })

@@ -264,8 +264,10 @@ impl Catalog {
                 wanted: new.definition.kind(),
             });
         }
-        self.check_no_dependents("replace", &[old.oid])?;
-        let without = self.without(std::slice::from_ref(&old));
+        let with_owned = self.with_owned(&[old.oid]);
+        self.check_no_dependents("replace", &with_owned)?;
+        let gone: Vec<Arc<Object>> = with_owned.iter().map(|oid| self.expect(*oid).clone()).collect();
+        let without = self.without(&gone);
         let (mut catalog, object) = without.with_object(new)?;
         catalog.version = self.version + 1;
         Ok((catalog, Created::Replaced { old, new: object }))
@@ -290,6 +292,7 @@ impl Catalog {
             sql: new.sql,
             search_path: new.search_path,
             dependencies,
+            indexes: Vec::new(),
             comment: None,
             owner: new.owner,
             created_at: new.created_at,
@@ -301,10 +304,13 @@ impl Catalog {
     /// Without the objects; with `cascade`, without all that reads them either. What went is given
     /// in the order in which to stop it: readers first.
     pub fn drop(&self, oids: &[Oid], cascade: bool) -> Result<(Catalog, Vec<Arc<Object>>), Error> {
-        if !cascade {
-            self.check_no_dependents("drop", oids)?;
+        let is_sequence = |oid: &Oid| self.get(*oid).is_some_and(|object| object.kind() == Kind::Sequence);
+        // A table does not go because the sequence of a default does.
+        if !cascade || oids.iter().any(is_sequence) {
+            self.check_no_dependents("drop", &self.with_owned(oids))?;
         }
-        let dropped = self.with_dependents(oids);
+        let all: Vec<Oid> = self.with_dependents(oids).iter().map(|object| object.oid).collect();
+        let dropped = self.with_dependents(&self.with_owned(&all));
         match dropped.is_empty() {
             true => Ok((self.clone(), dropped)),
             false => Ok((self.without(&dropped), dropped)),
@@ -312,7 +318,7 @@ impl Catalog {
     }
 
     /// Nothing outside of `oids` may read one of them.
-    fn check_no_dependents(&self, action: &'static str, oids: &[Oid]) -> Result<(), Error> {
+    pub(crate) fn check_no_dependents(&self, action: &'static str, oids: &[Oid]) -> Result<(), Error> {
         let mut dependents = Vec::new();
         let mut all = self.with_dependents(oids);
         all.reverse();
@@ -342,7 +348,7 @@ impl Catalog {
         }
         let dependents: Vec<Dependent> = self
             .dependents(oid)
-            .filter(|dependent| reads_by_name(&dependent.definition))
+            .filter(|dependent| object.kind() == Kind::Sequence || reads_by_name(&dependent.definition))
             .map(|dependent| Dependent { object: dependent.describe(), on: object.describe() })
             .collect();
         if !dependents.is_empty() {
@@ -425,7 +431,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    fn not_found(&self, schema: Option<&str>, name: &str, searched: &[String]) -> Error {
+    pub(crate) fn not_found(&self, schema: Option<&str>, name: &str, searched: &[String]) -> Error {
         let shown = match schema {
             Some(schema) => format!("{schema}.{name}"),
             None => name.to_string(),
@@ -445,28 +451,28 @@ impl Catalog {
     }
 
     /// OIDs come from this catalog's own answers, so one that it does not know is our mistake.
-    fn expect(&self, oid: Oid) -> &Arc<Object> {
+    pub(crate) fn expect(&self, oid: Oid) -> &Arc<Object> {
         self.get(oid).unwrap_or_else(|| panic!("object {oid} is not in the catalog"))
     }
 
     /// A copy that counts as the next version.
-    fn changed(&self) -> Catalog {
+    pub(crate) fn changed(&self) -> Catalog {
         Catalog { version: self.version + 1, ..self.clone() }
     }
 
-    fn take_oid(&mut self) -> Result<Oid, Error> {
+    pub(crate) fn take_oid(&mut self) -> Result<Oid, Error> {
         let oid = self.next_oid;
         self.next_oid = oid.checked_add(1).ok_or(Error::OutOfOids)?;
         Ok(oid)
     }
 
-    fn put(&mut self, object: Arc<Object>) {
+    pub(crate) fn put(&mut self, object: Arc<Object>) {
         let names = Arc::make_mut(&mut self.names).entry(object.schema.clone()).or_default();
         names.insert(object.name.clone(), object.oid);
         Arc::make_mut(&mut self.objects).insert(object.oid, object);
     }
 
-    fn without(&self, objects: &[Arc<Object>]) -> Catalog {
+    pub(crate) fn without(&self, objects: &[Arc<Object>]) -> Catalog {
         let mut catalog = self.changed();
         for object in objects {
             Arc::make_mut(&mut catalog.objects).remove(&object.oid);
@@ -488,11 +494,11 @@ fn reads_by_name(definition: &Definition) -> bool {
     match definition {
         Definition::Pipeline(_) | Definition::View(_) => true,
         Definition::Sink(sink) => matches!(sink.input, SinkInput::Query { .. }),
-        Definition::Source(_) | Definition::Table(_) => false,
+        Definition::Source(_) | Definition::Table(_) | Definition::Sequence(_) => false,
     }
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     // NUL would end the name on the wire.
     match name.is_empty() || name.contains('\0') {
         true => Err(Error::InvalidName),
@@ -500,7 +506,7 @@ fn check_name(name: &str) -> Result<(), Error> {
     }
 }
 
-fn key_indexes(columns: &[Column], key: &[String]) -> Result<Vec<usize>, Error> {
+pub(crate) fn key_indexes(columns: &[Column], key: &[String]) -> Result<Vec<usize>, Error> {
     for (idx, column) in columns.iter().enumerate() {
         if columns[..idx].iter().any(|earlier| earlier.name == column.name) {
             return Err(Error::DuplicateColumn { column: column.name.clone() });

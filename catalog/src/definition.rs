@@ -19,6 +19,7 @@ pub enum Definition {
     Pipeline(PipelineDefinition),
     View(ViewDefinition),
     Sink(SinkDefinition),
+    Sequence(SequenceDefinition),
 }
 
 impl Definition {
@@ -30,16 +31,17 @@ impl Definition {
             Definition::Pipeline(_) => Kind::Pipeline,
             Definition::View(_) => Kind::View,
             Definition::Sink(_) => Kind::Sink,
+            Definition::Sequence(_) => Kind::Sequence,
         }
     }
 
-    /// Its `WITH` options; a view has none.
+    /// Its `WITH` options; views and sequences have none.
     pub fn options(&self) -> &[(String, String)] {
         match self {
             Definition::Source(source) => &source.options,
             Definition::Table(table) => &table.options,
             Definition::Pipeline(pipeline) => &pipeline.options,
-            Definition::View(_) => &[],
+            Definition::View(_) | Definition::Sequence(_) => &[],
             Definition::Sink(sink) => &sink.options,
         }
     }
@@ -124,4 +126,26 @@ pub enum SinkInput {
         query: String,
         emit_on_window_close: bool,
     },
+}
+
+/// `CREATE SEQUENCE`, or what `SERIAL` and `IDENTITY` make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceDefinition {
+    pub start: i64,
+    pub increment: i64,
+    pub min: i64,
+    pub max: i64,
+    pub cycle: bool,
+    /// `smallint`, `integer` or `bigint`.
+    pub data_type: String,
+    /// The column that it goes with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owned_by: Option<OwnedBy>,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnedBy {
+    pub table: u32,
+    pub column: String,
 }

@@ -22,6 +22,17 @@ struct Document<'a> {
     next_oid: Oid,
     schemas: Vec<&'a Schema>,
     objects: Vec<&'a Object>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<Box<Document<'a>>>,
+}
+
+/// A catalog that counts if something else has been decided, and the one that counts if not.
+///
+/// Definitions of a transaction come with its rows. The rows are in the table log, where they are decided together with
+/// a mark that holds the catalog's version: without the mark the transaction did not happen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unsettled {
+    pub before: Catalog,
 }
 
 #[derive(Deserialize)]
@@ -30,6 +41,8 @@ struct ReadDocument {
     next_oid: Oid,
     schemas: Vec<Schema>,
     objects: Vec<Object>,
+    #[serde(default)]
+    before: Option<Box<ReadDocument>>,
 }
 
 /// Read before all else: what follows may have any shape in another format.
@@ -41,25 +54,44 @@ struct FormatOnly {
 impl Catalog {
     /// The durable form. Equal catalogs give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let document = Document {
+        serialize(&self.document())
+    }
+
+    /// The durable form while it is open whether this one counts or the one `before`.
+    pub fn to_unsettled_bytes(&self, before: &Catalog) -> Vec<u8> {
+        serialize(&Document { before: Some(Box::new(before.document())), ..self.document() })
+    }
+
+    fn document(&self) -> Document<'_> {
+        Document {
             format: FORMAT,
             version: self.version,
             next_oid: self.next_oid,
             schemas: self.schemas.values().collect(),
             objects: self.objects.values().map(AsRef::as_ref).collect(),
-        };
-        serde_json::to_vec_pretty(&document).expect("maps have string keys, and nothing else can fail")
+            before: None,
+        }
     }
 
-    /// Reads what [`to_bytes`](Catalog::to_bytes) wrote.
+    /// Reads what [`to_bytes`](Catalog::to_bytes) wrote; of an unsettled one, the new one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Catalog, Error> {
+        Catalog::from_unsettled_bytes(bytes).map(|(catalog, _)| catalog)
+    }
+
+    /// Reads what either wrote.
+    pub fn from_unsettled_bytes(bytes: &[u8]) -> Result<(Catalog, Option<Unsettled>), Error> {
         let FormatOnly { format } = serde_json::from_slice(bytes).map_err(corrupted)?;
         if format != FORMAT {
             return Err(Error::UnknownFormat { found: format, known: FORMAT });
         }
-        let document: ReadDocument = serde_json::from_slice(bytes).map_err(corrupted)?;
-        document.into_catalog()
+        let mut document: ReadDocument = serde_json::from_slice(bytes).map_err(corrupted)?;
+        let before = document.before.take().map(|before| before.into_catalog()).transpose()?;
+        Ok((document.into_catalog()?, before.map(|before| Unsettled { before })))
     }
+}
+
+fn serialize(document: &Document<'_>) -> Vec<u8> {
+    serde_json::to_vec_pretty(document).expect("maps have string keys, and nothing else can fail")
 }
 
 impl ReadDocument {

@@ -14,6 +14,7 @@ mod engine;
 mod exec;
 mod feed;
 mod ipc;
+pub mod marks;
 mod member;
 mod memory;
 mod outbox;
@@ -25,7 +26,7 @@ mod view;
 mod view_scan;
 
 pub use engine::{
-    Engine, EngineConfig, MemberSpec, ReadView, Replayed, Sample, Sampled, SampledFrom, StandingView,
+    Commit, Engine, EngineConfig, MemberSpec, ReadView, Replayed, Sample, Sampled, SampledFrom, StandingView,
     Subscription,
 };
 pub use error::Error;

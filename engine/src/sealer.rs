@@ -6,7 +6,7 @@
 //! share. Whoever holds the clock's lock sees everything at one epoch, which is how a new dataflow finds
 //! its place.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -40,6 +40,8 @@ pub(crate) struct WriteRequest {
     pub writes: Vec<(RelationId, TableWrite)>,
     /// Tables that must not have changed since an epoch.
     pub unchanged: Vec<(RelationId, Epoch)>,
+    /// Tables that nobody writes to after this: others have taken their place.
+    pub retired: Vec<RelationId>,
     pub answer: oneshot::Sender<Result<Vec<Written>, Error>>,
 }
 
@@ -60,6 +62,8 @@ pub(crate) struct Clock {
     pub tables: BTreeMap<RelationId, Table>,
     /// Tables that could not be added, and why.
     pub refused: BTreeMap<RelationId, String>,
+    /// Tables whose place others have taken; they go as soon as the catalog says so.
+    pub retired: BTreeSet<RelationId>,
     /// The table that dead letters go to.
     pub dead_letters: Option<RelationId>,
     pub log: Log,
@@ -235,7 +239,12 @@ impl Sealer {
             self.n_dead_letters.add(dead_letters.len());
             let write = crate::dead_letters::write(&dead_letters);
             let (answer, _) = oneshot::channel();
-            writes.push(WriteRequest { writes: vec![(table, write)], unchanged: Vec::new(), answer });
+            writes.push(WriteRequest {
+                writes: vec![(table, write)],
+                unchanged: Vec::new(),
+                retired: Vec::new(),
+                answer,
+            });
         }
         writes
     }
@@ -246,8 +255,12 @@ impl Sealer {
         let mut undo = BTreeMap::new();
         let mut records = Vec::new();
         let mut changes: BTreeMap<RelationId, Vec<RecordBatch>> = BTreeMap::new();
+        let mut retired = clock.retired.clone();
         for request in writes {
-            let outcome = apply(clock, &request, &mut undo);
+            let outcome = apply(clock, &request, &retired, &mut undo);
+            if outcome.is_ok() {
+                retired.extend(&request.retired);
+            }
             let outcome = outcome.map(|deltas| {
                 let mut written = Vec::new();
                 for (table, delta) in deltas {
@@ -283,6 +296,7 @@ impl Sealer {
             }
             return answers;
         }
+        clock.retired = retired;
         sealed.changes.extend(changes);
         answers
     }
@@ -299,6 +313,7 @@ impl Sealer {
 fn apply(
     clock: &Clock,
     request: &WriteRequest,
+    retired: &BTreeSet<RelationId>,
     undo: &mut BTreeMap<RelationId, Vec<Snapshot>>,
 ) -> Result<Vec<(RelationId, Delta)>, Error> {
     for (id, since) in &request.unchanged {
@@ -317,6 +332,10 @@ fn apply(
             outcome = Err(clock.not_running("table", *id));
             break;
         };
+        if retired.contains(id) {
+            outcome = Err(Error::Concurrent { table: table.rules.spec.name.clone() });
+            break;
+        }
         let parts = table.view.parts();
         undo.entry(*id).or_insert_with(|| parts.clone());
         before.push((table, parts));

@@ -10,6 +10,7 @@
 //! index and the constraint of a primary key, a relation's row type, a view's rule) has an OID that is
 //! computed from the relation's.
 
+mod effects;
 mod functions;
 mod information_schema;
 mod layout;
@@ -27,6 +28,12 @@ use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::logical_expr::ScalarUDF;
 use tidemill_catalog::{Catalog, Kind, Object, Oid};
 
+use crate::sequences::Sequences;
+use crate::session::advisory::HeldLock;
+
+pub use self::effects::{
+    Changes as SettingChanges, Effects, effect_in, effect_params, has_effects, takes_numbers,
+};
 pub use self::rewrite::{is_catalog_query, rewrite};
 
 /// The version that clients are told; drivers parse it.
@@ -51,6 +58,10 @@ pub struct PgCatalog {
     pub backend_pid: i32,
     /// The connections, for `pg_stat_activity`.
     pub backends: Vec<Activity>,
+    /// Advisory locks, for `pg_locks`.
+    pub locks: Vec<HeldLock>,
+    /// Where sequences are.
+    pub sequences: Arc<Sequences>,
 }
 
 /// One connection.
@@ -105,6 +116,14 @@ impl PgCatalog {
         if let Ok(object) = self.catalog.resolve(schema, name, &self.search_path) {
             return (object.kind() != Kind::Sink).then_some(object.oid);
         }
+        let of_schema = |object: &&Arc<Object>| match schema {
+            Some(schema) => object.schema == schema,
+            None => self.search_path.contains(&object.schema),
+        };
+        let indexes = self.relations().filter(of_schema).flat_map(|object| &object.indexes);
+        if let Some(index) = indexes.into_iter().find(|index| index.name == name) {
+            return Some(index.oid);
+        }
         let keyed = self.relations().filter(|object| !object.primary_key.is_empty());
         let mut of_index = keyed.filter(|object| relations::index_name(object) == name);
         of_index
@@ -123,6 +142,10 @@ impl PgCatalog {
         if let Some(object) = self.catalog.get(oid) {
             return Some((object.schema.clone(), object.name.clone()));
         }
+        let indexes = self.relations().flat_map(|object| object.indexes.iter().map(move |it| (object, it)));
+        if let Some((object, index)) = indexes.into_iter().find(|(_, index)| index.oid == oid) {
+            return Some((object.schema.clone(), index.name.clone()));
+        }
         let object = self.catalog.get(relations::indexed_oid(oid)?)?;
         Some((object.schema.clone(), relations::index_name(object)))
     }
@@ -137,6 +160,11 @@ impl PgCatalog {
             return Some(self.search_path.contains(&schema));
         }
         Some(self.relation_oid(&quote_ident(&name)) == Some(oid))
+    }
+
+    /// The last number that a sequence has given.
+    fn sequence_value(&self, oid: Oid) -> Option<i64> {
+        self.sequences.get(oid).filter(|counter| counter.is_called).map(|counter| counter.last)
     }
 
     /// The value of a setting.

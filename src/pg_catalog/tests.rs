@@ -87,6 +87,8 @@ fn sample() -> PgCatalog {
         settings: vec![("application_name".into(), "psql".into())],
         backend_pid: 7,
         backends: Vec::new(),
+        locks: Vec::new(),
+        sequences: Arc::default(),
     }
 }
 

@@ -4,38 +4,39 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast::Query;
 use tidemill_catalog::{
-    Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, PipelineDefinition,
+    Catalog, Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, PipelineDefinition,
     SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition, Watermark,
 };
 use tidemill_connectors::IncludeKind as ConnectorInclude;
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{SqlState, did_you_mean};
-use tidemill_engine::{OnConflict as OnDuplicate, TableWrite};
+use tidemill_engine::{MemberSpec, SourceSpec, TableSpec};
 use tidemill_plan::PipelinePlan;
 use tidemill_sql::parser::ObjectName;
 use tidemill_sql::statements::{
     Alter, AlterAction, ColumnDef, Comment, CommentTarget, CreatePipeline, CreateSchema, CreateSink,
     CreateSource, CreateTable, CreateView, ObjectKind, SinkInput, WithOptions,
 };
-use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use super::{dml, done, engine_error, query, unbounded, unsupported};
-use crate::database::{Database, position_of, table_spec, uninterrupted};
+use crate::database::{Database, position_of, sink_query, table_spec, uninterrupted};
 use crate::names::find;
 use crate::session::api::{Notice, Response, SqlError};
+use crate::session::definitions::{Changing, refuse_in_block};
 use crate::session::{Call, Session};
 
 /// What stands behind WITH of a pipeline.
 const PIPELINE_OPTIONS: [&str; 1] = ["memory_limit"];
 
 /// What `CREATE … name` says before its own part.
-struct Head<'a> {
-    name: &'a ObjectName,
-    or_replace: bool,
-    if_not_exists: bool,
+pub struct Head<'a> {
+    pub name: &'a ObjectName,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
 }
 
 impl Head<'_> {
@@ -49,10 +50,21 @@ impl Head<'_> {
 }
 
 /// An object that has its place in a catalog that does not count yet.
-struct Entered {
-    catalog: tidemill_catalog::Catalog,
-    object: Arc<Object>,
-    replaced: Option<Arc<Object>>,
+pub struct Entered {
+    pub catalog: Catalog,
+    pub object: Arc<Object>,
+    /// What is not there any more; readers first.
+    pub replaced: Vec<Arc<Object>>,
+}
+
+/// What an object needs beside its place in the catalog.
+pub enum Work {
+    Source(SourceSpec),
+    /// With its first rows.
+    Table(TableSpec, Option<RecordBatch>),
+    /// A pipeline or a sink.
+    Member(Box<MemberSpec>),
+    Sequence,
 }
 
 pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> Result<Response, SqlError> {
@@ -105,7 +117,7 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
         None => None,
     };
     let definition = SourceDefinition { options, format, encode, encode_options, include, watermark };
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     let new = NewObject {
         columns,
         primary_key: create.primary_key.clone(),
@@ -116,14 +128,7 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
     if !session.database.is_for_checks() {
         validate("source", &spec.name, async { spec.source.splits().await.map(drop) }).await?;
     }
-    let database = session.database.clone();
-    uninterrupted(async move {
-        let _changing = changing;
-        stop_replaced(&database, &entered.replaced).await?;
-        database.engine.add_source(spec).await;
-        database.put_catalog(entered.catalog).await
-    })
-    .await?;
+    install(session, changing, entered, Work::Source(spec)).await?;
     Ok(done("CREATE SOURCE"))
 }
 
@@ -199,30 +204,24 @@ pub async fn table(
         columns.iter_mut().for_each(|column| column.nullable = true);
         filled = Some(batches);
     }
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     let definition = TableDefinition { options: Vec::new(), query: create.query_text.clone() };
     let new = NewObject {
+        dependencies: super::tables::sequences_of(session, &columns)?,
         columns,
         primary_key: create.primary_key.clone(),
         ..new_object(session, &head, Definition::Table(definition), call.sql)?
     };
-    let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE TABLE")) };
+    let counted = super::tables::counted(&create.columns);
+    let entered = match counted.is_empty() {
+        true => enter(session, &head, new)?,
+        false => super::tables::enter_counted(session, &head, new, &counted)?,
+    };
+    let Some(entered) = entered else { return Ok(done("CREATE TABLE")) };
     let spec = table_spec(&entered.object);
-    let id = spec.id;
     let rows = filled.map(|batches| dml::concat(&spec.schema, &batches)).transpose()?;
-    let n_rows = rows.as_ref().map(arrow::array::RecordBatch::num_rows);
-    let database = session.database.clone();
-    let written = uninterrupted(async move {
-        let _changing = changing;
-        stop_replaced(&database, &entered.replaced).await?;
-        database.engine.create_table(spec).await?;
-        database.put_catalog(entered.catalog).await?;
-        let Some(rows) = rows else { return Ok(None) };
-        let write = TableWrite::Insert { rows, on_conflict: OnDuplicate::Error };
-        Ok(Some(database.engine.write(id, write).await?.epoch))
-    })
-    .await?;
-    session.written = written.unwrap_or(session.written);
+    let n_rows = rows.as_ref().map(RecordBatch::num_rows);
+    install(session, changing, entered, Work::Table(spec, rows)).await?;
     Ok(done(n_rows.map_or("CREATE TABLE".into(), |n_rows| format!("SELECT {n_rows}"))))
 }
 
@@ -233,7 +232,7 @@ pub async fn table_for(
     columns: Vec<Column>,
     sql: &str,
 ) -> Result<std::sync::Arc<Object>, SqlError> {
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     if find(&catalog, name.schema.as_deref(), &name.name, &search_path).is_some() {
         let table = dml::target(session, name, "insert into")?;
@@ -255,21 +254,17 @@ pub async fn table_for(
         .with_hint("Name a table that does not exist; it is created.")
         .with_position(name.position));
     }
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     let head = Head { name, or_replace: false, if_not_exists: false };
     let definition = TableDefinition { options: Vec::new(), query: None };
     let new = NewObject { columns, ..new_object(session, &head, Definition::Table(definition), sql)? };
     let Some(entered) = enter(session, &head, new)? else {
         unreachable!("a name that is taken is an error without IF NOT EXISTS");
     };
-    let database = session.database.clone();
-    uninterrupted(async move {
-        let _changing = changing;
-        database.engine.create_table(table_spec(&entered.object)).await?;
-        database.put_catalog(entered.catalog).await?;
-        Ok(entered.object)
-    })
-    .await
+    let object = entered.object.clone();
+    let spec = table_spec(&object);
+    install(session, changing, entered, Work::Table(spec, None)).await?;
+    Ok(object)
 }
 
 pub async fn pipeline(
@@ -280,14 +275,14 @@ pub async fn pipeline(
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
     check_options(&create.options, &PIPELINE_OPTIONS)?;
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     if let Some(response) = kept(session, &head, "CREATE PIPELINE")? {
         return Ok(response);
     }
     let search_path = session.settings.search_path();
     let mut plan = session
         .database
-        .pipeline_plan(&create.query_text, &search_path, create.emit_on_window_close)
+        .pipeline_plan_in(session.catalog(), &create.query_text, &search_path, create.emit_on_window_close)
         .await
         .map_err(|error| at_query(error, sql, &create.query_text))?;
     check_cross_joins(session, &plan, sql)?;
@@ -308,19 +303,19 @@ pub async fn pipeline(
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE PIPELINE")) };
     plan.schema = entered.object.arrow_schema();
     let spec = session.database.pipeline_spec(&entered.object, plan)?;
-    start_member(session, changing, entered, spec).await?;
+    install(session, changing, entered, Work::Member(Box::new(spec))).await?;
     Ok(done("CREATE PIPELINE"))
 }
 
 pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Result<Response, SqlError> {
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     if let Some(response) = kept(session, &head, "CREATE SINK")? {
         return Ok(response);
     }
     let search_path = session.settings.search_path();
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let (input, dependencies) = match &create.input {
         SinkInput::From(name) => {
             let object = catalog.resolve(name.schema.as_deref(), &name.name, &search_path)?;
@@ -334,10 +329,10 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
             (input, dependencies(session, query, &search_path)?)
         }
     };
-    let (query, close) = session.database.sink_query(&input)?;
+    let (query, close) = sink_query(&catalog, &input)?;
     let plan = session
         .database
-        .pipeline_plan(&query, &search_path, close)
+        .pipeline_plan_in(catalog.clone(), &query, &search_path, close)
         .await
         .map_err(|error| at_query(error, sql, &query))?;
     check_cross_joins(session, &plan, sql)?;
@@ -364,7 +359,7 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
     if let Some(sink) = spec.sink.as_ref().filter(|_| !session.database.is_for_checks()) {
         validate("sink", &spec.name, sink.validate()).await?;
     }
-    start_member(session, changing, entered, spec).await?;
+    install(session, changing, entered, Work::Member(Box::new(spec))).await?;
     Ok(done("CREATE SINK"))
 }
 
@@ -407,7 +402,7 @@ fn updates_from(plan: &tidemill_plan::PipelinePlan) -> Option<String> {
 pub async fn view(session: &mut Session, create: &CreateView, sql: &str) -> Result<Response, SqlError> {
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     let search_path = session.settings.search_path();
     // Planned as a pipeline would be, but not rewritten: a view may do what only a SELECT can.
     let schema = view_schema(session, create, sql, &search_path).await?;
@@ -425,7 +420,7 @@ pub async fn view(session: &mut Session, create: &CreateView, sql: &str) -> Resu
         ..new_object(session, &head, Definition::View(ViewDefinition { query }), sql)?
     };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE VIEW")) };
-    session.database.commit(changing, entered.catalog).await?;
+    session.commit_catalog(changing, entered.catalog).await?;
     Ok(done("CREATE VIEW"))
 }
 
@@ -436,7 +431,7 @@ async fn view_schema(
     search_path: &[String],
 ) -> Result<arrow::datatypes::SchemaRef, SqlError> {
     let database = &session.database;
-    let names = crate::names::PipelineNames { database, catalog: database.catalog(), search_path };
+    let names = crate::names::PipelineNames { database, catalog: session.catalog(), search_path };
     let planned = database.planner.plan_query(&create.query, &names).await.map_err(|error| {
         at_query(database.delta_error(error, &create.query_text), sql, &create.query_text)
     })?;
@@ -445,8 +440,8 @@ async fn view_schema(
 }
 
 pub async fn schema(session: &mut Session, create: &CreateSchema) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     if create.if_not_exists && catalog.schema(&create.name.value).is_ok() {
         session.notice(format!("schema \"{}\" already exists, skipping", create.name.value));
         return Ok(done("CREATE SCHEMA"));
@@ -454,14 +449,16 @@ pub async fn schema(session: &mut Session, create: &CreateSchema) -> Result<Resp
     let catalog = catalog
         .create_schema(&create.name.value, &session.user, create.if_not_exists)
         .map_err(|error| SqlError::from(error).with_position(create.name.position))?;
-    session.database.commit(changing, catalog).await?;
+    session.commit_catalog(changing, catalog).await?;
     Ok(done("CREATE SCHEMA"))
 }
 
 pub async fn alter(session: &mut Session, alter: &Alter) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
-    let Some(kind) = kind(alter.kind) else { return Err(unsupported("ALTER SCHEMA")) };
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
+    let Some(kind) = kind(alter.kind) else {
+        return Err(unsupported(format!("ALTER {}", alter.kind.keyword())));
+    };
     let search_path = session.settings.search_path();
     let name = &alter.name;
     let object = match catalog.resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path) {
@@ -475,15 +472,24 @@ pub async fn alter(session: &mut Session, alter: &Alter) -> Result<Response, Sql
         }
         Err(error) => return Err(SqlError::from(error).with_position(name.position)),
     };
-    let AlterAction::RenameTo(new_name) = &alter.action;
-    let catalog = catalog.rename(object.oid, &new_name.value)?;
-    session.database.commit(changing, catalog).await?;
+    let catalog = match &alter.action {
+        AlterAction::RenameTo(new_name) => catalog
+            .rename(object.oid, &new_name.value)
+            .map_err(|error| SqlError::from(error).with_position(new_name.position))?,
+        AlterAction::Table(actions) => {
+            return super::tables::alter(session, changing, &object, actions).await;
+        }
+        AlterAction::Restart(with) => {
+            return super::tables::restart(session, &object, *with).await;
+        }
+    };
+    session.commit_catalog(changing, catalog).await?;
     Ok(done(format!("ALTER {}", kind.keyword())))
 }
 
 pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let text = comment.comment.clone();
     let at = |name: &ObjectName| {
@@ -498,6 +504,7 @@ pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Respons
                     .map_err(at(name))?;
                 catalog.comment(object.oid, text)
             }
+            None if *object_kind == ObjectKind::Index => return Err(unsupported("COMMENT ON INDEX")),
             None => catalog.comment_schema(&name.name, text)?,
         },
         CommentTarget::Column { relation, column, position } => {
@@ -509,7 +516,7 @@ pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Respons
                 .map_err(|error| SqlError::from(error).with_position(*position))?
         }
     };
-    session.database.commit(changing, changed).await?;
+    session.commit_catalog(changing, changed).await?;
     Ok(done("COMMENT"))
 }
 
@@ -521,18 +528,19 @@ pub fn kind(kind: ObjectKind) -> Option<Kind> {
         ObjectKind::Pipeline => Some(Kind::Pipeline),
         ObjectKind::View => Some(Kind::View),
         ObjectKind::Sink => Some(Kind::Sink),
-        ObjectKind::Schema => None,
+        ObjectKind::Sequence => Some(Kind::Sequence),
+        ObjectKind::Schema | ObjectKind::Index => None,
     }
 }
 
-fn new_object(
+pub fn new_object(
     session: &Session,
     head: &Head<'_>,
     definition: Definition,
     sql: &str,
 ) -> Result<NewObject, SqlError> {
     let search_path = session.settings.search_path();
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let schema = match &head.name.schema {
         Some(schema) => catalog.schema(schema),
         None => catalog.creation_schema(&search_path),
@@ -566,7 +574,7 @@ fn kept(session: &mut Session, head: &Head<'_>, tag: &str) -> Result<Option<Resp
     if !head.if_not_exists {
         return Ok(None);
     }
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let schema = match &head.name.schema {
         Some(schema) => schema.clone(),
@@ -580,10 +588,19 @@ fn kept(session: &mut Session, head: &Head<'_>, tag: &str) -> Result<Option<Resp
 }
 
 /// Gives an object its place in a new catalog; none where it is there already, under `IF NOT EXISTS`.
-fn enter(session: &mut Session, head: &Head<'_>, new: NewObject) -> Result<Option<Entered>, SqlError> {
-    let (catalog, created) = session
-        .database
-        .catalog()
+pub fn enter(session: &mut Session, head: &Head<'_>, new: NewObject) -> Result<Option<Entered>, SqlError> {
+    let catalog = session.catalog();
+    enter_into(session, &catalog, head, new)
+}
+
+/// As [`enter`], into a catalog that has more than the session sees.
+pub fn enter_into(
+    session: &mut Session,
+    catalog: &Catalog,
+    head: &Head<'_>,
+    new: NewObject,
+) -> Result<Option<Entered>, SqlError> {
+    let (entered, created) = catalog
         .create(new, head.on_conflict())
         .map_err(|error| SqlError::from(error).with_position(head.name.position))?;
     if let Some(notice) = created.notice() {
@@ -591,57 +608,131 @@ fn enter(session: &mut Session, head: &Head<'_>, new: NewObject) -> Result<Optio
     }
     Ok(match created {
         Created::Kept(_) => None,
-        Created::New(object) => Some(Entered { catalog, object, replaced: None }),
-        Created::Replaced { old, new } => Some(Entered { catalog, object: new, replaced: Some(old) }),
+        Created::New(object) => Some(Entered { catalog: entered, object, replaced: Vec::new() }),
+        Created::Replaced { new: object, .. } => {
+            let mut replaced: Vec<Arc<Object>> =
+                catalog.objects().filter(|object| entered.get(object.oid).is_none()).cloned().collect();
+            replaced.reverse();
+            Some(Entered { catalog: entered, object, replaced })
+        }
     })
 }
 
-/// Starts a pipeline or sink, which is filled and durable on return, and enters it into the catalog; or
-/// neither.
+/// Makes what an object needs, and enters it into the catalog; or neither.
 ///
 /// A fill can take long, and the statement may be dropped meanwhile. So it runs in a task of its own, which the end
 /// of the statement cancels; the task then takes back what it has begun before anyone else changes definitions.
-async fn start_member(
-    session: &Session,
-    changing: OwnedMutexGuard<()>,
+pub async fn install(
+    session: &mut Session,
+    changing: Changing,
     entered: Entered,
-    spec: tidemill_engine::MemberSpec,
+    work: Work,
 ) -> Result<(), SqlError> {
     let database = session.database.clone();
     let cancelled = CancellationToken::new();
     let _cancel_at_end = cancelled.clone().drop_guard();
+    let lock = match changing {
+        Changing::Now(lock) => lock,
+        Changing::InBlock => return install_in_block(session, entered, work, cancelled).await,
+    };
     uninterrupted(async move {
-        let _changing = changing;
-        let Entered { catalog, replaced, .. } = entered;
+        let _lock = lock;
+        let Entered { catalog, replaced, .. } = &entered;
         if database.is_for_checks() {
-            return database.put_catalog(catalog).await;
+            return database.put_catalog(catalog.clone()).await;
         }
         // Two sinks must not write to one place. A pipeline can stay until its successor is there.
-        let is_sink = spec.sink.is_some();
-        if is_sink {
-            stop_replaced(&database, &replaced).await?;
+        let is_pipeline = matches!(&work, Work::Member(spec) if spec.sink.is_none());
+        if !is_pipeline {
+            stop_replaced(&database, replaced).await?;
         }
-        let id = spec.id;
-        let created = database.engine.create_member(spec, &cancelled).await;
-        created.map_err(|error| engine_error(&database, error))?;
-        if let Err(error) = database.put_catalog(catalog).await {
-            database.engine.drop_members(&[id]).await?;
+        make(&database, &entered, work, &cancelled).await?;
+        if let Err(error) = database.put_catalog(catalog.clone()).await {
+            super::stop(&database, &entered.object).await?;
             return Err(error);
         }
-        if !is_sink {
-            stop_replaced(&database, &replaced).await?;
+        if is_pipeline {
+            stop_replaced(&database, replaced).await?;
         }
         Ok(())
     })
     .await
 }
 
-/// Ends what runs for an object that is replaced.
-async fn stop_replaced(database: &Database, replaced: &Option<Arc<Object>>) -> Result<(), SqlError> {
-    match replaced {
-        Some(old) => super::drop::stop(database, old).await,
-        None => Ok(()),
+/// What is made in a block has no name before COMMIT.
+async fn install_in_block(
+    session: &mut Session,
+    entered: Entered,
+    work: Work,
+    cancelled: CancellationToken,
+) -> Result<(), SqlError> {
+    let database = session.database.clone();
+    let Some(definitions) = &mut session.block.definitions else {
+        unreachable!("a block that changes definitions has them");
+    };
+    let catalog = entered.catalog.clone();
+    match work {
+        Work::Member(spec) if spec.sink.is_some() => {
+            if !entered.replaced.is_empty() || definitions.has_dropped_sinks() {
+                return Err(refuse_in_block("to replace a sink").with_hint(
+                    "Its destination is not free before COMMIT. Drop the sink in a transaction of its own, and create \
+                     the new one in the next.",
+                ));
+            }
+            definitions.defer_sink(entered.object, *spec);
+        }
+        work => {
+            definitions.make(entered.object.clone());
+            for sequence in new_sequences(&entered) {
+                definitions.make(sequence);
+            }
+            uninterrupted(async move { make(&database, &entered, work, &cancelled).await }).await?;
+        }
     }
+    if let Some(definitions) = &mut session.block.definitions {
+        definitions.set_catalog(catalog);
+    }
+    Ok(())
+}
+
+/// The sequences that come with a table.
+fn new_sequences(entered: &Entered) -> Vec<Arc<Object>> {
+    entered.catalog.owned(entered.object.oid).cloned().collect()
+}
+
+/// Makes what runs or holds rows; on return it is durable.
+async fn make(
+    database: &Database,
+    entered: &Entered,
+    work: Work,
+    cancelled: &CancellationToken,
+) -> Result<(), SqlError> {
+    match work {
+        Work::Source(spec) => database.engine.add_source(spec).await,
+        Work::Table(spec, rows) => {
+            for sequence in new_sequences(entered) {
+                database.sequences.create(&database.engine, &sequence).await?;
+            }
+            match rows {
+                Some(rows) => database.engine.create_filled_table(spec, rows).await?,
+                None => database.engine.create_table(spec).await?,
+            }
+        }
+        Work::Member(spec) => {
+            let created = database.engine.create_member(*spec, cancelled).await;
+            created.map_err(|error| engine_error(database, error))?;
+        }
+        Work::Sequence => database.sequences.create(&database.engine, &entered.object).await?,
+    }
+    Ok(())
+}
+
+/// Ends what runs for objects that are replaced.
+async fn stop_replaced(database: &Database, replaced: &[Arc<Object>]) -> Result<(), SqlError> {
+    for old in replaced {
+        super::stop(database, old).await?;
+    }
+    Ok(())
 }
 
 fn columns(definitions: &[ColumnDef]) -> Vec<Column> {
@@ -650,6 +741,7 @@ fn columns(definitions: &[ColumnDef]) -> Vec<Column> {
         Column {
             default: definition.default.as_ref().map(|default| default.text.clone()),
             generated: definition.generated.as_ref().map(|generated| generated.text.clone()),
+            identity: super::tables::identity(definition),
             ..Column::from(&field)
         }
     };
@@ -696,7 +788,7 @@ fn rename(columns: &mut [Column], names: &[String], position: usize) -> Result<(
 
 /// What a query reads directly, by OID.
 fn dependencies(session: &Session, query: &Query, search_path: &[String]) -> Result<Vec<u32>, SqlError> {
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let mut query = query.clone();
     tidemill_sql::rewrite_windows(&mut query)?;
     let statement = datafusion::sql::parser::Statement::Statement(Box::new(

@@ -107,6 +107,11 @@ async fn of_query(
             types.insert(idx, data_type);
         }
     }
+    for (name, data_type) in crate::pg_catalog::effect_params(query) {
+        if let Some(idx) = param_idx(&name) {
+            types.entry(idx).or_insert(data_type);
+        }
+    }
     Ok(planned.schema)
 }
 

@@ -10,6 +10,7 @@ mod explain;
 mod query;
 mod show;
 mod subscribe;
+mod tables;
 mod transaction;
 mod unbounded;
 mod verify;
@@ -28,14 +29,13 @@ use crate::session::api::{Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
 
 pub use describe::describe;
+pub use drop::stop;
+pub use transaction::end_block;
 
 /// Runs a statement.
 pub async fn run(session: &mut Session, call: Call<'_>) -> Result<Response, SqlError> {
     transaction::check_allowed(session, call.statement)?;
-    let statement = call.statement;
-    let response = dispatch(session, call).await?;
-    transaction::note_definition(session, statement);
-    Ok(response)
+    dispatch(session, call).await
 }
 
 async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, SqlError> {
@@ -52,6 +52,8 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
         Statement::CreateView(create) => create::view(session, create, call.sql).await,
         Statement::CreateSink(create) => create::sink(session, create, call.sql).await,
         Statement::CreateSchema(create) => create::schema(session, create).await,
+        Statement::CreateSequence(create) => tables::create_sequence(session, create, call.sql).await,
+        Statement::CreateIndex(create) => tables::create_index(session, create).await,
         Statement::Drop(objects) => drop::run(session, objects).await,
         Statement::Alter(alter) => create::alter(session, alter).await,
         Statement::Comment(comment) => create::comment(session, comment).await,

@@ -32,6 +32,8 @@ pub struct Planned {
     state: datafusion::execution::context::SessionState,
     /// The columns as the client is to see them.
     pub schema: SchemaRef,
+    /// Whether it may take numbers from sequences.
+    takes_numbers: bool,
 }
 
 impl Planned {
@@ -89,12 +91,12 @@ pub async fn plan(
     extra: &BTreeMap<String, Arc<dyn TableProvider>>,
 ) -> Result<Planned, SqlError> {
     let database = session.database.clone();
-    let catalog = database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let mut references = References::default();
     references.add(&database, &catalog, query, &search_path)?;
     if references.is_catalog_query || pg_catalog::is_catalog_query(query) {
-        return plan_catalog_query(session, query, sql, &references).await;
+        return plan_catalog_query(session, query, sql, &references, extra).await;
     }
     let view = read(session, &references).await?;
     let mut system = system::tables(&references.system, &status(session, &references).await)?;
@@ -104,20 +106,28 @@ pub async fn plan(
         search_path: &search_path,
         snapshots: &view.relations,
         system: &system,
+        sequences: &database.sequences,
         is_for_checks: database.is_for_checks(),
     };
-    let planned = database.planner.plan_query(query, &names).await;
-    Ok(planned_query(planned.map_err(|error| database.delta_error(error, sql))?))
+    let planned = match pg_catalog::has_effects(query) {
+        true => {
+            let effects = session.effects(session.pg_catalog());
+            database.planner.with_functions(effects.functions()).plan_query(query, &names).await
+        }
+        false => database.planner.plan_query(query, &names).await,
+    };
+    let planned = planned.map_err(|error| database.delta_error(error, sql))?;
+    Ok(planned_query(planned, pg_catalog::takes_numbers(query)))
 }
 
-fn planned_query(planned: QueryPlan) -> Planned {
+fn planned_query(planned: QueryPlan, takes_numbers: bool) -> Planned {
     let QueryPlan { plan, state, display_names } = planned;
     let fields = plan.schema().fields().iter().enumerate().map(|(idx, field)| {
         let name = display_names.as_ref().and_then(|names| names.get(idx)).unwrap_or(field.name());
         field.as_ref().clone().with_name(name)
     });
     let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
-    Planned { plan, state, schema }
+    Planned { plan, state, schema, takes_numbers }
 }
 
 /// Plans a query over `pg_catalog` or `information_schema`, which may name other relations beside.
@@ -126,11 +136,18 @@ async fn plan_catalog_query(
     query: &Query,
     sql: &str,
     references: &References,
+    extra: &BTreeMap<String, Arc<dyn TableProvider>>,
 ) -> Result<Planned, SqlError> {
     let database = session.database.clone();
     let view = read(session, references).await?;
-    let system = system::tables(&references.system, &status(session, references).await)?;
+    let mut system = system::tables(&references.system, &status(session, references).await)?;
+    system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
     let pg_catalog = session.pg_catalog();
+    let takes_numbers = pg_catalog::takes_numbers(query);
+    let mut functions = pg_catalog.functions();
+    if pg_catalog::has_effects(query) {
+        functions.extend(session.effects(pg_catalog.clone()).functions());
+    }
     let mut query = query.clone();
     // What the columns are called is settled by the query as it was written.
     let display_names = tidemill_sql::name_columns(&mut query.clone());
@@ -143,13 +160,14 @@ async fn plan_catalog_query(
             search_path: &search_path,
             snapshots: &view.relations,
             system: &system,
+            sequences: &database.sequences,
             is_for_checks: database.is_for_checks(),
         },
     };
-    let planner = database.planner.with_functions(pg_catalog.functions());
+    let planner = database.planner.with_functions(functions);
     let planned = planner.plan_query(&query, &names).await;
     let planned = planned.map_err(|error| database.delta_error(error, sql))?;
-    Ok(planned_query(QueryPlan { display_names, ..planned }))
+    Ok(planned_query(QueryPlan { display_names, ..planned }, takes_numbers))
 }
 
 async fn execute(
@@ -161,6 +179,7 @@ async fn execute(
     let database = &session.database;
     let error = |error| execution_error(database, error, sql);
     let shown = planned.schema.clone();
+    let takes_numbers = planned.takes_numbers;
     let (plan, mut state) = planned.bound(params).map_err(error)?;
     // The engine's time, so that a SELECT never lives before an epoch that it sees.
     state.execution_props_mut().query_execution_start_time =
@@ -185,6 +204,19 @@ async fn execute(
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         Ok(RecordBatch::try_new_with_options(renamed.clone(), batch.columns().to_vec(), &options)?)
     });
+    if !takes_numbers {
+        return Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows))));
+    }
+    // No number leaves before it is sure that it is not given again.
+    let (database, catalog) = (database.clone(), session.catalog());
+    let rows = rows.then(move |batch| {
+        let (database, catalog) = (database.clone(), catalog.clone());
+        async move {
+            let settled = database.sequences.settle(&database.engine, &catalog).await;
+            settled.map_err(|error| DataFusionError::External(Box::new(error)))?;
+            batch
+        }
+    });
     Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows))))
 }
 
@@ -203,7 +235,7 @@ async fn read(session: &mut Session, references: &References) -> Result<Arc<Read
 
 /// Pipelines follow what is committed, which the reader of one in the middle of a transaction may not expect.
 fn notice_of_pipelines(session: &mut Session, references: &References) {
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let written = session.block.writes.tables().into_iter().map(|id| id.0).collect::<Vec<_>>();
     let behind = catalog.with_dependents(&written);
     let is_read = |object: &&Arc<tidemill_catalog::Object>| {
@@ -230,7 +262,7 @@ async fn committed(session: &mut Session, references: &References) -> Result<Arc
             return Ok(view);
         }
         // A block reads one snapshot, so the first read takes all that later ones may ask for.
-        let catalog = database.catalog();
+        let catalog = session.catalog();
         let mut all = references.relations.clone();
         for object in catalog.objects() {
             if matches!(object.kind(), tidemill_catalog::Kind::Table | tidemill_catalog::Kind::Pipeline) {

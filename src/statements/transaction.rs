@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use datafusion::common::ScalarValue;
 use tidemill_catalog::{Catalog, Kind};
 use tidemill_core::SqlState;
+use tidemill_engine::Commit;
 use tidemill_plan::RelationId;
 use tidemill_sql::statements::{
     CopyDirection, Discard, IsolationLevel, SetScope, SetValue, Statement, TransactionModes,
 };
 
 use super::{done, engine_error, query, unsupported};
+use crate::database::uninterrupted;
 use crate::pgwire::types::element_of;
 use crate::session::api::{Notice, PgType, Response, SqlError, TransactionStatus};
 use crate::session::block::{Block, Isolation};
@@ -28,7 +30,7 @@ fn change(statement: &Statement) -> Option<&'static str> {
     })
 }
 
-/// A statement that changes definitions, which it does at once and for good.
+/// A statement that changes definitions.
 fn definition(statement: &Statement) -> Option<&'static str> {
     Some(match statement {
         Statement::CreateSource(_) => "CREATE SOURCE",
@@ -37,6 +39,8 @@ fn definition(statement: &Statement) -> Option<&'static str> {
         Statement::CreateView(_) => "CREATE VIEW",
         Statement::CreateSink(_) => "CREATE SINK",
         Statement::CreateSchema(_) => "CREATE SCHEMA",
+        Statement::CreateSequence(_) => "CREATE SEQUENCE",
+        Statement::CreateIndex(_) => "CREATE INDEX",
         Statement::Drop(_) => "DROP",
         Statement::Alter(_) => "ALTER",
         Statement::Comment(_) => "COMMENT",
@@ -57,14 +61,6 @@ pub fn check_allowed(session: &Session, statement: &Statement) -> Result<(), Sql
         )),
         None => Ok(()),
     }
-}
-
-/// Remembers what a block has defined: ROLLBACK has to say that it stays.
-pub fn note_definition(session: &mut Session, statement: &Statement) {
-    let Some(verb) = definition(statement).filter(|_| session.is_in_block()) else { return };
-    session.block.definitions.push(verb);
-    let catalog = session.database.catalog();
-    session.block.writes.keep(|table| catalog.get(table.0).is_some());
 }
 
 pub async fn run(session: &mut Session, statement: &Statement) -> Result<Response, SqlError> {
@@ -165,8 +161,11 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
                     session.settings.reset_all();
                     session.cursors.clear();
                     session.prepared.clear();
+                    session.given.forget();
+                    session.locks.unlock_all();
                 }
-                Discard::Plans | Discard::Sequences | Discard::Temp => (),
+                Discard::Sequences => session.given.forget(),
+                Discard::Plans | Discard::Temp => (),
             }
             let what = match discard {
                 Discard::All => "ALL",
@@ -189,7 +188,7 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
 }
 
 /// Begins a block, with the modes that the session's settings give it.
-fn begin_block(session: &mut Session) -> Result<(), SqlError> {
+pub fn begin_block(session: &mut Session) -> Result<(), SqlError> {
     session.status = TransactionStatus::Transaction;
     session.pinned = None;
     session.block = Block::begin(&session.settings);
@@ -216,17 +215,27 @@ fn set_modes(session: &mut Session, modes: &TransactionModes) -> Result<(), SqlE
     Ok(())
 }
 
-/// Makes what the block has written durable and seen.
-async fn commit(session: &mut Session) -> Result<(), SqlError> {
+/// Makes what the block has written and defined durable and seen.
+pub async fn commit(session: &mut Session) -> Result<(), SqlError> {
     let database = session.database.clone();
     let mut unchanged = Vec::new();
     if let (Isolation::Serializable, Some(view)) = (Isolation::of(&session.settings), &session.pinned) {
-        let catalog = database.catalog();
+        let catalog = session.catalog();
         let read: Vec<u32> = session.block.reads.iter().map(|id| id.0).collect();
         unchanged.extend(tables_behind(&catalog, &read).into_iter().map(|table| (table, view.epoch)));
     }
-    let committed = database.engine.commit(&session.block.writes, unchanged).await;
-    match committed.map_err(|error| engine_error(&database, error)) {
+    let committed = match session.block.definitions.take() {
+        Some(definitions) => {
+            let writes = session.block.writes.clone();
+            uninterrupted(definitions.commit(writes, unchanged)).await
+        }
+        None => {
+            let commit = Commit { unchanged, ..Commit::default() };
+            let committed = database.engine.commit(&session.block.writes, commit).await;
+            committed.map_err(|error| engine_error(&database, error))
+        }
+    };
+    match committed {
         Ok(epoch) => {
             session.written = epoch.unwrap_or(session.written);
             Ok(())
@@ -255,25 +264,20 @@ fn tables_behind(catalog: &Catalog, relations: &[u32]) -> BTreeSet<RelationId> {
     tables
 }
 
-/// Takes back what can be, and says what cannot.
+/// Takes back what was set; what was written and defined goes with the block.
 fn roll_back(session: &mut Session) {
     if let Some(before) = session.block.take_settings() {
         session.settings.roll_back(before);
     }
-    if !session.block.definitions.is_empty() {
-        let message = "definitions take effect at once, and are not rolled back";
-        let mut notice = Notice::warning(SqlState::WARNING, message);
-        notice.detail = Some(format!("In this transaction: {}.", session.block.definitions.join(", ")));
-        session.notices.push(notice);
-    }
 }
 
-fn end_block(session: &mut Session) {
+pub fn end_block(session: &mut Session) {
     session.status = TransactionStatus::Idle;
     session.pinned = None;
     session.block = Block::default();
     session.settings.end_transaction();
     session.cursors.retain(|_, cursor| cursor.hold);
+    session.locks.end_transaction();
 }
 
 fn no_transaction(session: &mut Session) {

@@ -59,7 +59,7 @@ pub fn schema() -> SchemaRef {
 
 pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Result<Response, SqlError> {
     let database = session.database.clone();
-    let catalog = database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let name = &verify.name;
     let object = catalog
@@ -69,8 +69,14 @@ pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Res
     let Definition::Pipeline(pipeline) = &object.definition else {
         unreachable!("resolved as a pipeline");
     };
-    let plan =
-        database.pipeline_plan(&pipeline.query, &object.search_path, pipeline.emit_on_window_close).await?;
+    let plan = database
+        .pipeline_plan_in(
+            catalog.clone(),
+            &pipeline.query,
+            &object.search_path,
+            pipeline.emit_on_window_close,
+        )
+        .await?;
     let complete = match pipeline.emit_on_window_close {
         true => Some(complete_column(&object, &plan)?),
         false => None,
@@ -265,7 +271,7 @@ impl Batch<'_> {
         mut each: impl FnMut(&RecordBatch) -> Result<(), SqlError>,
     ) -> Result<(), SqlError> {
         let database = &session.database;
-        let catalog = database.catalog();
+        let catalog = session.catalog();
         let names = Inputs { catalog: &catalog, search_path: &self.object.search_path, tables: self.tables };
         let query = tidemill_sql::parser::parse_query(&self.pipeline.query)?;
         let planned = database.planner.plan_query(&query, &names).await;

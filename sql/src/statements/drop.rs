@@ -16,6 +16,9 @@ pub struct DropObjects {
 pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<DropObjects, Error> {
     cursor.expect("DROP")?;
     let kind = object_kind(cursor, "DROP")?;
+    if kind == ObjectKind::Index {
+        cursor.eat("CONCURRENTLY");
+    }
     let if_exists = cursor.eat_all(&["IF", "EXISTS"]);
     let names = cursor.list(Cursor::object_name)?;
     let cascade = cursor.eat("CASCADE");

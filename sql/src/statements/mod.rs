@@ -3,10 +3,12 @@
 //! Positions inside count characters from 1 in the statement's own text.
 
 pub mod alter;
+pub mod alter_table;
 pub mod column;
 pub mod comment;
 pub mod copy;
 pub mod create;
+pub mod create_index;
 pub mod create_pipeline;
 pub mod create_schema;
 pub mod create_sink;
@@ -22,6 +24,7 @@ pub mod notify;
 pub mod options;
 pub mod prepare;
 pub mod query;
+pub mod sequence;
 pub mod set;
 pub mod show;
 pub mod subscribe;
@@ -33,9 +36,11 @@ use std::fmt;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 pub use self::alter::{Alter, AlterAction};
+pub use self::alter_table::TableAction;
 pub use self::column::{ColumnDef, ParsedExpr};
 pub use self::comment::{Comment, CommentTarget};
 pub use self::copy::{Copied, CopyDirection, CopyFormat, CopyOptions, CopyRows, ForceQuote};
+pub use self::create_index::{CreateIndex, IndexKey};
 pub use self::create_pipeline::CreatePipeline;
 pub use self::create_schema::CreateSchema;
 pub use self::create_sink::{CreateSink, SinkInput};
@@ -51,6 +56,7 @@ pub use self::notify::{Listen, Notify, Unlisten};
 pub use self::options::{WithOption, WithOptions, is_secret, redact};
 pub use self::prepare::{Deallocate, Execute, Prepare};
 pub use self::query::SelectQuery;
+pub use self::sequence::{ColumnSequence, CreateSequence, IdentityKind, SequenceOptions};
 pub use self::set::{
     Discard, Reset, Set, SetRole, SetScope, SetSessionAuthorization, SetValue, ShowVariable,
 };
@@ -74,6 +80,8 @@ pub enum Statement {
     CreateView(CreateView),
     CreateSink(CreateSink),
     CreateSchema(CreateSchema),
+    CreateSequence(CreateSequence),
+    CreateIndex(CreateIndex),
     Alter(Alter),
     Drop(DropObjects),
     Show(Show),
@@ -128,6 +136,8 @@ pub enum ObjectKind {
     View,
     Sink,
     Schema,
+    Sequence,
+    Index,
 }
 
 impl ObjectKind {
@@ -140,6 +150,8 @@ impl ObjectKind {
             ObjectKind::View => "view",
             ObjectKind::Sink => "sink",
             ObjectKind::Schema => "schema",
+            ObjectKind::Sequence => "sequence",
+            ObjectKind::Index => "index",
         }
     }
 
@@ -152,6 +164,8 @@ impl ObjectKind {
             ObjectKind::View => "VIEW",
             ObjectKind::Sink => "SINK",
             ObjectKind::Schema => "SCHEMA",
+            ObjectKind::Sequence => "SEQUENCE",
+            ObjectKind::Index => "INDEX",
         }
     }
 }
@@ -162,7 +176,8 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-const KINDS: [&str; 7] = ["SOURCE", "TABLE", "PIPELINE", "MATERIALIZED VIEW", "VIEW", "SINK", "SCHEMA"];
+const KINDS: [&str; 9] =
+    ["SOURCE", "TABLE", "PIPELINE", "MATERIALIZED VIEW", "VIEW", "SINK", "SCHEMA", "SEQUENCE", "INDEX"];
 
 /// `SOURCE`, `MATERIALIZED VIEW`, …; `verb` names the statement in errors.
 fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error> {
@@ -177,6 +192,8 @@ fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error>
         Some("VIEW") => ObjectKind::View,
         Some("SINK") => ObjectKind::Sink,
         Some("SCHEMA") => ObjectKind::Schema,
+        Some("SEQUENCE") => ObjectKind::Sequence,
+        Some("INDEX") => ObjectKind::Index,
         Some(word) if NOT_OURS.contains(&word) => {
             let feature = format!("{verb} {word}");
             return Err(Error::unsupported(feature)
@@ -193,7 +210,7 @@ fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error>
 }
 
 /// What other databases have, and a user may ask for by its right name.
-const NOT_OURS: [&str; 26] = [
+const NOT_OURS: [&str; 24] = [
     "AGGREGATE",
     "CAST",
     "CLUSTER",
@@ -205,7 +222,6 @@ const NOT_OURS: [&str; 26] = [
     "EXTERNAL",
     "FOREIGN",
     "FUNCTION",
-    "INDEX",
     "LANGUAGE",
     "OPERATOR",
     "POLICY",
@@ -214,7 +230,6 @@ const NOT_OURS: [&str; 26] = [
     "ROLE",
     "RULE",
     "SECRET",
-    "SEQUENCE",
     "STREAM",
     "SUBSCRIPTION",
     "TRIGGER",
@@ -360,6 +375,7 @@ pub fn show_create(statement: &Statement) -> Option<String> {
         Statement::CreateView(create) => create.to_string(),
         Statement::CreateSink(create) => create.to_string(),
         Statement::CreateSchema(create) => create.to_string(),
+        Statement::CreateSequence(create) => create.to_string(),
         _ => return None,
     };
     Some(text + ";")
