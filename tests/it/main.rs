@@ -10,6 +10,7 @@ mod flights;
 mod golden;
 mod kafka;
 mod memory;
+mod migrations;
 mod object_store;
 mod postgres;
 mod recovery;
