@@ -25,6 +25,7 @@ use tidemill_core::CRASH_POINTS;
 use tokio::sync::Mutex;
 
 use crate::kafka::{Kafka, wait_for};
+use crate::moments::{Moments, from_env};
 use crate::postgres::Postgres;
 use crate::recovery::{changed, replay};
 use crate::server::{self, Server, execute, query};
@@ -33,20 +34,6 @@ use crate::server::{self, Server, execute, query};
 const REACHED: Duration = Duration::from_secs(60);
 /// Rows of a file, and of a batch of messages.
 const ROWS: u64 = 20;
-
-fn from_env(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
-/// A small generator of moments.
-struct Moments(u64);
-
-impl Moments {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % end
-    }
-}
 
 /// Where rows come from: each as a relation with a key `k`, a value `v` and a time `at`.
 struct Input {

@@ -18,6 +18,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::kafka::{Kafka, PARTITIONS, WAIT, is_passing, wait_for};
+use crate::moments::{Moments, from_env};
 use crate::postgres::Postgres;
 use crate::server::{self, Server, execute, query, sorted};
 
@@ -25,20 +26,6 @@ const KILLS: u64 = 4;
 const KEYS: u64 = 10;
 /// Events of a transaction upstream.
 const TRANSACTION: u64 = 20 * KEYS;
-
-fn from_env(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
-/// A small generator of moments.
-struct Moments(u64);
-
-impl Moments {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % end
-    }
-}
 
 /// Writes events of ten keys, each numbered, in transactions.
 struct Upstream {
