@@ -20,19 +20,29 @@ use tidemill_connectors::{
     Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec as ConnectorSpec,
 };
 use tidemill_core::{ByteSize, SqlState, Upkeep, crash_point};
-use tidemill_engine::{Engine, EngineConfig, MemberSpec, RefusedMember, SourceColumn, SourceSpec, TableSpec};
+use tidemill_engine::{
+    Engine, EngineConfig, MemberSpec, RefusedMember, SourceColumn, SourceSpec, TableLock, TableSpec,
+};
 use tidemill_plan::{CloseSource, InputKind, PipelinePlan, Properties, RelationId};
 use tidemill_sql::{Planner, RelationNames};
 use tidemill_storage::{Root, VersionedObject};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::Mutex;
 
 use crate::audit::Audit;
 use crate::names::PipelineNames;
+use crate::sequences::Sequences;
+use crate::session::advisory::AdvisoryLocks;
 use crate::session::api::SqlError;
 use crate::session::channels::Channels;
 
 /// The least that a pipeline may ask for: with less, each step would go to disk.
 const PIPELINE_MEMORY_MIN: u64 = 1 << 20;
+
+/// The key of the mark that holds the version of the last catalog that was decided together with rows.
+pub const DEFINED: i64 = 0;
+
+/// The definitions, as a thing that is locked.
+const DEFINITIONS: RelationId = RelationId(0);
 
 /// Everything behind a data directory.
 pub struct Database {
@@ -49,6 +59,8 @@ pub struct Database {
     /// What clients have done.
     pub audit: Audit,
     pub channels: Channels,
+    pub sequences: Arc<Sequences>,
+    pub advisory: Arc<AdvisoryLocks>,
     /// Nothing runs and nothing is kept: statements are only looked at.
     is_for_checks: bool,
     /// Of a database for checks, where its engine is.
@@ -93,6 +105,8 @@ impl Database {
             definitions: Arc::default(),
             audit: Audit::default(),
             channels: Channels::default(),
+            sequences: Arc::default(),
+            advisory: Arc::default(),
             is_for_checks: true,
             _scratch: Some(Scratch(scratch)),
         });
@@ -128,16 +142,23 @@ impl Database {
     ) -> Result<Arc<Database>, SqlError> {
         root.claim().await?;
         let (mut store, content) = VersionedObject::take_over(root.child("catalog")).await?;
-        let catalog = match content {
-            Some(content) => Catalog::from_bytes(&content)?,
+        let (mut catalog, unsettled) = match content {
+            Some(content) => Catalog::from_unsettled_bytes(&content)?,
             None => {
                 refuse_nameless(&root).await?;
                 let catalog = Catalog::new();
                 store.put(catalog.to_bytes().into()).await?;
-                catalog
+                (catalog, None)
             }
         };
         let engine = Engine::open(root.clone(), config).await?;
+        if let Some(unsettled) = unsettled {
+            // The rows that came with it are there if their mark is.
+            if engine.marks().await?.get(&DEFINED) != Some(&(catalog.version() as i64)) {
+                catalog = unsettled.before.skip_oids(&catalog);
+            }
+            store.put(catalog.to_bytes().into()).await?;
+        }
         let database = Arc::new(Database {
             root,
             engine: engine.clone(),
@@ -149,9 +170,12 @@ impl Database {
             definitions: Arc::default(),
             audit: Audit::default(),
             channels: Channels::default(),
+            sequences: Arc::default(),
+            advisory: Arc::default(),
             is_for_checks: false,
             _scratch: None,
         });
+        database.sequences.recover(&database.engine, &database.catalog()).await?;
         database.start().await?;
         tokio::spawn(engine.maintain());
         Ok(database)
@@ -180,7 +204,7 @@ impl Database {
                     }
                     Err(error) => Err(error),
                 },
-                Definition::View(_) => Ok(()),
+                Definition::View(_) | Definition::Sequence(_) => Ok(()),
                 Definition::Pipeline(_) | Definition::Sink(_) => match self.member_spec(object).await {
                     Ok(spec) => {
                         members.push(spec);
@@ -210,17 +234,14 @@ impl Database {
         self.catalog.read().expect("nobody panics while holding the catalog").clone()
     }
 
-    /// Lets one statement change definitions.
-    pub async fn change_definitions(&self) -> OwnedMutexGuard<()> {
-        self.definitions.clone().lock_owned().await
+    /// Lets one statement, or transaction, change definitions. It may hold locks of tables under the same name.
+    pub async fn change_definitions_as(&self, owner: u64) -> Result<TableLock, SqlError> {
+        let lock = self.definitions.clone();
+        Ok(self.engine.lock_other(owner, DEFINITIONS, "definitions", lock).await?)
     }
 
     /// Makes a changed catalog the one that counts, whether its statement waits for that or not.
-    pub async fn commit(
-        self: &Arc<Database>,
-        changing: OwnedMutexGuard<()>,
-        catalog: Catalog,
-    ) -> Result<(), SqlError> {
+    pub async fn commit(self: &Arc<Database>, changing: TableLock, catalog: Catalog) -> Result<(), SqlError> {
         let database = self.clone();
         uninterrupted(async move {
             let _changing = changing;
@@ -229,7 +250,7 @@ impl Database {
         .await
     }
 
-    /// Makes a changed catalog the one that counts. Under [`change_definitions`](Database::change_definitions),
+    /// Makes a changed catalog the one that counts. Under [`change_definitions_as`](Database::change_definitions_as),
     /// and where nobody drops it half way.
     pub async fn put_catalog(&self, catalog: Catalog) -> Result<(), SqlError> {
         if !self.is_for_checks {
@@ -238,6 +259,30 @@ impl Database {
         }
         *self.catalog.write().expect("nobody panics while holding the catalog") = Arc::new(catalog);
         Ok(())
+    }
+
+    /// Writes a catalog that counts once what is decided next has been, with the one that counts until then.
+    pub async fn put_unsettled(&self, catalog: &Catalog, before: &Catalog) -> Result<(), SqlError> {
+        if !self.is_for_checks {
+            self.store.lock().await.put(catalog.to_unsettled_bytes(before).into()).await?;
+            crash_point("definitions.unsettled");
+        }
+        Ok(())
+    }
+
+    /// Makes the catalog that was decided on the one that counts. The file says so already, so to write it plainly
+    /// may fail.
+    pub async fn settle(&self, catalog: Arc<Catalog>) {
+        *self.catalog.write().expect("nobody panics while holding the catalog") = catalog.clone();
+        if let Err(error) = self.store.lock().await.put(catalog.to_bytes().into()).await {
+            tracing::warn!(%error, "the catalog is settled, but its file could not be written anew");
+        }
+    }
+
+    /// Leaves out OIDs that have been given to what did not come to be.
+    pub fn skip_oids(&self, given: &Catalog) {
+        let mut catalog = self.catalog.write().expect("nobody panics while holding the catalog");
+        *catalog = Arc::new(catalog.skip_oids(given));
     }
 
     /// The names that a hint may suggest.
@@ -432,8 +477,29 @@ impl Database {
         search_path: &[String],
         upkeep: &Upkeep,
     ) -> Result<PipelinePlan, SqlError> {
+        self.pipeline_plan_in(self.catalog(), query, search_path, upkeep).await
+    }
+
+    /// The plan of a pipeline's or sink's query over what a catalog names.
+    pub async fn pipeline_plan_in(
+        &self,
+        catalog: Arc<Catalog>,
+        query: &str,
+        search_path: &[String],
+        upkeep: &Upkeep,
+    ) -> Result<PipelinePlan, SqlError> {
         let parsed = tidemill_sql::parser::parse_query(query)?;
-        let names = PipelineNames { database: self, catalog: self.catalog(), search_path };
+        if let Some(name) = crate::pg_catalog::effect_in(&parsed) {
+            let message =
+                format!("{name}() does something each time, so a pipeline over it has no one answer");
+            let error = SqlError::new(SqlState::INVALID_OBJECT_DEFINITION, message)
+                .with_hint("Compute it where the rows come from, or in the SELECT that reads the pipeline.");
+            return Err(match position_of(query, &name) {
+                Some(position) => error.with_position(position),
+                None => error,
+            });
+        }
+        let names = PipelineNames { database: self, catalog, search_path };
         self.planner
             .plan_pipeline(&parsed, &names, upkeep)
             .await
@@ -450,7 +516,7 @@ impl Database {
                 self.pipeline_spec(object, plan)
             }
             Definition::Sink(sink) => {
-                let (query, upkeep) = self.sink_query(&sink.input)?;
+                let (query, upkeep) = sink_query(&self.catalog(), &sink.input)?;
                 let plan = self.pipeline_plan(&query, &object.search_path, &upkeep).await?;
                 self.sink_spec(object, plan)
             }
@@ -471,27 +537,6 @@ impl Database {
             memory_limit,
             paused: object.paused,
         })
-    }
-
-    /// The query whose changes a sink writes, and how its result is kept.
-    pub fn sink_query(&self, input: &SinkInput) -> Result<(String, Upkeep), SqlError> {
-        match input {
-            SinkInput::Query { query, emit } => Ok((query.clone(), Upkeep::from(*emit))),
-            SinkInput::From { oid } => {
-                let catalog = self.catalog();
-                let Some(object) = catalog.get(*oid) else {
-                    return Err(SqlError::new(
-                        SqlState::UNDEFINED_TABLE,
-                        "the sink's relation does not exist",
-                    ));
-                };
-                let quote = tidemill_sql::parser::quote;
-                Ok((
-                    format!("SELECT * FROM {}.{}", quote(&object.schema), quote(&object.name)),
-                    Upkeep::default(),
-                ))
-            }
-        }
     }
 
     pub fn sink_spec(&self, object: &Object, plan: PipelinePlan) -> Result<MemberSpec, SqlError> {
@@ -522,6 +567,21 @@ impl Database {
             memory_limit,
             paused: object.paused,
         })
+    }
+}
+
+/// The query whose changes a sink writes, and how its result is kept.
+pub fn sink_query(catalog: &Catalog, input: &SinkInput) -> Result<(String, Upkeep), SqlError> {
+    match input {
+        SinkInput::Query { query, emit } => Ok((query.clone(), Upkeep::from(*emit))),
+        SinkInput::From { oid } => {
+            let Some(object) = catalog.get(*oid) else {
+                return Err(SqlError::new(SqlState::UNDEFINED_TABLE, "the sink's relation does not exist"));
+            };
+            let quote = tidemill_sql::parser::quote;
+            let query = format!("SELECT * FROM {}.{}", quote(&object.schema), quote(&object.name));
+            Ok((query, Upkeep::default()))
+        }
     }
 }
 

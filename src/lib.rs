@@ -25,6 +25,7 @@ mod names;
 #[cfg(test)]
 mod oracle;
 mod privileges;
+mod sequences;
 mod statements;
 mod system;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
@@ -17,6 +18,7 @@ use tidemill_sql::{Names, Refusal, Relation, RelationTable, Resolved, Versions};
 use crate::database::{Database, input_kind};
 use crate::pg_catalog::PgCatalog;
 use crate::privileges::Reads;
+use crate::sequences::Sequences;
 use crate::session::api::SqlError;
 
 /// What `name` is in the catalog, if it is in there.
@@ -53,6 +55,9 @@ impl Names for PipelineNames<'_> {
         }
         if let Definition::Sink(_) = &object.definition {
             return Err(sink_is_read(&object));
+        }
+        if let Definition::Sequence(_) = &object.definition {
+            return Err(Refusal::not_incremental(format!("the sequence \"{}\"", object.name)).near(name));
         }
         let relation = Relation {
             id: RelationId(object.oid),
@@ -104,6 +109,7 @@ pub struct SnapshotNames<'a> {
     pub search_path: &'a [String],
     pub snapshots: &'a BTreeMap<RelationId, Arc<ViewSnapshot>>,
     pub system: &'a BTreeMap<String, Arc<dyn TableProvider>>,
+    pub sequences: &'a Sequences,
     /// Relations have columns, but no rows.
     pub is_for_checks: bool,
 }
@@ -130,6 +136,20 @@ impl Names for SnapshotNames<'_> {
         match &object.definition {
             Definition::View(view) => view_query(&view.query).map(Some),
             Definition::Sink(_) => Err(sink_is_read(&object)),
+            Definition::Sequence(sequence) => {
+                let counter = self.sequences.get(object.oid);
+                let last = counter.map_or(sequence.start, |counter| counter.last);
+                let is_called = counter.is_some_and(|counter| counter.is_called);
+                let columns: Vec<ArrayRef> = vec![
+                    Arc::new(Int64Array::from(vec![last])),
+                    Arc::new(Int64Array::from(vec![0])),
+                    Arc::new(BooleanArray::from(vec![is_called])),
+                ];
+                let rows = RecordBatch::try_new(object.arrow_schema(), columns);
+                let rows = rows.map_err(|error| failed(&error))?;
+                let table = MemTable::try_new(rows.schema(), vec![vec![rows]]);
+                Ok(Some(Resolved::Table(Arc::new(table.map_err(|error| failed(&error))?))))
+            }
             Definition::Source(_) => Err(Refusal {
                 sqlstate: SqlState::WRONG_OBJECT_TYPE,
                 message: format!(
@@ -223,7 +243,7 @@ impl References {
                         Definition::Table(_) | Definition::Pipeline(_) => {
                             self.relations.insert(RelationId(object.oid));
                         }
-                        Definition::Source(_) | Definition::Sink(_) => (),
+                        Definition::Source(_) | Definition::Sink(_) | Definition::Sequence(_) => (),
                     }
                 }
                 None if name == "tm_dead_letters" => {

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use tidemill_catalog::{
-    CREATE_SUBSCRIPTION, Catalog, MONITOR, Object, Oid, Privilege, READ_ALL_DATA, READ_SERVER_FILES, Schema,
-    Target, WRITE_SERVER_FILES,
+    CREATE_SUBSCRIPTION, Catalog, Definition, MONITOR, Object, Oid, OwnedBy, Privilege, READ_ALL_DATA,
+    READ_SERVER_FILES, Schema, SequenceDefinition, Target, WRITE_SERVER_FILES,
 };
 use tidemill_core::SqlState;
 use tidemill_sql::parser::quote;
@@ -41,6 +41,29 @@ pub fn require(catalog: &Catalog, role: &str, object: &Object, privilege: Privil
             quote(&object.name),
             quote(role)
         ))),
+    }
+}
+
+/// The role must be allowed what a function does with a sequence, by one of some privileges. Whoever may insert into a table
+/// may take the numbers of its identity columns, as in PostgreSQL, whose numbers of SERIAL need a grant.
+pub fn require_sequence(
+    catalog: &Catalog,
+    role: &str,
+    sequence: &Object,
+    privileges: &[Privilege],
+) -> Result<(), SqlError> {
+    let has = |oid: Oid, privilege| catalog.has_privilege(role, &Target::Relation(oid), privilege, false);
+    if let Definition::Sequence(SequenceDefinition { owned_by: Some(OwnedBy { table, column }), .. }) =
+        &sequence.definition
+        && let Some(table) = catalog.get(*table)
+        && table.columns.iter().any(|known| known.name == *column && known.identity.is_some())
+        && has(table.oid, Privilege::Insert)
+    {
+        return Ok(());
+    }
+    match privileges.iter().any(|privilege| has(sequence.oid, *privilege)) {
+        true => require_schema(catalog, role, &sequence.schema, Privilege::Usage),
+        false => require(catalog, role, sequence, privileges[0]),
     }
 }
 

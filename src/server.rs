@@ -262,6 +262,7 @@ impl Service for Running {
                 // A panic there has been reported; what is durable must still become so.
                 let _ = task.await;
             }
+            self.database.sequences.park(&self.database.engine).await?;
             self.database.engine.shutdown().await?;
             Ok(())
         })
@@ -292,7 +293,7 @@ async fn set_first_password(database: &Arc<Database>, config: &Config) -> Result
     if config.password_file.is_empty() {
         return Ok(());
     }
-    let changing = database.change_definitions().await;
+    let changing = database.change_definitions_as(database.engine.lock_owner()).await?;
     let catalog = database.catalog();
     let role = catalog.role(BOOTSTRAP)?;
     if role.verifier.is_some() {

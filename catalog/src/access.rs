@@ -199,6 +199,7 @@ impl Privilege {
                 Privilege::Truncate,
             ],
             Kind::Source | Kind::Pipeline | Kind::View => &[Privilege::Select],
+            Kind::Sequence => &[Privilege::Select, Privilege::Update, Privilege::Usage],
             // Nobody reads a sink, and only its owner changes it.
             Kind::Sink => &[],
         }
@@ -288,6 +289,7 @@ pub struct DefaultPrivileges {
 pub enum DefaultOn {
     /// What can be read: tables, sources, pipelines, views.
     Relations,
+    Sequences,
     Schemas,
 }
 
@@ -624,6 +626,7 @@ impl Catalog {
             if is_grantee || default.role == name {
                 let on = match default.on {
                     DefaultOn::Relations => "relations",
+                    DefaultOn::Sequences => "sequences",
                     DefaultOn::Schemas => "schemas",
                 };
                 uses.push(format!("default privileges on new {on} belonging to role {}", default.role));
@@ -846,7 +849,12 @@ impl Catalog {
         let owner = self.owner_of(target).to_owned();
         let (on, schema) = match target {
             Target::Relation(oid) => {
-                (DefaultOn::Relations, self.get(*oid).map(|object| object.schema.clone()))
+                let object = self.get(*oid);
+                let on = match object.map(|object| object.kind()) {
+                    Some(Kind::Sequence) => DefaultOn::Sequences,
+                    _ => DefaultOn::Relations,
+                };
+                (on, object.map(|object| object.schema.clone()))
             }
             Target::Schema(_) => (DefaultOn::Schemas, None),
             Target::Database => return,

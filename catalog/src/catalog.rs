@@ -269,8 +269,12 @@ impl Catalog {
                 wanted: new.definition.kind(),
             });
         }
-        self.check_no_dependents("replace", &[old.oid])?;
-        let without = self.without(std::slice::from_ref(&old));
+        let with_owned = self.with_owned(&[old.oid]);
+        self.check_no_dependents("replace", &with_owned)?;
+        let owned = with_owned.iter().filter(|oid| **oid != old.oid);
+        let owned: Vec<Arc<Object>> = owned.map(|oid| self.expect(*oid).clone()).collect();
+        let mut without = self.without(std::slice::from_ref(&old)).without(&owned);
+        without.forget(&owned, None);
         // Whoever replaces it, it stays its owner's, and others may what they might.
         let (mut catalog, object) = without.with_object(NewObject { owner: old.owner.clone(), ..new })?;
         catalog.forget(std::slice::from_ref(&old), Some(object.oid));
@@ -297,6 +301,7 @@ impl Catalog {
             sql: new.sql,
             search_path: new.search_path,
             dependencies,
+            indexes: Vec::new(),
             comment: None,
             owner: new.owner,
             created_at: new.created_at,
@@ -309,10 +314,13 @@ impl Catalog {
     /// Without the objects; with `cascade`, without all that reads them either. What went is given
     /// in the order in which to stop it: readers first.
     pub fn drop(&self, oids: &[Oid], cascade: bool) -> Result<(Catalog, Vec<Arc<Object>>), Error> {
-        if !cascade {
-            self.check_no_dependents("drop", oids)?;
+        let is_sequence = |oid: &Oid| self.get(*oid).is_some_and(|object| object.kind() == Kind::Sequence);
+        // A table does not go because the sequence of a default does.
+        if !cascade || oids.iter().any(is_sequence) {
+            self.check_no_dependents("drop", &self.with_owned(oids))?;
         }
-        let dropped = self.with_dependents(oids);
+        let all: Vec<Oid> = self.with_dependents(oids).iter().map(|object| object.oid).collect();
+        let dropped = self.with_dependents(&self.with_owned(&all));
         match dropped.is_empty() {
             true => Ok((self.clone(), dropped)),
             false => {
@@ -324,7 +332,7 @@ impl Catalog {
     }
 
     /// Nothing outside of `oids` may read one of them.
-    fn check_no_dependents(&self, action: &'static str, oids: &[Oid]) -> Result<(), Error> {
+    pub(crate) fn check_no_dependents(&self, action: &'static str, oids: &[Oid]) -> Result<(), Error> {
         let mut dependents = Vec::new();
         let mut all = self.with_dependents(oids);
         all.reverse();
@@ -354,7 +362,7 @@ impl Catalog {
         }
         let dependents: Vec<Dependent> = self
             .dependents(oid)
-            .filter(|dependent| reads_by_name(&dependent.definition))
+            .filter(|dependent| object.kind() == Kind::Sequence || reads_by_name(&dependent.definition))
             .map(|dependent| Dependent { object: dependent.describe(), on: object.describe() })
             .collect();
         if !dependents.is_empty() {
@@ -467,7 +475,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    fn not_found(&self, schema: Option<&str>, name: &str, searched: &[String]) -> Error {
+    pub(crate) fn not_found(&self, schema: Option<&str>, name: &str, searched: &[String]) -> Error {
         let shown = match schema {
             Some(schema) => format!("{schema}.{name}"),
             None => name.to_string(),
@@ -508,7 +516,7 @@ impl Catalog {
         Arc::make_mut(&mut self.objects).insert(object.oid, object);
     }
 
-    fn without(&self, objects: &[Arc<Object>]) -> Catalog {
+    pub(crate) fn without(&self, objects: &[Arc<Object>]) -> Catalog {
         let mut catalog = self.changed();
         for object in objects {
             Arc::make_mut(&mut catalog.objects).remove(&object.oid);
@@ -530,11 +538,11 @@ fn reads_by_name(definition: &Definition) -> bool {
     match definition {
         Definition::Pipeline(_) | Definition::View(_) => true,
         Definition::Sink(sink) => matches!(sink.input, SinkInput::Query { .. }),
-        Definition::Source(_) | Definition::Table(_) => false,
+        Definition::Source(_) | Definition::Table(_) | Definition::Sequence(_) => false,
     }
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     // NUL would end the name on the wire.
     match name.is_empty() || name.contains('\0') {
         true => Err(Error::InvalidName),
@@ -542,7 +550,7 @@ fn check_name(name: &str) -> Result<(), Error> {
     }
 }
 
-fn key_indexes(columns: &[Column], key: &[String]) -> Result<Vec<usize>, Error> {
+pub(crate) fn key_indexes(columns: &[Column], key: &[String]) -> Result<Vec<usize>, Error> {
     for (idx, column) in columns.iter().enumerate() {
         if columns[..idx].iter().any(|earlier| earlier.name == column.name) {
             return Err(Error::DuplicateColumn { column: column.name.clone() });

@@ -20,6 +20,7 @@ pub enum Definition {
     Pipeline(PipelineDefinition),
     View(ViewDefinition),
     Sink(SinkDefinition),
+    Sequence(SequenceDefinition),
 }
 
 impl Definition {
@@ -31,16 +32,17 @@ impl Definition {
             Definition::Pipeline(_) => Kind::Pipeline,
             Definition::View(_) => Kind::View,
             Definition::Sink(_) => Kind::Sink,
+            Definition::Sequence(_) => Kind::Sequence,
         }
     }
 
-    /// Its `WITH` options; a view has none.
+    /// Its `WITH` options; views and sequences have none.
     pub fn options(&self) -> &[(String, String)] {
         match self {
             Definition::Source(source) => &source.options,
             Definition::Table(table) => &table.options,
             Definition::Pipeline(pipeline) => &pipeline.options,
-            Definition::View(_) => &[],
+            Definition::View(_) | Definition::Sequence(_) => &[],
             Definition::Sink(sink) => &sink.options,
         }
     }
@@ -51,7 +53,7 @@ impl Definition {
             Definition::Source(source) => Some(&mut source.options),
             Definition::Table(table) => Some(&mut table.options),
             Definition::Pipeline(pipeline) => Some(&mut pipeline.options),
-            Definition::View(_) => None,
+            Definition::View(_) | Definition::Sequence(_) => None,
             Definition::Sink(sink) => Some(&mut sink.options),
         }
     }
@@ -151,6 +153,28 @@ pub enum SinkInput {
         #[serde(default, alias = "emit_on_window_close", deserialize_with = "emit")]
         emit: Emit,
     },
+}
+
+/// `CREATE SEQUENCE`, or what `SERIAL` and `IDENTITY` make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceDefinition {
+    pub start: i64,
+    pub increment: i64,
+    pub min: i64,
+    pub max: i64,
+    pub cycle: bool,
+    /// `smallint`, `integer` or `bigint`.
+    pub data_type: String,
+    /// The column that it goes with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owned_by: Option<OwnedBy>,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnedBy {
+    pub table: u32,
+    pub column: String,
 }
 
 #[cfg(test)]

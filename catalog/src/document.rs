@@ -8,16 +8,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Access, AccessDocument};
+use crate::access::{Access, AccessDocument, DefaultOn, DefaultPrivileges};
 use crate::catalog::{Catalog, FIRST_OID, Schema};
 use crate::error::Error;
-use crate::object::{Object, Oid};
+use crate::object::{Kind, Object, Oid};
 
 /// The newest format that this version writes and reads.
 ///
-/// 1: schemas and objects. 2: with roles and privileges, which a version that does not know them must not drop. The first
-/// is still what a catalog is written in that has none.
-pub const FORMAT: u64 = 2;
+/// 1: schemas and objects. 2: with roles and privileges. 3: with sequences, indexes, or the catalog before it. What a
+/// version does not know it would drop: a catalog is written in the first format that has all that it has.
+pub const FORMAT: u64 = 3;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -28,6 +28,17 @@ struct Document<'a> {
     objects: Vec<&'a Object>,
     #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<AccessDocument>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<Box<Document<'a>>>,
+}
+
+/// A catalog that counts if something else has been decided, and the one that counts if not.
+///
+/// Definitions of a transaction come with its rows. The rows are in the table log, where they are decided together with
+/// a mark that holds the catalog's version: without the mark the transaction did not happen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unsettled {
+    pub before: Catalog,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +49,8 @@ struct ReadDocument {
     objects: Vec<Object>,
     #[serde(default)]
     access: Option<AccessDocument>,
+    #[serde(default)]
+    before: Option<Box<ReadDocument>>,
 }
 
 /// Read before all else: what follows may have any shape in another format.
@@ -49,27 +62,56 @@ struct FormatOnly {
 impl Catalog {
     /// The durable form. Equal catalogs give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
+        serialize(&self.document())
+    }
+
+    /// The durable form while it is open whether this one counts or the one `before`.
+    pub fn to_unsettled_bytes(&self, before: &Catalog) -> Vec<u8> {
+        let before = Some(Box::new(before.document()));
+        serialize(&Document { format: FORMAT, before, ..self.document() })
+    }
+
+    fn document(&self) -> Document<'_> {
         let access = self.access.document();
-        let document = Document {
-            format: if access.is_some() { FORMAT } else { 1 },
+        let is_of_sequences = |default: &DefaultPrivileges| default.on == DefaultOn::Sequences;
+        let has_sequences = self.access.defaults.iter().any(is_of_sequences);
+        let has_sequences = has_sequences
+            || self.objects.values().any(|object| {
+                object.kind() == Kind::Sequence
+                    || !object.indexes.is_empty()
+                    || object.columns.iter().any(|column| column.identity.is_some())
+            });
+        let format = if has_sequences { FORMAT } else { 1 + u64::from(access.is_some()) };
+        Document {
+            format,
             version: self.version,
             next_oid: self.next_oid,
             schemas: self.schemas.values().collect(),
             objects: self.objects.values().map(AsRef::as_ref).collect(),
             access,
-        };
-        serde_json::to_vec_pretty(&document).expect("maps have string keys, and nothing else can fail")
+            before: None,
+        }
     }
 
-    /// Reads what [`to_bytes`](Catalog::to_bytes) wrote.
+    /// Reads what [`to_bytes`](Catalog::to_bytes) wrote; of an unsettled one, the new one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Catalog, Error> {
+        Catalog::from_unsettled_bytes(bytes).map(|(catalog, _)| catalog)
+    }
+
+    /// Reads what either wrote.
+    pub fn from_unsettled_bytes(bytes: &[u8]) -> Result<(Catalog, Option<Unsettled>), Error> {
         let FormatOnly { format } = serde_json::from_slice(bytes).map_err(corrupted)?;
         if !(1..=FORMAT).contains(&format) {
             return Err(Error::UnknownFormat { found: format, known: FORMAT });
         }
-        let document: ReadDocument = serde_json::from_slice(bytes).map_err(corrupted)?;
-        document.into_catalog()
+        let mut document: ReadDocument = serde_json::from_slice(bytes).map_err(corrupted)?;
+        let before = document.before.take().map(|before| before.into_catalog()).transpose()?;
+        Ok((document.into_catalog()?, before.map(|before| Unsettled { before })))
     }
+}
+
+fn serialize(document: &Document<'_>) -> Vec<u8> {
+    serde_json::to_vec_pretty(document).expect("maps have string keys, and nothing else can fail")
 }
 
 impl ReadDocument {

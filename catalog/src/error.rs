@@ -21,6 +21,8 @@ pub enum Error {
     HasDependents { action: &'static str, what: String, dependents: Vec<Dependent> },
     #[error("column \"{column}\" of relation \"{relation}\" does not exist")]
     ColumnNotFound { relation: String, column: String, near: Option<String> },
+    #[error("index \"{name}\" does not exist")]
+    IndexNotFound { name: String, near: Option<String> },
     #[error("column \"{column}\" specified more than once")]
     DuplicateColumn { column: String },
     #[error("column \"{column}\" named in key does not exist")]
@@ -82,6 +84,7 @@ impl Diagnostic for Error {
             Error::WrongKind { .. } => SqlState::WRONG_OBJECT_TYPE,
             Error::HasDependents { .. } => SqlState::DEPENDENT_OBJECTS,
             Error::ColumnNotFound { .. } | Error::KeyColumnNotFound { .. } => SqlState::UNDEFINED_COLUMN,
+            Error::IndexNotFound { .. } => SqlState::UNDEFINED_OBJECT,
             Error::DuplicateColumn { .. } => SqlState::DUPLICATE_COLUMN,
             Error::System { .. } => SqlState("42501"),
             Error::RoleNotFound { .. } => SqlState::UNDEFINED_OBJECT,
@@ -102,6 +105,7 @@ impl Diagnostic for Error {
         match self {
             Error::SchemaNotFound { near, .. }
             | Error::ColumnNotFound { near, .. }
+            | Error::IndexNotFound { near, .. }
             | Error::KeyColumnNotFound { near, .. } => {
                 near.as_ref().map(|near| format!("Perhaps you meant \"{near}\"."))
             }
@@ -117,11 +121,21 @@ impl Diagnostic for Error {
                 kind.keyword()
             )),
             Error::WrongKind { name, is, wanted } => Some(wrong_kind_hint(name, *is, *wanted)),
+            Error::HasDependents { action: "drop", what, .. } if what.starts_with("sequence ") => Some(
+                "Take the default away first: ALTER TABLE … ALTER COLUMN … DROP DEFAULT. A sequence of a SERIAL or \
+                 IDENTITY column goes with its table."
+                    .to_string(),
+            ),
             Error::HasDependents { action: "drop", .. } => {
                 Some("Use DROP … CASCADE to drop the dependent objects too.".to_string())
             }
             Error::HasDependents { action: "rename", .. } => Some(
                 "Their queries have the old name in their text: drop them first, or keep the name."
+                    .to_string(),
+            ),
+            Error::HasDependents { action: "alter", .. } => Some(
+                "Their state is made of the table's rows as they are: drop them first, and create them again over the \
+                 altered table. In one transaction nobody sees them missing."
                     .to_string(),
             ),
             Error::HasDependents { .. } => Some(

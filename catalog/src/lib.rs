@@ -16,6 +16,7 @@ mod definition;
 mod document;
 mod error;
 mod object;
+mod tables;
 
 pub use access::{
     AclItem, BOOTSTRAP, CREATE_SUBSCRIPTION, DefaultOn, DefaultPrivileges, Grant, MONITOR, Membership,
@@ -23,9 +24,10 @@ pub use access::{
 };
 pub use catalog::{Catalog, Created, FIRST_OID, NewObject, OnConflict, PUBLIC, Schema};
 pub use definition::{
-    Definition, Include, Options, PipelineDefinition, SinkDefinition, SinkInput, SourceDefinition,
-    TableDefinition, ViewDefinition, Watermark,
+    Definition, Include, Options, OwnedBy, PipelineDefinition, SequenceDefinition, SinkDefinition, SinkInput,
+    SourceDefinition, TableDefinition, ViewDefinition, Watermark,
 };
-pub use document::FORMAT;
+pub use document::{FORMAT, Unsettled};
 pub use error::{Dependent, Error, Near};
-pub use object::{Column, Kind, Object, Oid};
+pub use object::{Column, Identity, Index, Kind, Object, Oid};
+pub use tables::AlteredTable;

@@ -20,11 +20,13 @@ pub enum Kind {
     Pipeline,
     View,
     Sink,
+    Sequence,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 5] = [Kind::Source, Kind::Table, Kind::Pipeline, Kind::View, Kind::Sink];
+    pub const ALL: [Kind; 6] =
+        [Kind::Source, Kind::Table, Kind::Pipeline, Kind::View, Kind::Sink, Kind::Sequence];
 
     /// In lower case, as messages have it.
     pub fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Kind {
             Kind::Pipeline => "pipeline",
             Kind::View => "view",
             Kind::Sink => "sink",
+            Kind::Sequence => "sequence",
         }
     }
 
@@ -45,6 +48,7 @@ impl Kind {
             Kind::Pipeline => "PIPELINE",
             Kind::View => "VIEW",
             Kind::Sink => "SINK",
+            Kind::Sequence => "SEQUENCE",
         }
     }
 
@@ -76,8 +80,33 @@ pub struct Column {
     /// The text of `AS`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generated: Option<String>,
+    /// `GENERATED … AS IDENTITY`: its default is the next number of a sequence of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+}
+
+/// Who gives an identity column its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Identity {
+    /// The sequence alone.
+    Always,
+    /// The sequence, where the statement gives none.
+    ByDefault,
+}
+
+/// `CREATE INDEX`: a name for some columns of a table. Rows are found by the primary key alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    pub oid: Oid,
+    pub name: String,
+    /// Columns or expressions, as they were written.
+    pub keys: Vec<String>,
+    /// Of the primary key's columns, which are unique anyway.
+    #[serde(default)]
+    pub is_unique: bool,
 }
 
 impl Column {
@@ -90,6 +119,7 @@ impl Column {
             metadata: BTreeMap::new(),
             default: None,
             generated: None,
+            identity: None,
             comment: None,
         }
     }
@@ -127,6 +157,9 @@ pub struct Object {
     pub search_path: Vec<String>,
     /// What it reads, by OID, in ascending order.
     pub dependencies: Vec<Oid>,
+    /// By name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub indexes: Vec<Index>,
     pub comment: Option<String>,
     pub owner: String,
     /// Microseconds since 1970, by the clock of the server.

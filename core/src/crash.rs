@@ -14,6 +14,11 @@ pub const CRASH_POINTS: &[(&str, &str)] = &[
     ("checkpoint.packed", "what is new in a checkpoint, without a manifest that names it"),
     ("checkpoint.named", "a checkpoint that nobody has heard of yet"),
     ("catalog.written", "a changed catalog whose statement has not been answered"),
+    ("definitions.unsettled", "a catalog that waits for the rows of its transaction"),
+    (
+        "definitions.decided",
+        "a transaction's rows and definitions, which the catalog's file does not say plainly",
+    ),
     ("create.filled", "the first checkpoint of a pipeline that the catalog does not name"),
     ("drop.stopped", "half of a DROP"),
     ("sink.delivered", "a batch at its destination that the sink does not know to be there"),

@@ -30,6 +30,7 @@ use crate::feed::{Feed, Sealed};
 use crate::halt::{Halt, Pause, Restarts};
 use crate::ipc::decode_batch;
 use crate::jobs::{CancelError, JobKind, Jobs};
+use crate::marks;
 use crate::member::{Member, MemberHandle};
 use crate::memory::Memory;
 use crate::outbox::{DeliveryStatus, Outbox};
@@ -38,7 +39,7 @@ use crate::source::{DeadLetter, SourceRuntime, SourceSpec};
 use crate::status::{
     EngineStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus,
 };
-use crate::table::{Locks, Table, TableLock, TableSpec, TableWrite, Transaction, Written};
+use crate::table::{Locks, OnConflict, Table, TableLock, TableSpec, TableWrite, Transaction, Written};
 use crate::time::TimeSource;
 use crate::view::ViewSnapshot;
 
@@ -129,6 +130,21 @@ pub struct Subscription {
 pub use self::lifecycle::Resumed;
 pub use self::sample::{Sample, Sampled, SampledFrom};
 pub use self::standing::{Replayed, StandingView};
+
+/// What is decided together with a transaction's writes.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// Tables that must not have changed since an epoch.
+    pub unchanged: Vec<(RelationId, Epoch)>,
+    /// Tables that nobody writes to any more from then on.
+    pub retired: Vec<RelationId>,
+    pub marks: Vec<(i64, i64)>,
+}
+
+/// Whether a table is the system's own, which nobody has created.
+fn is_own(id: RelationId) -> bool {
+    id == dead_letters::DEAD_LETTERS || id == marks::MARKS
+}
 
 /// Everything that runs.
 pub struct Engine {
@@ -225,6 +241,7 @@ impl Engine {
             watermarks: BTreeMap::new(),
             tables: BTreeMap::new(),
             refused: BTreeMap::new(),
+            retired: BTreeSet::new(),
             dead_letters: None,
             log,
         };
@@ -248,6 +265,7 @@ impl Engine {
             logged: StdMutex::new(logged),
         });
         engine.add_table(dead_letters::table()).await?;
+        engine.add_table(marks::table()).await?;
         sealer.clock.lock().await.dead_letters = Some(dead_letters::DEAD_LETTERS);
         tokio::spawn(sealer.clone().run(requests));
         tokio::spawn(lifecycle::supervise(Arc::downgrade(&engine), has_fallen));
@@ -259,6 +277,7 @@ impl Engine {
                 let request = WriteRequest {
                     writes: vec![(dead_letters::DEAD_LETTERS, write)],
                     unchanged: Vec::new(),
+                    retired: Vec::new(),
                     answer,
                 };
                 if sealer.writes.send(request).await.is_err() {
@@ -285,11 +304,28 @@ impl Engine {
         self.enter_table(spec, store, Some(empty)).await
     }
 
+    /// Adds a new table with its first rows. On return it is durable with them.
+    pub async fn create_filled_table(&self, spec: TableSpec, rows: RecordBatch) -> Result<(), Error> {
+        let (store, _) = CheckpointStore::open(self.root_of_table(spec.id)).await?;
+        let mut table = Table::new(spec, store, None, &self.table_budget)?;
+        let write = TableWrite::Insert { rows, on_conflict: OnConflict::Error };
+        let delta = table.rules.resolve(&table.rows(), &write)?;
+        table.view.add(0, delta.batch())?;
+        table.changed = self.epoch();
+        table.checkpointed = table.changed;
+        table.store.lock().await.write(&table.capture()).await?;
+        let mut clock = self.sealer.clock.lock().await;
+        let epoch = clock.epoch;
+        table.publish(epoch, &[])?;
+        clock.tables.insert(table.rules.spec.id, table);
+        Ok(())
+    }
+
     /// Adds a table with the rows that it had before.
     pub async fn add_table(&self, spec: TableSpec) -> Result<(), Error> {
         let (store, checkpoint) = CheckpointStore::open(self.root_of_table(spec.id)).await?;
-        // Nobody creates the dead letters; they begin with the first one.
-        if checkpoint.is_none() && spec.id != dead_letters::DEAD_LETTERS {
+        // Nobody creates the system's own; they begin with their first row.
+        if checkpoint.is_none() && !is_own(spec.id) {
             let reason =
                 "its checkpoint is missing; restore it from a backup, or drop it and create it again";
             self.sealer.clock.lock().await.refused.insert(spec.id, reason.into());
@@ -847,8 +883,11 @@ impl Engine {
 
     /// Drops a table, with its rows.
     pub async fn drop_table(&self, id: RelationId) -> Result<(), Error> {
-        let table = self.sealer.clock.lock().await.tables.remove(&id);
-        drop(table);
+        {
+            let mut clock = self.sealer.clock.lock().await;
+            clock.retired.remove(&id);
+            clock.tables.remove(&id);
+        }
         // The catalog does not name it: what stays is garbage, which the next start removes.
         if let Err(error) = remove_all(&self.root_of_table(id)).await {
             tracing::warn!(table = id.0, %error, "what a dropped table leaves cannot be removed");
@@ -861,7 +900,7 @@ impl Engine {
         let names = self.root.child("tables").list().await?;
         let ids: BTreeSet<u32> =
             names.iter().filter_map(|name| name.split('/').next()?.parse().ok()).collect();
-        let is_known = |id: RelationId| known.contains(&id) || id == dead_letters::DEAD_LETTERS;
+        let is_known = |id: RelationId| known.contains(&id) || is_own(id);
         for id in ids.into_iter().map(RelationId).filter(|id| !is_known(*id)) {
             tracing::info!(table = id.0, "what is left of a dropped table is removed");
             remove_all(&self.root_of_table(id)).await?;
@@ -880,7 +919,7 @@ impl Engine {
 
     /// Writes to a table; on return the write is durable, and sealed.
     pub async fn write(&self, table: RelationId, write: TableWrite) -> Result<Written, Error> {
-        let mut written = self.write_all(vec![(table, write)], Vec::new()).await?;
+        let mut written = self.write_all(vec![(table, write)], Vec::new(), Vec::new()).await?;
         Ok(written.remove(0))
     }
 
@@ -889,9 +928,10 @@ impl Engine {
         &self,
         writes: Vec<(RelationId, TableWrite)>,
         unchanged: Vec<(RelationId, Epoch)>,
+        retired: Vec<RelationId>,
     ) -> Result<Vec<Written>, Error> {
         let (answer, written) = oneshot::channel();
-        let request = WriteRequest { writes, unchanged, answer };
+        let request = WriteRequest { writes, unchanged, retired, answer };
         self.sealer.writes.send(request).await.map_err(|_| Error::ShuttingDown)?;
         written.await.map_err(|_| Error::ShuttingDown)?
     }
@@ -911,19 +951,39 @@ impl Engine {
         transaction.write(&rules, rows, &write)
     }
 
-    /// Makes what a transaction has written durable and seen, in one epoch, provided that some tables have not
-    /// changed since another; `None` where it changes nothing.
-    pub async fn commit(
-        &self,
-        transaction: &Transaction,
-        unchanged: Vec<(RelationId, Epoch)>,
-    ) -> Result<Option<Epoch>, Error> {
-        let writes = transaction.writes()?;
+    /// Makes what a transaction has written durable and seen, in one epoch, with what else is to be decided then;
+    /// `None` where it changes nothing.
+    pub async fn commit(&self, transaction: &Transaction, commit: Commit) -> Result<Option<Epoch>, Error> {
+        let mut writes = transaction.writes()?;
+        if !commit.marks.is_empty() {
+            writes.push((marks::MARKS, marks::write(&commit.marks)));
+        }
         if writes.is_empty() {
             return Ok(None);
         }
-        let written = self.write_all(writes, unchanged).await?;
+        let written = self.write_all(writes, commit.unchanged, commit.retired).await?;
         Ok(written.first().map(|written| written.epoch))
+    }
+
+    /// All marks, by key.
+    pub async fn marks(&self) -> Result<BTreeMap<i64, i64>, Error> {
+        let clock = self.sealer.clock.lock().await;
+        let table =
+            clock.tables.get(&marks::MARKS).ok_or_else(|| clock.not_running("table", marks::MARKS))?;
+        marks::read(table)
+    }
+
+    /// Sets marks; on return they are durable.
+    pub async fn mark(&self, marks: &[(i64, i64)]) -> Result<(), Error> {
+        self.write(marks::MARKS, marks::write(marks)).await.map(drop)
+    }
+
+    /// Forgets a mark, if it is there.
+    pub async fn erase_mark(&self, key: i64) -> Result<(), Error> {
+        match self.marks().await?.get(&key) {
+            Some(value) => self.write(marks::MARKS, marks::erase(key, *value)).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// A name under which locks are taken.
@@ -939,6 +999,17 @@ impl Engine {
             (table.rules.spec.name.clone(), table.lock.clone())
         };
         self.locks.take(owner, id, &name, lock).await
+    }
+
+    /// As [`lock_table`](Engine::lock_table), of something that is no table: whoever waits for it in a circle is told.
+    pub async fn lock_other(
+        &self,
+        owner: u64,
+        id: RelationId,
+        name: &str,
+        lock: Arc<Mutex<()>>,
+    ) -> Result<TableLock, Error> {
+        self.locks.take(owner, id, name, lock).await
     }
 
     /// The epoch at which a table has changed last.
@@ -1210,7 +1281,7 @@ impl Engine {
             }
         });
         let sources = sources.collect();
-        let tables = clock.tables.values().filter(|table| table.rules.spec.id != dead_letters::DEAD_LETTERS);
+        let tables = clock.tables.values().filter(|table| !is_own(table.rules.spec.id));
         let tables = tables
             .map(|table| TableStatus {
                 id: table.rules.spec.id,

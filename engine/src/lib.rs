@@ -16,6 +16,7 @@ mod feed;
 mod halt;
 mod ipc;
 mod jobs;
+pub mod marks;
 mod member;
 mod memory;
 mod outbox;
@@ -27,7 +28,7 @@ mod view;
 mod view_scan;
 
 pub use engine::{
-    Engine, EngineConfig, MemberSpec, ReadView, RefusedMember, Replayed, Resumed, Sample, Sampled,
+    Commit, Engine, EngineConfig, MemberSpec, ReadView, RefusedMember, Replayed, Resumed, Sample, Sampled,
     SampledFrom, Stale, StandingView, Subscription,
 };
 pub use error::Error;

@@ -49,6 +49,8 @@ pub(crate) struct WriteRequest {
     pub writes: Vec<(RelationId, TableWrite)>,
     /// Tables that must not have changed since an epoch.
     pub unchanged: Vec<(RelationId, Epoch)>,
+    /// Tables that nobody writes to after this: others have taken their place.
+    pub retired: Vec<RelationId>,
     pub answer: oneshot::Sender<Result<Vec<Written>, Error>>,
 }
 
@@ -69,6 +71,8 @@ pub(crate) struct Clock {
     pub tables: BTreeMap<RelationId, Table>,
     /// Tables that could not be added, and why.
     pub refused: BTreeMap<RelationId, String>,
+    /// Tables whose place others have taken; they go as soon as the catalog says so.
+    pub retired: BTreeSet<RelationId>,
     /// The table that dead letters go to.
     pub dead_letters: Option<RelationId>,
     pub log: Log,
@@ -244,7 +248,12 @@ impl Sealer {
             self.n_dead_letters.add(dead_letters.len());
             let write = crate::dead_letters::write(&dead_letters);
             let (answer, _) = oneshot::channel();
-            writes.push(WriteRequest { writes: vec![(table, write)], unchanged: Vec::new(), answer });
+            writes.push(WriteRequest {
+                writes: vec![(table, write)],
+                unchanged: Vec::new(),
+                retired: Vec::new(),
+                answer,
+            });
         }
         writes
     }
@@ -255,8 +264,12 @@ impl Sealer {
         let mut undo = BTreeMap::new();
         let mut records = Vec::new();
         let mut changes: BTreeMap<RelationId, Vec<RecordBatch>> = BTreeMap::new();
+        let mut retired = clock.retired.clone();
         for request in writes {
-            let outcome = apply(clock, &request, &mut undo);
+            let outcome = apply(clock, &request, &retired, &mut undo);
+            if outcome.is_ok() {
+                retired.extend(&request.retired);
+            }
             let outcome = outcome.map(|deltas| {
                 let mut written = Vec::new();
                 for (table, delta) in deltas {
@@ -292,6 +305,7 @@ impl Sealer {
             }
             return answers;
         }
+        clock.retired = retired;
         sealed.changes.extend(changes);
         answers
     }
@@ -308,6 +322,7 @@ impl Sealer {
 fn apply(
     clock: &Clock,
     request: &WriteRequest,
+    retired: &BTreeSet<RelationId>,
     undo: &mut BTreeMap<RelationId, Vec<Snapshot>>,
 ) -> Result<Vec<(RelationId, Delta)>, Error> {
     for (id, since) in &request.unchanged {
@@ -326,6 +341,10 @@ fn apply(
             outcome = Err(clock.not_running("table", *id));
             break;
         };
+        if retired.contains(id) {
+            outcome = Err(Error::Concurrent { table: table.rules.spec.name.clone() });
+            break;
+        }
         let added = table.rules.resolve(&table.rows(), write).and_then(|delta| {
             if !delta.is_empty() {
                 let parts = table.view.parts();

@@ -296,7 +296,7 @@ impl Cursor<'_> {
             }
             "serial" | "bigserial" | "serial4" | "serial8" | "smallserial" => {
                 Err(Error::unsupported(format!("type {name}"))
-                    .with_hint("Use bigint; the key must come with the row.")
+                    .with_hint("It is for columns of CREATE TABLE; elsewhere use integer or bigint.")
                     .at(position))
             }
             _ => {

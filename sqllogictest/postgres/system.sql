@@ -30,9 +30,6 @@ SELECT pg_relation_size('pg_class') >= 0, pg_total_relation_size('pg_class') >= 
 -- tidemill: ERROR 42883
 SELECT txid_current() > 0, pg_current_xact_id() IS NOT NULL;
 SELECT pg_typeof(1), pg_typeof('a'::text);
--- differs: what is particular to PostgreSQL's storage, locks and types is missing or NULL.
--- postgres: ?column? bool, pg_try_advisory_lock bool, pg_advisory_unlock bool | t, t, t
--- tidemill: ERROR 42883
 SELECT pg_advisory_lock(1) IS NOT NULL, pg_try_advisory_lock(2), pg_advisory_unlock(1);
 SELECT pg_client_encoding(), getdatabaseencoding();
 SELECT row_number() OVER () FROM (VALUES (1)) AS t (x);

@@ -1,6 +1,7 @@
 //! The command line.
 //!
-//! Exit codes: 0 done, 1 failed, 2 used wrongly, 3 not connected, 4 another server has the data.
+//! Exit codes: 0 done, 1 failed, 2 used wrongly, 3 not connected, 4 another server has the data; from 5 on those of
+//! `migrate`.
 
 pub mod lock;
 pub mod number;
@@ -10,6 +11,7 @@ pub mod table;
 mod backup;
 mod check;
 mod check_data;
+mod migrate;
 mod run;
 pub(crate) mod settings;
 mod shell;
@@ -47,7 +49,8 @@ const STACK_BYTES: usize = 8 << 20;
   psql postgres://tidemill@127.0.0.1:7432/tidemill
   tidemill run job.sql                             run a file as a job
 
-Exit codes: 0 done, 1 failed, 2 used wrongly, 3 not connected, 4 another server has the data.",
+Exit codes: 0 done, 1 failed, 2 used wrongly, 3 not connected, 4 another server has the data; those of
+\"tidemill migrate\" from 5 on are in its help.",
     arg_required_else_help = true,
     disable_help_subcommand = true
 )]
@@ -68,6 +71,8 @@ enum Command {
     Backup(backup::Backup),
     /// Compare everything in a data directory with its checksums
     CheckData(check_data::CheckData),
+    /// Apply files of statements to a server, each once
+    Migrate(migrate::Migrate),
     /// Talk SQL to a server
     Shell(shell::Shell),
     /// Watch a stream of auctions being queried, without setting anything up
@@ -92,6 +97,10 @@ pub enum Failure {
     NotConnected(SqlError),
     /// Another server has the data now.
     TakenOver(SqlError),
+    /// It has been said, and has a code of its own.
+    Code(u8),
+    /// It is to be reported, and has a code of its own.
+    Coded(u8, SqlError),
 }
 
 impl<E: Into<SqlError>> From<E> for Failure {
@@ -111,6 +120,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             Failure::NotConnected(_) => 3,
             Failure::TakenOver(_) => 4,
+            Failure::Code(code) | Failure::Coded(code, _) => *code,
         })
     }
 }
@@ -136,6 +146,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => runtime.block_on(check.run()),
         Command::Backup(backup) => runtime.block_on(backup.run()),
         Command::CheckData(check) => runtime.block_on(check.run()),
+        Command::Migrate(migrate) => migrate.run(&runtime),
         Command::Shell(shell) => shell.run(&runtime),
         Command::Demo(demo) => runtime.block_on(demo.run()),
         Command::Config(settings) => settings.run(),
@@ -153,10 +164,11 @@ pub fn main() -> ExitCode {
                 Failure::Error(error)
                 | Failure::Usage(error)
                 | Failure::NotConnected(error)
-                | Failure::TakenOver(error) => {
+                | Failure::TakenOver(error)
+                | Failure::Coded(_, error) => {
                     eprint!("{}", report::plain(error));
                 }
-                Failure::Reported => (),
+                Failure::Reported | Failure::Code(_) => (),
             }
             failure.exit_code()
         }

@@ -77,7 +77,7 @@ impl Shell {
 }
 
 /// Where to connect to: the URL, over `PG*`, over the defaults.
-fn connection(
+pub(super) fn connection(
     url: Option<&str>,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<tokio_postgres::Config, Failure> {
@@ -128,9 +128,9 @@ fn with_port(url: &str, port: u16) -> String {
     }
 }
 
-type Connection = (Client, mpsc::UnboundedReceiver<DbError>);
+pub(super) type Connection = (Client, mpsc::UnboundedReceiver<DbError>);
 
-fn connect(runtime: &Runtime, config: &tokio_postgres::Config) -> Result<Connection, Failure> {
+pub(super) fn connect(runtime: &Runtime, config: &tokio_postgres::Config) -> Result<Connection, Failure> {
     let (client, mut connection) = runtime.block_on(config.connect(NoTls)).map_err(|error| {
         let reason = match error.as_db_error() {
             Some(error) => error.message().to_owned(),
@@ -156,7 +156,7 @@ fn connect(runtime: &Runtime, config: &tokio_postgres::Config) -> Result<Connect
     Ok((client, notices))
 }
 
-fn address(config: &tokio_postgres::Config) -> String {
+pub(super) fn address(config: &tokio_postgres::Config) -> String {
     let host = match config.get_hosts().first() {
         Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
         Some(tokio_postgres::config::Host::Unix(path)) => path.display().to_string(),

@@ -98,6 +98,7 @@ pub fn defaults(pg: &PgCatalog, rows: &mut Rows) {
     for (idx, default) in pg.catalog.default_privileges().iter().enumerate() {
         let on = match default.on {
             DefaultOn::Relations => "r",
+            DefaultOn::Sequences => "S",
             DefaultOn::Schemas => "n",
         };
         rows.push(vec![
@@ -118,6 +119,7 @@ pub fn acl_default(pg: &PgCatalog, args: &[Value]) -> Result<Value> {
     let (Some(kind), Some(owner)) = (args[0].text(), owner) else { return Ok(Value::Null) };
     let (own, public): (&[Privilege], &[Privilege]) = match kind.as_str() {
         "r" => (Privilege::of_kind(Kind::Table), &[]),
+        "s" => (Privilege::of_kind(Kind::Sequence), &[]),
         "n" => (&Privilege::OF_SCHEMA, &[]),
         "d" => (&Privilege::OF_DATABASE, &[Privilege::Temporary, Privilege::Connect]),
         _ => return Ok(Value::Null),
@@ -135,7 +137,7 @@ pub fn acl_default(pg: &PgCatalog, args: &[Value]) -> Result<Value> {
 /// `table_privileges`, `role_table_grants`: what the user's roles have been granted and have granted.
 pub fn table_grants(pg: &PgCatalog, with_public: bool, rows: &mut Rows) {
     let is_own = |role: &str| pg.catalog.has_rights_of(&pg.user, role);
-    for object in pg.relations() {
+    for object in pg.relations().filter(|object| object.kind() != Kind::Sequence) {
         for item in pg.catalog.full_acl(&Target::Relation(object.oid)) {
             let is_shown = match &item.grantee {
                 Some(grantee) => is_own(grantee) || is_own(&item.grantor),

@@ -19,8 +19,8 @@ use tidemill_core::SqlState;
 use crate::pg_catalog::access;
 use crate::pg_catalog::layout::{field, read_file};
 use crate::pg_catalog::relations::{
-    CLASS_CLASS, NAMESPACE_CLASS, constrained_oid, index_definition, indexed_oid, key_columns, query_of,
-    row_typed_oid, ruled_oid,
+    CLASS_CLASS, NAMESPACE_CLASS, constrained_oid, index_definition, indexed_oid, key_columns,
+    named_index_definition, query_of, row_typed_oid, ruled_oid,
 };
 use crate::pg_catalog::sleep;
 use crate::pg_catalog::subquery::Subquery;
@@ -111,7 +111,6 @@ static FUNCTIONS: &[Spec] = &[
         Ok(path.collect::<Vec<_>>().into())
     }),
     strict("current_setting", "text", current_setting),
-    lenient("set_config", "text", |_, args| Ok(args.get(1).cloned().unwrap_or(Value::Null))),
     strict("pg_backend_pid", "int4", |pg, _| Ok(Value::Int(pg.backend_pid.into()))),
     strict("pg_is_in_recovery", "bool", |_, _| Ok(false.into())),
     strict("pg_is_wal_replay_paused", "bool", |_, _| Ok(false.into())),
@@ -162,7 +161,7 @@ static FUNCTIONS: &[Spec] = &[
     strict("has_column_privilege", "bool", access::has_column_privilege),
     strict("has_any_column_privilege", "bool", access::has_table_privilege),
     always_true("has_function_privilege"),
-    always_true("has_sequence_privilege"),
+    strict("has_sequence_privilege", "bool", access::has_table_privilege),
     always_true("has_tablespace_privilege"),
     always_true("has_type_privilege"),
     always_true("has_language_privilege"),
@@ -214,10 +213,12 @@ static FUNCTIONS: &[Spec] = &[
     always_null("pg_get_partition_constraintdef", "text"),
     always_null("pg_get_statisticsobjdef", "text"),
     always_null("pg_get_statisticsobjdef_columns", "text"),
-    always_null("pg_get_serial_sequence", "text"),
+    strict("pg_get_serial_sequence", "text", pg_get_serial_sequence),
     always_null("pg_get_replica_identity_index", "oid"),
     always_null("pg_partition_root", "oid"),
-    always_null("pg_sequence_last_value", "int8"),
+    strict("pg_sequence_last_value", "int8", |pg, args| {
+        Ok(oid(args).and_then(|oid| pg.sequence_value(oid)).into())
+    }),
     always_null("pg_describe_object", "text"),
     strict("acldefault", "_aclitem", access::acl_default),
     strict("pg_relation_is_publishable", "bool", |_, _| Ok(false.into())),
@@ -487,7 +488,36 @@ fn pg_get_viewdef(pg: &PgCatalog, args: &[Value]) -> Result<Value> {
     Ok(object.and_then(|object| query_of(object)).map(|query| format!(" {};", query.trim())).into())
 }
 
+/// The sequence of a `SERIAL` or `IDENTITY` column, by its full name.
+fn pg_get_serial_sequence(pg: &PgCatalog, args: &[Value]) -> Result<Value> {
+    let table = regclass(pg, &text(args).unwrap_or_default())? as u32;
+    let column = args.get(1).and_then(Value::text).unwrap_or_default();
+    let is_of = |object: &&Arc<tidemill_catalog::Object>| match &object.definition {
+        tidemill_catalog::Definition::Sequence(sequence) => {
+            sequence.owned_by.as_ref().is_some_and(|owned_by| owned_by.column == column)
+        }
+        _ => false,
+    };
+    let sequence = pg.catalog.owned(table).find(is_of);
+    let name = |object: &Arc<tidemill_catalog::Object>| {
+        format!("{}.{}", quote_ident(&object.schema), quote_ident(&object.name))
+    };
+    Ok(sequence.map(name).into())
+}
+
 fn pg_get_indexdef(pg: &PgCatalog, args: &[Value]) -> Result<Value> {
+    let named = oid(args).and_then(|oid| {
+        let mut objects = pg.catalog.objects();
+        objects.find_map(|object| {
+            object.indexes.iter().find(|index| index.oid == oid).map(|index| (object, index))
+        })
+    });
+    if let Some((object, index)) = named {
+        return Ok(match args.get(1).and_then(Value::int).unwrap_or(0) {
+            0 => named_index_definition(object, index).into(),
+            number => usize::try_from(number - 1).ok().and_then(|idx| index.keys.get(idx).cloned()).into(),
+        });
+    }
     let Some(object) = oid(args).and_then(indexed_oid).and_then(|oid| pg.catalog.get(oid)) else {
         return Ok(Value::Null);
     };

@@ -1,11 +1,11 @@
 //! The rows of `information_schema`, with PostgreSQL's type names.
 
-use tidemill_catalog::{Kind, Object};
+use tidemill_catalog::{Identity, Kind, Object};
 
 use crate::pg_catalog::functions::format_type;
 use crate::pg_catalog::layout::{LAYOUTS, Rows};
 use crate::pg_catalog::relations::{
-    column_type_of, connector, default_text, index_name, is_not_null, query_of,
+    column_type_of, connector, default_text, index_name, is_not_null, query_of, sequence_definitions,
 };
 use crate::pg_catalog::value::Value;
 use crate::pg_catalog::{PgCatalog, access};
@@ -76,6 +76,29 @@ pub fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
                 }
             }
         }
+        "sequences" => {
+            for (object, sequence) in sequence_definitions(pg) {
+                let precision = match sequence.data_type.as_str() {
+                    "smallint" => 16,
+                    "integer" => 32,
+                    _ => 64,
+                };
+                rows.push(vec![
+                    ("sequence_catalog", database.clone()),
+                    ("sequence_schema", object.schema.clone().into()),
+                    ("sequence_name", object.name.clone().into()),
+                    ("data_type", sequence.data_type.clone().into()),
+                    ("numeric_precision", Value::Int(precision)),
+                    ("numeric_precision_radix", Value::Int(2)),
+                    ("numeric_scale", Value::Int(0)),
+                    ("start_value", sequence.start.to_string().into()),
+                    ("minimum_value", sequence.min.to_string().into()),
+                    ("maximum_value", sequence.max.to_string().into()),
+                    ("increment", sequence.increment.to_string().into()),
+                    ("cycle_option", if sequence.cycle { "YES" } else { "NO" }.into()),
+                ]);
+            }
+        }
         "element_types" => element_types(pg, rows),
         "character_sets" => rows.push(vec![
             ("character_set_name", "UTF8".into()),
@@ -95,6 +118,11 @@ pub fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
         "role_table_grants" => access::table_grants(pg, false, rows),
         _ => (),
     }
+}
+
+/// The relations that have rows of their own, as this schema sees it.
+fn shown(pg: &PgCatalog) -> impl Iterator<Item = &std::sync::Arc<Object>> {
+    pg.relations().filter(|object| object.kind() != Kind::Sequence)
 }
 
 type Row = Vec<(&'static str, Value)>;
@@ -118,7 +146,7 @@ fn constraint(database: &Value, object: &Object) -> Row {
 
 fn tables(pg: &PgCatalog, rows: &mut Rows) {
     let database = Value::from(pg.database.clone());
-    for object in pg.relations() {
+    for object in shown(pg) {
         let mut row = located(&database, "table", object);
         // PostgreSQL leaves materialized views out, but then tools that read only this view would not
         // find what people come for.
@@ -146,7 +174,7 @@ fn tables(pg: &PgCatalog, rows: &mut Rows) {
 
 fn columns(pg: &PgCatalog, rows: &mut Rows) {
     let database = Value::from(pg.database.clone());
-    for object in pg.relations() {
+    for object in shown(pg) {
         for (idx, column) in object.columns.iter().enumerate() {
             let mut row = located(&database, "table", object);
             row.push(("column_name", column.name.clone().into()));
@@ -158,7 +186,12 @@ fn columns(pg: &PgCatalog, rows: &mut Rows) {
             row.extend(typed(&database, &column_type_of(column)));
             row.push(("dtd_identifier", (idx + 1).to_string().into()));
             row.push(("is_self_referencing", "NO".into()));
-            row.push(("is_identity", "NO".into()));
+            row.push(("is_identity", if column.identity.is_some() { "YES" } else { "NO" }.into()));
+            let generation = column.identity.map(|identity| match identity {
+                Identity::Always => "ALWAYS",
+                Identity::ByDefault => "BY DEFAULT",
+            });
+            row.push(("identity_generation", generation.into()));
             row.push(("identity_cycle", "NO".into()));
             row.push(("is_generated", if column.generated.is_some() { "ALWAYS" } else { "NEVER" }.into()));
             row.push(("generation_expression", column.generated.as_deref().into()));
@@ -243,7 +276,7 @@ fn typed(database: &Value, column_type: &ColumnType) -> Row {
 /// The types of the elements of array columns.
 fn element_types(pg: &PgCatalog, rows: &mut Rows) {
     let database = Value::from(pg.database.clone());
-    for object in pg.relations() {
+    for object in shown(pg) {
         for (idx, column) in object.columns.iter().enumerate() {
             let Some(element) = element_of(&column_type_of(column).pg_type) else { continue };
             let mut row = located(&database, "object", object);

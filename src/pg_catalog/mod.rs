@@ -12,6 +12,7 @@
 
 mod access;
 mod declared;
+mod effects;
 mod functions;
 mod information_schema;
 mod layout;
@@ -30,7 +31,13 @@ use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::logical_expr::ScalarUDF;
 use tidemill_catalog::{Catalog, Kind, Object, Oid};
 
+use crate::sequences::Sequences;
+use crate::session::advisory::HeldLock;
+
 pub use self::declared::declared_types;
+pub use self::effects::{
+    Changes as SettingChanges, Effects, effect_in, effect_params, has_effects, takes_numbers,
+};
 pub use self::layout::field as declared_field;
 pub use self::rewrite::{is_catalog_query, rewrite};
 
@@ -61,6 +68,10 @@ pub struct PgCatalog {
     pub connections: Option<Arc<Connections>>,
     /// What the session's transaction will say to others.
     pub announcements: Announcements,
+    /// Advisory locks, for `pg_locks`.
+    pub locks: Vec<HeldLock>,
+    /// Where sequences are.
+    pub sequences: Arc<Sequences>,
 }
 
 impl PgCatalog {
@@ -98,6 +109,14 @@ impl PgCatalog {
         if let Ok(object) = self.catalog.resolve(schema, name, &self.search_path) {
             return (object.kind() != Kind::Sink).then_some(object.oid);
         }
+        let of_schema = |object: &&Arc<Object>| match schema {
+            Some(schema) => object.schema == schema,
+            None => self.search_path.contains(&object.schema),
+        };
+        let indexes = self.relations().filter(of_schema).flat_map(|object| &object.indexes);
+        if let Some(index) = indexes.into_iter().find(|index| index.name == name) {
+            return Some(index.oid);
+        }
         let keyed = self.relations().filter(|object| !object.primary_key.is_empty());
         let mut of_index = keyed.filter(|object| relations::index_name(object) == name);
         of_index
@@ -116,6 +135,10 @@ impl PgCatalog {
         if let Some(object) = self.catalog.get(oid) {
             return Some((object.schema.clone(), object.name.clone()));
         }
+        let indexes = self.relations().flat_map(|object| object.indexes.iter().map(move |it| (object, it)));
+        if let Some((object, index)) = indexes.into_iter().find(|(_, index)| index.oid == oid) {
+            return Some((object.schema.clone(), index.name.clone()));
+        }
         let object = self.catalog.get(relations::indexed_oid(oid)?)?;
         Some((object.schema.clone(), relations::index_name(object)))
     }
@@ -130,6 +153,11 @@ impl PgCatalog {
             return Some(self.search_path.contains(&schema));
         }
         Some(self.relation_oid(&quote_ident(&name)) == Some(oid))
+    }
+
+    /// The last number that a sequence has given.
+    fn sequence_value(&self, oid: Oid) -> Option<i64> {
+        self.sequences.get(oid).filter(|counter| counter.is_called).map(|counter| counter.last)
     }
 
     /// The value of a setting.

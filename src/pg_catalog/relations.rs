@@ -1,6 +1,6 @@
 //! The rows of `pg_catalog`.
 //!
-//! What is not listed in [`fill`] is empty, which is the truth: there are no triggers, sequences, policies.
+//! What is not listed in [`fill`] is empty, which is the truth: there are no triggers, no policies.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::Result;
-use tidemill_catalog::{Column, Definition, Kind, Object, Oid, Target};
+use tidemill_catalog::{Column, Definition, Identity, Index, Kind, Object, Oid, SequenceDefinition, Target};
 use tidemill_sql::types::pg_type_of;
 
 use crate::pg_catalog::access;
@@ -18,6 +18,7 @@ use crate::pg_catalog::layout::{LAYOUTS, Layout, Rows, read_file};
 use crate::pg_catalog::value::{Value, to_batch};
 use crate::pg_catalog::{PgCatalog, quote_ident};
 use crate::pgwire::types::{ColumnType, PG_TYPE, column_type, type_size};
+use crate::session::advisory::{Key, Mode};
 use crate::session::api::PgType;
 
 /// OIDs from here are computed from those of objects, as the catalog gives none so large.
@@ -76,6 +77,7 @@ pub fn relkind(kind: Kind) -> &'static str {
         Kind::Pipeline => "m",
         Kind::View => "v",
         Kind::Source => "f",
+        Kind::Sequence => "S",
         Kind::Sink => unreachable!("sinks are no relations"),
     }
 }
@@ -291,6 +293,9 @@ pub fn is_not_null(object: &Object, column: &Column) -> bool {
 
 /// The text that `pg_attrdef` would have as a tree.
 pub fn default_text(column: &Column) -> Option<&str> {
+    if column.identity.is_some() {
+        return None;
+    }
     column.default.as_deref().or(column.generated.as_deref())
 }
 
@@ -391,7 +396,18 @@ fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
                     ("indexdef", index_definition(object).into()),
                 ]);
             }
+            for (object, index) in named_indexes(pg) {
+                rows.push(vec![
+                    ("schemaname", object.schema.clone().into()),
+                    ("tablename", object.name.clone().into()),
+                    ("indexname", index.name.clone().into()),
+                    ("tablespace", Value::Null),
+                    ("indexdef", named_index_definition(object, index).into()),
+                ]);
+            }
         }
+        "pg_locks" => locks(pg, rows),
+        "pg_sequence" | "pg_sequences" => sequences(pg, name, rows),
         "pg_foreign_data_wrapper" => rows.push(vec![
             ("oid", 14_000u32.into()),
             ("fdwname", "tidemill".into()),
@@ -467,7 +483,7 @@ fn classes(pg: &PgCatalog, rows: &mut Rows) {
             ("relam", if stores { 2u32 } else { 0 }.into()),
             ("relfilenode", if stores { object.oid } else { 0 }.into()),
             ("reltuples", Value::Float(-1.0)),
-            ("relhasindex", has_key.into()),
+            ("relhasindex", (has_key || !object.indexes.is_empty()).into()),
             ("relpersistence", "p".into()),
             ("relkind", relkind(object.kind()).into()),
             ("relnatts", object.columns.len().into()),
@@ -493,6 +509,48 @@ fn classes(pg: &PgCatalog, rows: &mut Rows) {
             ("relreplident", "n".into()),
         ]);
     }
+    for (object, index) in named_indexes(pg) {
+        rows.push(vec![
+            ("oid", index.oid.into()),
+            ("relname", index.name.clone().into()),
+            ("relnamespace", pg.schema_oid(&object.schema).into()),
+            ("relowner", pg.role_oid(&object.owner).into()),
+            ("relam", 403u32.into()),
+            ("relfilenode", index.oid.into()),
+            ("reltuples", Value::Float(-1.0)),
+            ("relpersistence", "p".into()),
+            ("relkind", "i".into()),
+            ("relnatts", index.keys.len().into()),
+            ("relispopulated", true.into()),
+            ("relreplident", "n".into()),
+        ]);
+    }
+}
+
+/// What CREATE INDEX has named, with the relations.
+fn named_indexes(pg: &PgCatalog) -> impl Iterator<Item = (&std::sync::Arc<Object>, &Index)> {
+    pg.relations().flat_map(|object| object.indexes.iter().map(move |index| (object, index)))
+}
+
+/// The columns of an index by their positions; for an expression, none.
+fn indexed_columns(object: &Object, index: &Index) -> Vec<Option<usize>> {
+    let column = |key: &String| {
+        let word = key.split(' ').next().unwrap_or_default();
+        object.column_idx(word.trim_matches('"')).or_else(|| object.column_idx(&word.to_lowercase()))
+    };
+    index.keys.iter().map(column).collect()
+}
+
+/// `CREATE INDEX …` as PostgreSQL prints it.
+pub fn named_index_definition(object: &Object, index: &Index) -> String {
+    format!(
+        "CREATE {}INDEX {} ON {}.{} USING btree ({})",
+        if index.is_unique { "UNIQUE " } else { "" },
+        quote_ident(&index.name),
+        quote_ident(&object.schema),
+        quote_ident(&object.name),
+        index.keys.join(", ")
+    )
 }
 
 fn attributes(pg: &PgCatalog, rows: &mut Rows) {
@@ -501,6 +559,12 @@ fn attributes(pg: &PgCatalog, rows: &mut Rows) {
             let mut row = attribute(object.oid, idx, &column.name, &column_type_of(column));
             row.push(("attnotnull", is_not_null(object, column).into()));
             row.push(("atthasdef", default_text(column).is_some().into()));
+            let identity = match column.identity {
+                Some(Identity::Always) => "a",
+                Some(Identity::ByDefault) => "d",
+                None => "",
+            };
+            row.push(("attidentity", identity.into()));
             row.push(("attgenerated", if column.generated.is_some() { "s" } else { "" }.into()));
             rows.push(row);
         }
@@ -632,6 +696,101 @@ fn indexes(pg: &PgCatalog, rows: &mut Rows) {
             ("indoption", types.iter().map(|_| 0u32).collect::<Vec<_>>().into()),
         ]);
     }
+    for (object, index) in named_indexes(pg) {
+        let columns = indexed_columns(object, index);
+        let types: Vec<PgType> = columns
+            .iter()
+            .map(|idx| idx.map_or(PgType::TEXT, |idx| column_type_of(&object.columns[idx]).pg_type))
+            .collect();
+        let numbers: Vec<Value> =
+            columns.iter().map(|idx| Value::from(idx.map_or(0, |idx| idx + 1))).collect();
+        rows.push(vec![
+            ("indexrelid", index.oid.into()),
+            ("indrelid", object.oid.into()),
+            ("indnatts", columns.len().into()),
+            ("indnkeyatts", columns.len().into()),
+            ("indisunique", index.is_unique.into()),
+            ("indimmediate", true.into()),
+            ("indisvalid", true.into()),
+            ("indisready", true.into()),
+            ("indislive", true.into()),
+            ("indkey", numbers.into()),
+            ("indcollation", types.iter().map(collation).collect::<Vec<_>>().into()),
+            ("indclass", types.iter().map(operator_class).collect::<Vec<_>>().into()),
+            ("indoption", types.iter().map(|_| 0u32).collect::<Vec<_>>().into()),
+        ]);
+    }
+}
+
+/// Advisory locks, with a key's halves where PostgreSQL has them.
+fn locks(pg: &PgCatalog, rows: &mut Rows) {
+    for lock in &pg.locks {
+        let (class, object, number) = match lock.key {
+            Key::One(key) => ((key >> 32) as u32, key as u32, 1),
+            Key::Two(class, object) => (class as u32, object as u32, 2),
+        };
+        let mode = match lock.mode {
+            Mode::Shared => "ShareLock",
+            Mode::Exclusive => "ExclusiveLock",
+        };
+        rows.push(vec![
+            ("locktype", "advisory".into()),
+            ("database", pg.databases()[0].0.into()),
+            ("relation", Value::Null),
+            ("page", Value::Null),
+            ("tuple", Value::Null),
+            ("classid", class.into()),
+            ("objid", object.into()),
+            ("objsubid", Value::Int(number)),
+            ("pid", Value::Int(lock.pid.into())),
+            ("mode", mode.into()),
+            ("granted", lock.is_granted.into()),
+        ]);
+    }
+}
+
+/// Sequences, with what they were created with.
+pub fn sequence_definitions(pg: &PgCatalog) -> Vec<(&std::sync::Arc<Object>, &SequenceDefinition)> {
+    let all = pg.catalog.objects().filter_map(|object| match &object.definition {
+        Definition::Sequence(definition) => Some((object, definition)),
+        _ => None,
+    });
+    all.collect()
+}
+
+fn sequences(pg: &PgCatalog, name: &str, rows: &mut Rows) {
+    for (object, definition) in sequence_definitions(pg) {
+        let type_oid = match definition.data_type.as_str() {
+            "smallint" => PgType::INT2.oid(),
+            "integer" => PgType::INT4.oid(),
+            _ => PgType::INT8.oid(),
+        };
+        rows.push(match name {
+            "pg_sequence" => vec![
+                ("seqrelid", object.oid.into()),
+                ("seqtypid", type_oid.into()),
+                ("seqstart", definition.start.into()),
+                ("seqincrement", definition.increment.into()),
+                ("seqmax", definition.max.into()),
+                ("seqmin", definition.min.into()),
+                ("seqcache", Value::Int(1)),
+                ("seqcycle", definition.cycle.into()),
+            ],
+            _ => vec![
+                ("schemaname", object.schema.clone().into()),
+                ("sequencename", object.name.clone().into()),
+                ("sequenceowner", object.owner.clone().into()),
+                ("data_type", type_oid.into()),
+                ("start_value", definition.start.into()),
+                ("min_value", definition.min.into()),
+                ("max_value", definition.max.into()),
+                ("increment_by", definition.increment.into()),
+                ("cycle", definition.cycle.into()),
+                ("cache_size", Value::Int(1)),
+                ("last_value", pg.sequence_value(object.oid).into()),
+            ],
+        });
+    }
 }
 
 fn constraints(pg: &PgCatalog, rows: &mut Rows) {
@@ -702,6 +861,20 @@ fn depends(pg: &PgCatalog, rows: &mut Rows) {
         for on in &object.dependencies {
             push(*on, "n");
         }
+    }
+    for (object, definition) in sequence_definitions(pg) {
+        let Some(owned_by) = &definition.owned_by else { continue };
+        let Some(table) = pg.catalog.get(owned_by.table) else { continue };
+        let Some(column) = table.column_idx(&owned_by.column) else { continue };
+        let is_identity = table.columns[column].identity.is_some();
+        rows.push(vec![
+            ("classid", CLASS_CLASS.into()),
+            ("objid", object.oid.into()),
+            ("refclassid", CLASS_CLASS.into()),
+            ("refobjid", table.oid.into()),
+            ("refobjsubid", (column + 1).into()),
+            ("deptype", if is_identity { "i" } else { "a" }.into()),
+        ]);
     }
 }
 

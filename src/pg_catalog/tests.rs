@@ -90,6 +90,8 @@ fn sample() -> PgCatalog {
         backend_pid: 7,
         connections: None,
         announcements: Default::default(),
+        locks: Vec::new(),
+        sequences: Arc::default(),
     }
 }
 

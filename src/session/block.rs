@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tidemill_catalog::Catalog;
 use tidemill_core::{Epoch, SqlState};
 use tidemill_engine::{Engine, ReadView, Savepoint, TableLock, Transaction};
 use tidemill_plan::RelationId;
 
 use super::api::SqlError;
 use super::channels::Announcements;
+use super::definitions::Definitions;
 use super::settings::Settings;
 
 /// What PostgreSQL promises about what else happens meanwhile. All of them read one snapshot here.
@@ -33,6 +35,15 @@ impl Isolation {
     }
 }
 
+/// A savepoint: what was written, said and defined so far.
+struct Mark {
+    name: String,
+    writes: Savepoint,
+    n_announcements: usize,
+    /// None where nothing had been defined.
+    catalog: Option<Arc<Catalog>>,
+}
+
 /// A transaction block. One that has just begun has done nothing.
 #[derive(Default)]
 pub struct Block {
@@ -40,15 +51,17 @@ pub struct Block {
     pub writes: Arc<Transaction>,
     locks: BTreeMap<RelationId, TableLock>,
     owner: Option<u64>,
-    savepoints: Vec<(String, Savepoint, usize)>,
+    savepoints: Vec<Mark>,
     /// What it has read of relations that change.
     pub reads: BTreeSet<RelationId>,
-    /// What it has defined or dropped, which took effect at once.
-    pub definitions: Vec<&'static str>,
+    /// What it has defined or dropped.
+    pub definitions: Option<Definitions>,
     /// What it reads is not older than this.
     pub since: Epoch,
     /// What it says to other sessions when it commits.
     pub announcements: Announcements,
+    /// Whether it is that of one statement, which ends it.
+    pub is_implicit: bool,
     /// The settings before it.
     settings: Option<Settings>,
 }
@@ -71,6 +84,12 @@ impl Block {
     /// The name under which it takes locks.
     pub fn owner(&mut self, engine: &Engine) -> u64 {
         *self.owner.get_or_insert_with(|| engine.lock_owner())
+    }
+
+    /// Begins the block of one statement, which may hold locks already under its session's name.
+    pub fn make_implicit(&mut self, owner: u64) {
+        self.is_implicit = true;
+        self.owner = Some(owner);
     }
 
     pub fn hold(&mut self, table: RelationId, lock: TableLock) {
@@ -102,13 +121,19 @@ impl Block {
     pub fn failed(&mut self) {
         if self.savepoints.is_empty() {
             self.writes = Arc::default();
+            self.definitions = None;
             self.locks.clear();
             self.announcements.truncate(0);
         }
     }
 
     pub fn set_savepoint(&mut self, name: &str) {
-        self.savepoints.push((name.to_owned(), self.writes.savepoint(), self.announcements.count()));
+        self.savepoints.push(Mark {
+            name: name.to_owned(),
+            writes: self.writes.savepoint(),
+            n_announcements: self.announcements.count(),
+            catalog: self.definitions.as_ref().map(|definitions| definitions.catalog().clone()),
+        });
     }
 
     /// Forgets a savepoint and those after it.
@@ -118,18 +143,21 @@ impl Block {
         Ok(())
     }
 
-    /// Takes back what was written since a savepoint, and forgets those after it.
+    /// Takes back what was written and defined since a savepoint, and forgets those after it.
     pub fn roll_back_to(&mut self, name: &str) -> Result<(), SqlError> {
         let at = self.find(name)?;
-        let (_, savepoint, n_announcements) = &self.savepoints[at];
-        self.writes.roll_back_to(savepoint);
-        self.announcements.truncate(*n_announcements);
+        let savepoint = &self.savepoints[at];
+        self.writes.roll_back_to(&savepoint.writes);
+        self.announcements.truncate(savepoint.n_announcements);
+        if let Some(definitions) = &mut self.definitions {
+            definitions.go_back(savepoint.catalog.as_ref());
+        }
         self.savepoints.truncate(at + 1);
         Ok(())
     }
 
     fn find(&self, name: &str) -> Result<usize, SqlError> {
-        self.savepoints.iter().rposition(|(known, ..)| known == name).ok_or_else(|| {
+        self.savepoints.iter().rposition(|savepoint| savepoint.name == name).ok_or_else(|| {
             SqlError::new(SqlState::INVALID_SAVEPOINT, format!("savepoint \"{name}\" does not exist"))
         })
     }

@@ -4,16 +4,18 @@
 //! last write. Inside a transaction block that is the epoch of its first read, with what the block has written on
 //! top; others see that when it commits, all at once.
 
+pub mod advisory;
 pub mod api;
 pub mod block;
 pub mod channels;
+pub mod definitions;
 pub mod internal;
 pub mod login;
 pub mod settings;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -22,24 +24,28 @@ use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::future::BoxFuture;
+use tidemill_catalog::Catalog;
 use tidemill_core::{Epoch, SqlState};
 use tidemill_engine::ReadView;
 use tidemill_sql::parser;
 use tidemill_sql::statements::Statement;
 use tokio_util::sync::CancellationToken;
 
+use self::advisory::Locker;
 use self::api::{
     Admission, Backend, Connections, Described, Notice, Parsed, PgType, Response, SessionApi, SessionFactory,
     SqlError, StartupParams, TransactionStatus,
 };
 use self::block::Block;
 use self::channels::Announcement;
+use self::definitions::{Changing, Definitions};
 use self::login::Authentication;
 use self::settings::Settings;
 use crate::audit::{Action, Who};
 use crate::database::Database;
-use crate::pg_catalog::PgCatalog;
+use crate::pg_catalog::{Effects, PgCatalog, SettingChanges};
 use crate::privileges::DENIED;
+use crate::sequences::Given;
 
 /// Opens sessions on a database.
 pub struct Sessions {
@@ -138,6 +144,31 @@ pub struct Session {
     pub pinned: Option<Arc<ReadView>>,
     pub cursors: HashMap<String, CursorState>,
     pub prepared: BTreeMap<String, PreparedStatement>,
+    /// What it sees instead of the database's catalog, outside of a block of its own.
+    pub borrowed_catalog: Option<Arc<Catalog>>,
+    /// Its advisory locks.
+    pub locks: SessionLocks,
+    /// The numbers that it got from sequences.
+    pub given: Arc<Given>,
+    /// What functions have set.
+    set_by_functions: Arc<Mutex<SettingChanges>>,
+}
+
+/// A session's advisory locks. Plans that are still around keep none of them.
+pub struct SessionLocks(Arc<Locker>);
+
+impl std::ops::Deref for SessionLocks {
+    type Target = Locker;
+
+    fn deref(&self) -> &Locker {
+        &self.0
+    }
+}
+
+impl Drop for SessionLocks {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// A parsed statement as the wire carries it.
@@ -152,7 +183,12 @@ impl Session {
         let written = database.engine.epoch();
         let mut settings = Settings::default();
         settings.log_in(&user, database.catalog().is_superuser(&user));
+        let locks = SessionLocks(Arc::new(database.advisory.session()));
         Session {
+            locks,
+            borrowed_catalog: None,
+            given: Arc::default(),
+            set_by_functions: Arc::default(),
             database,
             login: user,
             changes: None,
@@ -185,7 +221,7 @@ impl Session {
 
     /// `SET ROLE`; `None` goes back to the session's user.
     pub fn set_role(&mut self, role: Option<&str>, is_local: bool) -> Result<(), SqlError> {
-        let catalog = self.database.catalog();
+        let catalog = self.catalog();
         if let Some(role) = role {
             catalog.role(role)?;
             if !catalog.is_member(self.session_user(), role) {
@@ -200,7 +236,7 @@ impl Session {
 
     /// `SET SESSION AUTHORIZATION`; `None` goes back to who logged in.
     pub fn set_session_user(&mut self, user: Option<&str>, is_local: bool) -> Result<(), SqlError> {
-        let catalog = self.database.catalog();
+        let catalog = self.catalog();
         let user = user.unwrap_or(&self.login).to_owned();
         catalog.role(&user)?;
         if user != self.login && !catalog.is_superuser(&self.login) {
@@ -216,7 +252,7 @@ impl Session {
     /// What the session may ask a PostgreSQL server about itself.
     pub fn pg_catalog(&self) -> PgCatalog {
         PgCatalog {
-            catalog: self.database.catalog(),
+            catalog: self.catalog(),
             user: self.user().to_owned(),
             session_user: self.session_user().to_owned(),
             database: tidemill_sql::DATABASE.into(),
@@ -229,6 +265,81 @@ impl Session {
             backend_pid: self.backend_pid,
             connections: self.connections.clone(),
             announcements: self.block.announcements.clone(),
+            locks: self.database.advisory.list(),
+            sequences: self.database.sequences.clone(),
+        }
+    }
+
+    /// What is defined, as the session sees it.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        match (&self.block.definitions, &self.borrowed_catalog) {
+            (Some(definitions), _) => definitions.catalog().clone(),
+            (None, Some(borrowed)) => borrowed.clone(),
+            (None, None) => self.database.catalog(),
+        }
+    }
+
+    /// Lets the statement that runs change definitions.
+    pub async fn change_definitions(&mut self) -> Result<Changing, SqlError> {
+        let is_in_block = self.is_in_block();
+        if is_in_block && self.block.definitions.is_some() {
+            return Ok(Changing::InBlock);
+        }
+        // Who changes a table takes that one's lock as well, under the same name.
+        let owner = self.block.owner(&self.database.engine);
+        let taken = self.database.change_definitions_as(owner);
+        let lock = match self.settings.duration("lock_timeout") {
+            Some(timeout) => tokio::time::timeout(timeout, taken).await.map_err(|_| {
+                SqlError::new(SqlState::LOCK_NOT_AVAILABLE, "canceling statement due to lock timeout")
+                    .with_detail("Another session is changing definitions.")
+            })??,
+            None => taken.await?,
+        };
+        if !is_in_block {
+            return Ok(Changing::Now(lock));
+        }
+        self.block.definitions = Some(Definitions::begin(self.database.clone(), lock));
+        Ok(Changing::InBlock)
+    }
+
+    /// Makes a changed catalog the one that counts, or in a block the one that the block sees.
+    pub async fn commit_catalog(&mut self, changing: Changing, catalog: Catalog) -> Result<(), SqlError> {
+        match (changing, &mut self.block.definitions) {
+            (Changing::Now(lock), _) => self.database.commit(lock, catalog).await,
+            (Changing::InBlock, Some(definitions)) => {
+                definitions.set_catalog(catalog);
+                Ok(())
+            }
+            (Changing::InBlock, None) => unreachable!("a block that changes definitions has them"),
+        }
+    }
+
+    /// What functions of the session's queries act on.
+    pub fn effects(&self, pg: PgCatalog) -> Arc<Effects> {
+        Arc::new(Effects {
+            pg,
+            sequences: self.database.sequences.clone(),
+            given: self.given.clone(),
+            locker: self.locks.0.clone(),
+            lock_timeout: self.settings.duration("lock_timeout"),
+            settings: self.set_by_functions.clone(),
+            known: self.settings.clone(),
+        })
+    }
+
+    /// Takes up what `set_config` has set.
+    fn take_up_settings(&mut self) {
+        let changes =
+            std::mem::take(&mut *self.set_by_functions.lock().unwrap_or_else(PoisonError::into_inner));
+        for (name, value, is_local) in changes {
+            // Outside of a block a local change is over by now.
+            if is_local && self.status == TransactionStatus::Idle {
+                continue;
+            }
+            // It was checked when it was set.
+            if let Err(error) = self.settings.set(&name, Some(value), is_local) {
+                tracing::warn!(%error, "a setting could not be taken up");
+            }
         }
     }
 
@@ -256,6 +367,8 @@ impl Session {
                 | Statement::CreateView(_)
                 | Statement::CreateSink(_)
                 | Statement::CreateSchema(_)
+                | Statement::CreateSequence(_)
+                | Statement::CreateIndex(_)
                 | Statement::Drop(_)
                 | Statement::Alter(_)
                 | Statement::Comment(_)
@@ -282,6 +395,7 @@ impl Session {
 
     /// Runs one statement.
     pub async fn run(&mut self, call: Call<'_>) -> Result<Response, SqlError> {
+        self.take_up_settings();
         let ends_block = matches!(
             call.statement,
             Statement::Commit(_) | Statement::Rollback(_) | Statement::RollbackTo(_)
@@ -377,6 +491,7 @@ impl SessionApi for Session {
             let Some(known) = statement.statement::<SessionStatement>() else {
                 return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
             };
+            self.take_up_settings();
             let description = crate::statements::describe(self, &known.statement, statement.sql(), params);
             let described = internal::guarded(description).await;
             // Who prepares a statement hears of it now, and does not run it.
@@ -407,7 +522,10 @@ impl SessionApi for Session {
     }
 
     fn failed(&mut self, _: &SqlError) {
-        if self.status == TransactionStatus::Transaction {
+        if self.block.is_implicit {
+            // Its statement was dropped half way.
+            crate::statements::end_block(self);
+        } else if self.status == TransactionStatus::Transaction {
             self.status = TransactionStatus::Error;
             self.block.failed();
         } else if self.status == TransactionStatus::Idle {
@@ -424,7 +542,9 @@ impl SessionApi for Session {
             if self.status == TransactionStatus::Idle {
                 self.pinned = None;
                 self.announce();
+                self.locks.end_transaction();
             }
+            self.take_up_settings();
             self.note_idle();
             Ok(())
         })
@@ -435,6 +555,7 @@ impl SessionApi for Session {
     }
 
     fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
+        self.take_up_settings();
         self.settings.take_reported()
     }
 

@@ -13,8 +13,8 @@ use tidemill_core::SqlState;
 use tidemill_sql::TextFormat;
 use tidemill_sql::parser::Name;
 use tidemill_sql::statements::{
-    AlterDefaultPrivileges, AlterRole, AlterRoleAction, CreateRole, DropRole, GrantOn, GrantPrivileges,
-    GrantRoles, ReassignOwned, RoleName, RoleOptions, unknown_privilege,
+    AlterDefaultPrivileges, AlterRole, AlterRoleAction, CreateRole, Created, DropRole, GrantOn,
+    GrantPrivileges, GrantRoles, ReassignOwned, RoleName, RoleOptions, unknown_privilege,
 };
 
 use super::{create, done};
@@ -57,8 +57,8 @@ pub fn one_role(
 }
 
 pub async fn create_role(session: &mut Session, create: &CreateRole) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     let user = session.user().to_owned();
     let is_superuser = catalog.is_superuser(&user);
     if !is_superuser && !catalog.role(&user).is_ok_and(|role| role.can_create_roles) {
@@ -90,7 +90,7 @@ pub async fn create_role(session: &mut Session, create: &CreateRole) -> Result<R
         let membership = Membership { role: name.clone(), grantor: BOOTSTRAP.into(), is_admin: true };
         changed = changed.grant_role(&user, membership)?;
     }
-    session.database.commit(changing, changed).await?;
+    session.commit_catalog(changing, changed).await?;
     Ok(done("CREATE ROLE"))
 }
 
@@ -168,8 +168,8 @@ fn moment(text: &str) -> Result<Option<i64>, SqlError> {
 }
 
 pub async fn alter_role(session: &mut Session, alter: &AlterRole) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     let user = session.user().to_owned();
     let name = one_role(session, &catalog, &alter.role, alter.position)?;
     let role = catalog.role(&name)?;
@@ -200,7 +200,7 @@ pub async fn alter_role(session: &mut Session, alter: &AlterRole) -> Result<Resp
             catalog.alter_role(role).map_err(at(alter.position))?
         }
     };
-    session.database.commit(changing, changed).await?;
+    session.commit_catalog(changing, changed).await?;
     Ok(done("ALTER ROLE"))
 }
 
@@ -208,8 +208,8 @@ const MANAGERS: &str =
     "Only superusers, and roles with the CREATEROLE attribute and the ADMIN option on the role, may.";
 
 pub async fn drop_role(session: &mut Session, drop: &DropRole) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     let user = session.user().to_owned();
     let mut changed = catalog.as_ref().clone();
     for name in &drop.names {
@@ -234,13 +234,13 @@ pub async fn drop_role(session: &mut Session, drop: &DropRole) -> Result<Respons
         }
         changed = changed.drop_role(&name.value).map_err(at(name.position))?;
     }
-    session.database.commit(changing, changed).await?;
+    session.commit_catalog(changing, changed).await?;
     Ok(done("DROP ROLE"))
 }
 
 pub async fn grant_roles(session: &mut Session, grant: &GrantRoles) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     let user = session.user().to_owned();
     let mut changed = catalog.as_ref().clone();
     for role in &grant.roles {
@@ -262,13 +262,13 @@ pub async fn grant_roles(session: &mut Session, grant: &GrantRoles) -> Result<Re
             changed = changed.grant_role(&member, membership).map_err(at(*position))?;
         }
     }
-    session.database.commit(changing, changed).await?;
+    session.commit_catalog(changing, changed).await?;
     Ok(done(if grant.is_revoke { "REVOKE ROLE" } else { "GRANT ROLE" }))
 }
 
 pub async fn reassign_owned(session: &mut Session, reassign: &ReassignOwned) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     let user = session.user().to_owned();
     let to = one_role(session, &catalog, &reassign.to.0, reassign.to.1)?;
     require_member(&catalog, &user, &to).map_err(|error| error.with_position(reassign.to.1))?;
@@ -278,7 +278,7 @@ pub async fn reassign_owned(session: &mut Session, reassign: &ReassignOwned) -> 
         require_member(&catalog, &user, &from).map_err(|error| error.with_position(*position))?;
         changed = changed.reassign_owned(&from, &to)?;
     }
-    session.database.commit(changing, changed).await?;
+    session.commit_catalog(changing, changed).await?;
     Ok(done("REASSIGN OWNED"))
 }
 
@@ -290,8 +290,8 @@ struct On {
 }
 
 pub async fn grant_privileges(session: &mut Session, grant: &GrantPrivileges) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     let tag = if grant.is_revoke { "REVOKE" } else { "GRANT" };
     let asked = privileges_named(&grant.privileges)?;
     let mut changed = catalog.as_ref().clone();
@@ -323,7 +323,7 @@ pub async fn grant_privileges(session: &mut Session, grant: &GrantPrivileges) ->
             }
         }
     }
-    session.database.commit(changing, changed).await?;
+    session.commit_catalog(changing, changed).await?;
     Ok(done(tag))
 }
 
@@ -331,8 +331,8 @@ pub async fn alter_default_privileges(
     session: &mut Session,
     alter: &AlterDefaultPrivileges,
 ) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     let user = session.user().to_owned();
     let mut roles = Vec::new();
     for (role, position) in &alter.roles {
@@ -346,9 +346,10 @@ pub async fn alter_default_privileges(
     for schema in &alter.schemas {
         catalog.schema(&schema.value).map_err(at(schema.position))?;
     }
-    let (on, known) = match alter.on_schemas {
-        true => (DefaultOn::Schemas, &Privilege::OF_SCHEMA[..]),
-        false => (DefaultOn::Relations, Privilege::of_kind(Kind::Table)),
+    let (on, known, what) = match alter.on {
+        Created::Schemas => (DefaultOn::Schemas, &Privilege::OF_SCHEMA[..], "schema"),
+        Created::Tables => (DefaultOn::Relations, Privilege::of_kind(Kind::Table), "relation"),
+        Created::Sequences => (DefaultOn::Sequences, Privilege::of_kind(Kind::Sequence), "sequence"),
     };
     let privileges = match privileges_named(&alter.privileges)? {
         None => known.to_vec(),
@@ -356,7 +357,6 @@ pub async fn alter_default_privileges(
             if let Some((privilege, position)) =
                 asked.iter().find(|(privilege, _)| !known.contains(privilege))
             {
-                let what = if alter.on_schemas { "schema" } else { "relation" };
                 let message = format!("invalid privilege type {} for {what}", privilege.keyword());
                 return Err(SqlError::new(SqlState("0LP01"), message).with_position(*position));
             }
@@ -383,7 +383,7 @@ pub async fn alter_default_privileges(
             }
         }
     }
-    session.database.commit(changing, changed).await?;
+    session.commit_catalog(changing, changed).await?;
     Ok(done("ALTER DEFAULT PRIVILEGES"))
 }
 
@@ -441,7 +441,7 @@ fn targets(session: &Session, catalog: &Catalog, on: &GrantOn) -> Result<Vec<On>
                 let kind = kind.and_then(create::kind);
                 let is_meant = |object: &&Arc<Object>| match kind {
                     Some(kind) => object.kind() == kind,
-                    None => object.kind() != Kind::Sink,
+                    None => !matches!(object.kind(), Kind::Sink | Kind::Sequence),
                 };
                 all.extend(catalog.objects_in(&schema.value).filter(is_meant).map(|object| On {
                     target: Target::Relation(object.oid),

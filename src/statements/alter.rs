@@ -11,7 +11,6 @@ use tidemill_core::{SqlState, did_you_mean};
 use tidemill_engine::{Resumed, State};
 use tidemill_plan::RelationId;
 use tidemill_sql::statements::{Alter, AlterAction, RoleName};
-use tokio::sync::OwnedMutexGuard;
 
 use super::create::kind;
 use super::{access, done, engine_error, unsupported};
@@ -20,34 +19,41 @@ use crate::names::find;
 use crate::privileges;
 use crate::session::Session;
 use crate::session::api::{Notice, Response, SqlError};
+use crate::session::definitions::Changing;
 
 pub async fn run(session: &mut Session, alter: &Alter) -> Result<Response, SqlError> {
     // What does not change the catalog does not wait for those who do: a fill can take long.
     let changing = match alter.action {
         AlterAction::Restart => None,
-        _ => Some(session.database.change_definitions().await),
+        _ => Some(session.change_definitions().await?),
     };
     let Some(kind) = kind(alter.kind) else { return schema(session, alter, changing).await };
     let Some(object) = target(session, alter, kind)? else { return Ok(done(alter.tag())) };
-    privileges::require_owner(&session.database.catalog(), session.user(), &object, false)
+    privileges::require_owner(&session.catalog(), session.user(), &object, false)
         .map_err(|error| error.with_position(alter.name.position))?;
     match (&alter.action, changing) {
         (AlterAction::RenameTo(name), Some(changing)) => {
-            let catalog = session.database.catalog();
+            let catalog = session.catalog();
             privileges::require_schema(&catalog, session.user(), &object.schema, Privilege::Create)?;
-            let catalog = catalog.rename(object.oid, &name.value)?;
-            session.database.commit(changing, catalog).await?;
+            let catalog = catalog
+                .rename(object.oid, &name.value)
+                .map_err(|error| SqlError::from(error).with_position(name.position))?;
+            session.commit_catalog(changing, catalog).await?;
         }
         (AlterAction::OwnerTo { role, position }, Some(changing)) => {
-            let catalog = session.database.catalog();
+            let catalog = session.catalog();
             let owner = new_owner(session, &catalog, role, *position)?;
             // As if the new owner had made it.
             if !catalog.is_superuser(session.user()) {
                 privileges::require_schema(&catalog, &owner, &object.schema, Privilege::Create)
                     .map_err(|error| error.with_position(*position))?;
             }
-            let catalog = catalog.set_owner(object.oid, &owner)?;
-            session.database.commit(changing, catalog).await?;
+            let mut altered = catalog.set_owner(object.oid, &owner)?;
+            // What a table counts with goes with it.
+            for sequence in catalog.owned(object.oid) {
+                altered = altered.set_owner(sequence.oid, &owner)?;
+            }
+            session.commit_catalog(changing, altered).await?;
         }
         (AlterAction::Pause, Some(changing)) => pause(session, &object, changing).await?,
         (AlterAction::Resume, Some(changing)) => resume(session, &object, changing).await?,
@@ -67,6 +73,12 @@ pub async fn run(session: &mut Session, alter: &Alter) -> Result<Response, SqlEr
                 position: name.position,
             });
             set(session, &object, changes.collect(), changing).await?;
+        }
+        (AlterAction::Table(actions), Some(changing)) => {
+            return super::tables::alter(session, changing, &object, actions).await;
+        }
+        (AlterAction::CountFrom(number), Some(_)) => {
+            return super::tables::count_from(session, &object, *number).await;
         }
         (_, _) => restart(session, &object).await?,
     }
@@ -90,12 +102,12 @@ fn new_owner(
 async fn schema(
     session: &mut Session,
     alter: &Alter,
-    changing: Option<OwnedMutexGuard<()>>,
+    changing: Option<Changing>,
 ) -> Result<Response, SqlError> {
     let (AlterAction::OwnerTo { role, position }, Some(changing)) = (&alter.action, changing) else {
         return Err(unsupported("ALTER SCHEMA … RENAME"));
     };
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let name = &alter.name;
     let schema = match catalog.schema(&name.name) {
         Ok(schema) => schema,
@@ -109,13 +121,13 @@ async fn schema(
         .map_err(|error| error.with_position(name.position))?;
     let owner = new_owner(session, &catalog, role, *position)?;
     let catalog = catalog.set_schema_owner(&name.name, &owner)?;
-    session.database.commit(changing, catalog).await?;
+    session.commit_catalog(changing, catalog).await?;
     Ok(done(alter.tag()))
 }
 
 /// What is meant, unless it is not there and need not be.
 fn target(session: &mut Session, alter: &Alter, kind: Kind) -> Result<Option<Arc<Object>>, SqlError> {
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let name = &alter.name;
     match catalog.resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path) {
@@ -139,17 +151,13 @@ fn target(session: &mut Session, alter: &Alter, kind: Kind) -> Result<Option<Arc
     }
 }
 
-async fn pause(
-    session: &mut Session,
-    object: &Arc<Object>,
-    changing: OwnedMutexGuard<()>,
-) -> Result<(), SqlError> {
+async fn pause(session: &mut Session, object: &Arc<Object>, changing: Changing) -> Result<(), SqlError> {
     if object.paused.is_some() {
         session.notice(format!("{} \"{}\" is paused already", object.kind(), object.name));
         return Ok(());
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as i64;
-    let catalog = session.database.catalog().pause(object.oid, Some(since));
+    let catalog = session.catalog().pause(object.oid, Some(since));
     let id = RelationId(object.oid);
     let is_source = object.kind() == Kind::Source;
     let others = change(session, changing, catalog, move |database| async move {
@@ -165,11 +173,7 @@ async fn pause(
     Ok(())
 }
 
-async fn resume(
-    session: &mut Session,
-    object: &Arc<Object>,
-    changing: OwnedMutexGuard<()>,
-) -> Result<(), SqlError> {
+async fn resume(session: &mut Session, object: &Arc<Object>, changing: Changing) -> Result<(), SqlError> {
     let id = RelationId(object.oid);
     if object.paused.is_none() {
         return match state(session, object).await {
@@ -197,7 +201,7 @@ async fn resume(
             }
         };
     }
-    let catalog = session.database.catalog().pause(object.oid, None);
+    let catalog = session.catalog().pause(object.oid, None);
     let is_source = object.kind() == Kind::Source;
     let resumed = change(session, changing, catalog, move |database| async move {
         let engine = &database.engine;
@@ -263,19 +267,26 @@ async fn state(session: &Session, object: &Object) -> Option<State> {
     source.or_else(|| members.into_iter().find(|member| member.id == id).map(|member| member.state))
 }
 
-/// Writes the catalog, and then tells what runs; where nothing runs, not.
+/// Writes the catalog, and then tells what runs; where nothing runs, not. In a block COMMIT does both.
 async fn change<T: Send + 'static, F>(
-    session: &Session,
-    changing: OwnedMutexGuard<()>,
+    session: &mut Session,
+    changing: Changing,
     catalog: Catalog,
     tell: impl FnOnce(Arc<Database>) -> F + Send + 'static,
 ) -> Result<Option<T>, SqlError>
 where
     F: Future<Output = Result<T, tidemill_engine::Error>> + Send + 'static,
 {
+    let lock = match changing {
+        Changing::Now(lock) => lock,
+        Changing::InBlock => {
+            session.commit_catalog(changing, catalog).await?;
+            return Ok(None);
+        }
+    };
     let database = session.database.clone();
     uninterrupted(async move {
-        let _changing = changing;
+        let _lock = lock;
         database.put_catalog(catalog).await?;
         if database.is_for_checks() {
             return Ok(None);
@@ -284,6 +295,47 @@ where
         told.map(Some).map_err(|error| engine_error(&database, error))
     })
     .await
+}
+
+/// Tells what runs of everything that a block has paused, resumed and set. The catalog says so already: what cannot be told
+/// is so from the next start on.
+pub async fn take_effect(database: &Database, before: &Catalog, after: &Catalog) {
+    if database.is_for_checks() {
+        return;
+    }
+    for object in after.objects() {
+        let is_altered = |before: &Arc<Object>| {
+            before.paused != object.paused || before.definition.options() != object.definition.options()
+        };
+        // What the block has made has no state from before.
+        let was = before.get(object.oid).cloned();
+        if was.as_ref().map_or(object.paused.is_some(), is_altered)
+            && let Err(error) = tell(database, was.as_deref(), object).await
+        {
+            tracing::warn!(object = object.full_name(), %error, "what was altered is so after the next start");
+        }
+    }
+}
+
+async fn tell(database: &Database, before: Option<&Object>, object: &Object) -> Result<(), SqlError> {
+    let (engine, id) = (&database.engine, RelationId(object.oid));
+    let is_source = object.kind() == Kind::Source;
+    if before.is_some_and(|before| before.definition.options() != object.definition.options()) {
+        match is_source {
+            true => engine.alter_source(database.source_spec(object)?).await?,
+            false => engine.set_memory_limit(id, crate::database::memory_limit(object)?)?,
+        }
+    }
+    if before.and_then(|before| before.paused) == object.paused {
+        return Ok(());
+    }
+    match (object.paused, is_source) {
+        (Some(since), true) => engine.pause_source(id, since).await?,
+        (Some(since), false) => drop(engine.pause_member(id, since).await?),
+        (None, true) => engine.resume_source(id).await?,
+        (None, false) => drop(engine.resume_member(id).await?),
+    }
+    Ok(())
 }
 
 /// Another value of an option; without one, its default.
@@ -297,7 +349,7 @@ async fn set(
     session: &mut Session,
     object: &Arc<Object>,
     changes: Vec<Change>,
-    changing: OwnedMutexGuard<()>,
+    changing: Changing,
 ) -> Result<(), SqlError> {
     let alterable = alterable(object);
     if let Some(change) = changes.iter().find(|change| !alterable.contains(&change.key.as_str())) {
@@ -315,7 +367,7 @@ async fn set(
     };
     let options: Vec<(String, Option<String>)> =
         changes.into_iter().map(|change| (change.key, change.value)).collect();
-    let catalog = session.database.catalog().set_options(object.oid, &options);
+    let catalog = session.catalog().set_options(object.oid, &options);
     let Some(altered) = catalog.get(object.oid).cloned() else { unreachable!("it was altered") };
     if object.kind() == Kind::Source {
         let spec = session.database.source_spec(&altered).map_err(at)?;
@@ -340,7 +392,7 @@ fn alterable(object: &Object) -> Vec<&'static str> {
             if is_generator { vec!["rate_limit", "rate"] } else { vec!["rate_limit"] }
         }
         Definition::Pipeline(_) | Definition::Sink(_) => vec!["memory_limit"],
-        Definition::Table(_) | Definition::View(_) => Vec::new(),
+        Definition::Table(_) | Definition::View(_) | Definition::Sequence(_) => Vec::new(),
     }
 }
 

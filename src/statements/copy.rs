@@ -46,7 +46,8 @@ pub async fn run(session: &mut Session, copy: &CopyRows, call: &Call<'_>) -> Res
                     .collect::<Vec<_>>(),
             ));
             // Its statement ends in another task's hands, so it writes as a session of its own.
-            let writer = Session::new(session.database.clone(), session.user().to_owned());
+            let mut writer = Session::new(session.database.clone(), session.user().to_owned());
+            writer.borrowed_catalog = Some(session.catalog());
             let block = session.is_in_block().then(|| session.block.writes.clone());
             if block.is_none() {
                 session.pinned = None;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast::Query;
 use tidemill_catalog::{
     Catalog, Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, PipelineDefinition,
@@ -12,31 +13,31 @@ use tidemill_catalog::{
 use tidemill_connectors::IncludeKind as ConnectorInclude;
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{SqlState, Ttl, Upkeep, crash_point, did_you_mean};
-use tidemill_engine::{OnConflict as OnDuplicate, TableWrite};
+use tidemill_engine::{MemberSpec, SourceSpec, TableSpec};
 use tidemill_plan::{PipelinePlan, RelationId};
 use tidemill_sql::parser::{ObjectName, parse_query};
 use tidemill_sql::statements::{
     ColumnDef, Comment, CommentTarget, CreatePipeline, CreateSchema, CreateSink, CreateSource, CreateTable,
     CreateView, ObjectKind, SinkInput, WithOptions,
 };
-use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
-use super::{access, dml, done, engine_error, query, unbounded};
-use crate::database::{Database, position_of, table_spec, take_rate_limit, uninterrupted};
+use super::{access, dml, done, engine_error, query, unbounded, unsupported};
+use crate::database::{Database, position_of, sink_query, table_spec, take_rate_limit, uninterrupted};
 use crate::names::{References, find};
 use crate::privileges;
 use crate::session::api::{Notice, Response, SqlError};
+use crate::session::definitions::Changing;
 use crate::session::{Call, Session};
 
 /// What stands behind WITH of a pipeline.
 const PIPELINE_OPTIONS: [&str; 2] = ["memory_limit", "ttl"];
 
 /// What `CREATE … name` says before its own part.
-struct Head<'a> {
-    name: &'a ObjectName,
-    or_replace: bool,
-    if_not_exists: bool,
+pub struct Head<'a> {
+    pub name: &'a ObjectName,
+    pub or_replace: bool,
+    pub if_not_exists: bool,
 }
 
 impl Head<'_> {
@@ -50,10 +51,21 @@ impl Head<'_> {
 }
 
 /// An object that has its place in a catalog that does not count yet.
-struct Entered {
-    catalog: Catalog,
-    object: Arc<Object>,
-    replaced: Option<Arc<Object>>,
+pub struct Entered {
+    pub catalog: Catalog,
+    pub object: Arc<Object>,
+    /// What is not there any more; readers first.
+    pub replaced: Vec<Arc<Object>>,
+}
+
+/// What an object needs beside its place in the catalog.
+pub enum Work {
+    Source(SourceSpec),
+    /// With its first rows.
+    Table(TableSpec, Option<RecordBatch>),
+    /// A pipeline or a sink.
+    Member(Box<MemberSpec>),
+    Sequence,
 }
 
 pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> Result<Response, SqlError> {
@@ -64,7 +76,7 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
     let options = options(&create.options);
     let encode_options = self::options(&create.encode_options);
     // Before it is looked at for its columns.
-    privileges::require_connector(&session.database.catalog(), session.user(), &options, false)?;
+    privileges::require_connector(&session.catalog(), session.user(), &options, false)?;
     let mut columns = self::columns(&create.columns);
     if columns.is_empty() {
         let encode = match &encode {
@@ -109,7 +121,7 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
         None => None,
     };
     let definition = SourceDefinition { options, format, encode, encode_options, include, watermark };
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     let new = NewObject {
         columns,
         primary_key: create.primary_key.clone(),
@@ -120,14 +132,7 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
     if !session.database.is_for_checks() {
         validate("source", &spec.name, async { spec.source.splits().await.map(drop) }).await?;
     }
-    let database = session.database.clone();
-    uninterrupted(async move {
-        let _changing = changing;
-        database.engine.add_source(spec).await;
-        database.put_catalog(entered.catalog).await?;
-        stop_replaced(&database, &entered.replaced).await
-    })
-    .await?;
+    install(session, changing, entered, Work::Source(spec)).await?;
     Ok(done("CREATE SOURCE"))
 }
 
@@ -203,37 +208,24 @@ pub async fn table(
         columns.iter_mut().for_each(|column| column.nullable = true);
         filled = Some(batches);
     }
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     let definition = TableDefinition { options: Vec::new(), query: create.query_text.clone() };
     let new = NewObject {
+        dependencies: super::tables::sequences_of(session, &columns)?,
         columns,
         primary_key: create.primary_key.clone(),
         ..new_object(session, &head, Definition::Table(definition), call.sql)?
     };
-    let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE TABLE")) };
+    let counted = super::tables::counted(&create.columns);
+    let entered = match counted.is_empty() {
+        true => enter(session, &head, new)?,
+        false => super::tables::enter_counted(session, &head, new, &counted)?,
+    };
+    let Some(entered) = entered else { return Ok(done("CREATE TABLE")) };
     let spec = table_spec(&entered.object);
-    let id = spec.id;
-    let mut rows = filled.map(|batches| dml::concat(&spec.schema, &batches)).transpose()?;
-    let n_rows = rows.as_ref().map(arrow::array::RecordBatch::num_rows);
-    // In a block the rows are its own until it commits, as any others.
-    let staged = if session.is_in_block() { rows.take() } else { None };
-    let table = entered.object.clone();
-    let database = session.database.clone();
-    let written = uninterrupted(async move {
-        let _changing = changing;
-        database.engine.create_table(spec).await?;
-        database.put_catalog(entered.catalog).await?;
-        stop_replaced(&database, &entered.replaced).await?;
-        let Some(rows) = rows else { return Ok(None) };
-        let write = TableWrite::Insert { rows, on_conflict: OnDuplicate::Error };
-        Ok(Some(database.engine.write(id, write).await?.epoch))
-    })
-    .await?;
-    session.written = written.unwrap_or(session.written);
-    if let Some(rows) = staged {
-        let write = TableWrite::Insert { rows, on_conflict: OnDuplicate::Error };
-        dml::write_to(session, &table, write).await?;
-    }
+    let rows = filled.map(|batches| dml::concat(&spec.schema, &batches)).transpose()?;
+    let n_rows = rows.as_ref().map(RecordBatch::num_rows);
+    install(session, changing, entered, Work::Table(spec, rows)).await?;
     Ok(done(n_rows.map_or("CREATE TABLE".into(), |n_rows| format!("SELECT {n_rows}"))))
 }
 
@@ -244,7 +236,7 @@ pub async fn table_for(
     columns: Vec<Column>,
     sql: &str,
 ) -> Result<std::sync::Arc<Object>, SqlError> {
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     if find(&catalog, name.schema.as_deref(), &name.name, &search_path).is_some() {
         let table = dml::target(session, name, "insert into", &[Privilege::Insert])?;
@@ -266,21 +258,17 @@ pub async fn table_for(
         .with_hint("Name a table that does not exist; it is created.")
         .with_position(name.position));
     }
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     let head = Head { name, or_replace: false, if_not_exists: false };
     let definition = TableDefinition { options: Vec::new(), query: None };
     let new = NewObject { columns, ..new_object(session, &head, Definition::Table(definition), sql)? };
     let Some(entered) = enter(session, &head, new)? else {
         unreachable!("a name that is taken is an error without IF NOT EXISTS");
     };
-    let database = session.database.clone();
-    uninterrupted(async move {
-        let _changing = changing;
-        database.engine.create_table(table_spec(&entered.object)).await?;
-        database.put_catalog(entered.catalog).await?;
-        Ok(entered.object)
-    })
-    .await
+    let object = entered.object.clone();
+    let spec = table_spec(&object);
+    install(session, changing, entered, Work::Table(spec, None)).await?;
+    Ok(object)
 }
 
 pub async fn pipeline(
@@ -292,7 +280,7 @@ pub async fn pipeline(
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
     check_options(&create.options, &PIPELINE_OPTIONS)?;
     let upkeep = Upkeep { emit: create.emit, ttl: ttl(&create.options)? };
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     if let Some(response) = kept(session, &head, "CREATE PIPELINE")? {
         return Ok(response);
     }
@@ -300,7 +288,7 @@ pub async fn pipeline(
     require_reads(session, &create.query, &search_path)?;
     let mut plan = session
         .database
-        .pipeline_plan(&create.query_text, &search_path, &upkeep)
+        .pipeline_plan_in(session.catalog(), &create.query_text, &search_path, &upkeep)
         .await
         .map_err(|error| at_query(error, sql, &create.query_text))?;
     check_cross_joins(session, &plan, sql)?;
@@ -321,19 +309,19 @@ pub async fn pipeline(
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE PIPELINE")) };
     plan.schema = entered.object.arrow_schema();
     let spec = session.database.pipeline_spec(&entered.object, plan)?;
-    start_member(session, changing, entered, spec).await?;
+    install(session, changing, entered, Work::Member(Box::new(spec))).await?;
     Ok(done("CREATE PIPELINE"))
 }
 
 pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Result<Response, SqlError> {
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     if let Some(response) = kept(session, &head, "CREATE SINK")? {
         return Ok(response);
     }
     let search_path = session.settings.search_path();
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let (input, dependencies) = match &create.input {
         SinkInput::From(name) => {
             let object = catalog.resolve(name.schema.as_deref(), &name.name, &search_path)?;
@@ -347,10 +335,10 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
             (input, dependencies(session, query, &search_path)?)
         }
     };
-    let (query, upkeep) = session.database.sink_query(&input)?;
+    let (query, upkeep) = sink_query(&catalog, &input)?;
     let plan = session
         .database
-        .pipeline_plan(&query, &search_path, &upkeep)
+        .pipeline_plan_in(catalog.clone(), &query, &search_path, &upkeep)
         .await
         .map_err(|error| at_query(error, sql, &query))?;
     check_cross_joins(session, &plan, sql)?;
@@ -377,7 +365,7 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
     if let Some(sink) = spec.sink.as_ref().filter(|_| !session.database.is_for_checks()) {
         validate("sink", &spec.name, sink.validate()).await?;
     }
-    start_member(session, changing, entered, spec).await?;
+    install(session, changing, entered, Work::Member(Box::new(spec))).await?;
     Ok(done("CREATE SINK"))
 }
 
@@ -420,7 +408,7 @@ fn updates_from(plan: &tidemill_plan::PipelinePlan) -> Option<String> {
 pub async fn view(session: &mut Session, create: &CreateView, sql: &str) -> Result<Response, SqlError> {
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     let search_path = session.settings.search_path();
     require_reads(session, &create.query, &search_path)?;
     // Planned as a pipeline would be, but not rewritten: a view may do what only a SELECT can.
@@ -439,7 +427,7 @@ pub async fn view(session: &mut Session, create: &CreateView, sql: &str) -> Resu
         ..new_object(session, &head, Definition::View(ViewDefinition { query }), sql)?
     };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE VIEW")) };
-    session.database.commit(changing, entered.catalog).await?;
+    session.commit_catalog(changing, entered.catalog).await?;
     Ok(done("CREATE VIEW"))
 }
 
@@ -450,7 +438,7 @@ async fn view_schema(
     search_path: &[String],
 ) -> Result<arrow::datatypes::SchemaRef, SqlError> {
     let database = &session.database;
-    let names = crate::names::PipelineNames { database, catalog: database.catalog(), search_path };
+    let names = crate::names::PipelineNames { database, catalog: session.catalog(), search_path };
     let planned = database.planner.plan_query(&create.query, &names).await.map_err(|error| {
         at_query(database.delta_error(error, &create.query_text), sql, &create.query_text)
     })?;
@@ -459,8 +447,8 @@ async fn view_schema(
 }
 
 pub async fn schema(session: &mut Session, create: &CreateSchema) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     privileges::require_database(&catalog, session.user())?;
     let owner = match &create.owner {
         Some((role, position)) => {
@@ -478,13 +466,13 @@ pub async fn schema(session: &mut Session, create: &CreateSchema) -> Result<Resp
     let catalog = catalog
         .create_schema(&create.name.value, &owner, create.if_not_exists)
         .map_err(|error| SqlError::from(error).with_position(create.name.position))?;
-    session.database.commit(changing, catalog).await?;
+    session.commit_catalog(changing, catalog).await?;
     Ok(done("CREATE SCHEMA"))
 }
 
 pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let catalog = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let text = comment.comment.clone();
     let at = |name: &ObjectName| {
@@ -501,6 +489,7 @@ pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Respons
                     .map_err(|error| error.with_position(name.position))?;
                 catalog.comment(object.oid, text)
             }
+            None if *object_kind == ObjectKind::Index => return Err(unsupported("COMMENT ON INDEX")),
             None => {
                 let schema = catalog.schema(&name.name).map_err(at(name))?;
                 privileges::require_schema_owner(&catalog, session.user(), schema)
@@ -519,7 +508,7 @@ pub async fn comment(session: &mut Session, comment: &Comment) -> Result<Respons
                 .map_err(|error| SqlError::from(error).with_position(*position))?
         }
     };
-    session.database.commit(changing, changed).await?;
+    session.commit_catalog(changing, changed).await?;
     Ok(done("COMMENT"))
 }
 
@@ -531,18 +520,19 @@ pub fn kind(kind: ObjectKind) -> Option<Kind> {
         ObjectKind::Pipeline => Some(Kind::Pipeline),
         ObjectKind::View => Some(Kind::View),
         ObjectKind::Sink => Some(Kind::Sink),
-        ObjectKind::Schema => None,
+        ObjectKind::Sequence => Some(Kind::Sequence),
+        ObjectKind::Schema | ObjectKind::Index => None,
     }
 }
 
-fn new_object(
+pub fn new_object(
     session: &Session,
     head: &Head<'_>,
     definition: Definition,
     sql: &str,
 ) -> Result<NewObject, SqlError> {
     let search_path = session.settings.search_path();
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let schema = match &head.name.schema {
         Some(schema) => catalog.schema(schema),
         None => catalog.creation_schema(&search_path),
@@ -586,7 +576,7 @@ fn kept(session: &mut Session, head: &Head<'_>, tag: &str) -> Result<Option<Resp
     if !head.if_not_exists {
         return Ok(None);
     }
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let schema = match &head.name.schema {
         Some(schema) => schema.clone(),
@@ -600,10 +590,19 @@ fn kept(session: &mut Session, head: &Head<'_>, tag: &str) -> Result<Option<Resp
 }
 
 /// Gives an object its place in a new catalog; none where it is there already, under `IF NOT EXISTS`.
-fn enter(session: &mut Session, head: &Head<'_>, new: NewObject) -> Result<Option<Entered>, SqlError> {
-    let (catalog, created) = session
-        .database
-        .catalog()
+pub fn enter(session: &mut Session, head: &Head<'_>, new: NewObject) -> Result<Option<Entered>, SqlError> {
+    let catalog = session.catalog();
+    enter_into(session, &catalog, head, new)
+}
+
+/// As [`enter`], into a catalog that has more than the session sees.
+pub fn enter_into(
+    session: &mut Session,
+    catalog: &Catalog,
+    head: &Head<'_>,
+    new: NewObject,
+) -> Result<Option<Entered>, SqlError> {
+    let (entered, created) = catalog
         .create(new, head.on_conflict())
         .map_err(|error| SqlError::from(error).with_position(head.name.position))?;
     if let Some(notice) = created.notice() {
@@ -611,73 +610,140 @@ fn enter(session: &mut Session, head: &Head<'_>, new: NewObject) -> Result<Optio
     }
     Ok(match created {
         Created::Kept(_) => None,
-        Created::New(object) => Some(Entered { catalog, object, replaced: None }),
-        Created::Replaced { old, new } => Some(Entered { catalog, object: new, replaced: Some(old) }),
+        Created::New(object) => Some(Entered { catalog: entered, object, replaced: Vec::new() }),
+        Created::Replaced { new: object, .. } => {
+            let mut replaced: Vec<Arc<Object>> =
+                catalog.objects().filter(|object| entered.get(object.oid).is_none()).cloned().collect();
+            replaced.reverse();
+            Some(Entered { catalog: entered, object, replaced })
+        }
     })
 }
 
-/// Starts a pipeline or sink, which is filled and durable on return, and enters it into the catalog; or
-/// neither.
+/// Makes what an object needs, and enters it into the catalog; or neither.
 ///
 /// A fill can take long, and the statement may be dropped meanwhile. So it runs in a task of its own, which the end
 /// of the statement cancels; the task then takes back what it has begun before anyone else changes definitions.
-async fn start_member(
-    session: &Session,
-    changing: OwnedMutexGuard<()>,
+pub async fn install(
+    session: &mut Session,
+    changing: Changing,
     entered: Entered,
-    spec: tidemill_engine::MemberSpec,
+    work: Work,
 ) -> Result<(), SqlError> {
     let database = session.database.clone();
     let cancelled = CancellationToken::new();
     let _cancel_at_end = cancelled.clone().drop_guard();
+    let lock = match changing {
+        Changing::Now(lock) => lock,
+        Changing::InBlock => return install_in_block(session, entered, work, cancelled).await,
+    };
     uninterrupted(async move {
-        let _changing = changing;
-        let Entered { catalog, replaced, .. } = entered;
+        let _lock = lock;
+        let Entered { catalog, replaced, .. } = &entered;
         if database.is_for_checks() {
-            return database.put_catalog(catalog).await;
+            return database.put_catalog(catalog.clone()).await;
         }
-        let id = spec.id;
+        let id = RelationId(entered.object.oid);
         // Two sinks must not write to one place; the old one waits until its successor is there.
-        let held = replaced.as_ref().filter(|old| old.kind() == Kind::Sink).map(|old| RelationId(old.oid));
-        if let Some(old) = held {
-            database.engine.hold_sink(old, true).await;
+        hold_sinks(&database, replaced, true).await;
+        let begun = begin(&database, &entered, work, &cancelled).await;
+        if begun.is_err() {
+            hold_sinks(&database, replaced, false).await;
         }
-        let created = begin_member(&database, spec, catalog, &cancelled).await;
-        if let (Some(old), Err(_)) = (held, &created) {
-            database.engine.hold_sink(old, false).await;
-        }
-        created?;
-        let stopped = stop_replaced(&database, &replaced).await;
+        begun?;
+        let stopped = stop_replaced(&database, replaced).await;
         database.engine.deliver(id);
         stopped
     })
     .await
 }
 
-/// Fills a pipeline or sink and lets the catalog name it; or neither.
-async fn begin_member(
+/// Makes what an object needs and lets the catalog name it; or neither.
+async fn begin(
     database: &Database,
-    spec: tidemill_engine::MemberSpec,
-    catalog: tidemill_catalog::Catalog,
+    entered: &Entered,
+    work: Work,
     cancelled: &CancellationToken,
 ) -> Result<(), SqlError> {
-    let id = spec.id;
-    let created = database.engine.create_member(spec, cancelled).await;
-    created.map_err(|error| engine_error(database, error))?;
-    crash_point("create.filled");
-    if let Err(error) = database.put_catalog(catalog).await {
-        database.engine.drop_members(&[id]).await?;
+    make(database, entered, work, cancelled).await?;
+    if let Err(error) = database.put_catalog(entered.catalog.clone()).await {
+        for object in new_sequences(entered).iter().chain([&entered.object]) {
+            super::stop(database, object).await?;
+        }
         return Err(error);
     }
     Ok(())
 }
 
-/// Ends what runs for an object that is replaced.
-async fn stop_replaced(database: &Database, replaced: &Option<Arc<Object>>) -> Result<(), SqlError> {
-    match replaced {
-        Some(old) => super::drop::stop(database, old).await,
-        None => Ok(()),
+/// What is made in a block has no name before COMMIT.
+async fn install_in_block(
+    session: &mut Session,
+    entered: Entered,
+    work: Work,
+    cancelled: CancellationToken,
+) -> Result<(), SqlError> {
+    let database = session.database.clone();
+    let Some(definitions) = &mut session.block.definitions else {
+        unreachable!("a block that changes definitions has them");
+    };
+    let catalog = entered.catalog.clone();
+    definitions.make(entered.object.clone());
+    for sequence in new_sequences(&entered) {
+        definitions.make(sequence);
     }
+    uninterrupted(async move { make(&database, &entered, work, &cancelled).await }).await?;
+    if let Some(definitions) = &mut session.block.definitions {
+        definitions.set_catalog(catalog);
+    }
+    Ok(())
+}
+
+/// The sequences that come with a table.
+fn new_sequences(entered: &Entered) -> Vec<Arc<Object>> {
+    entered.catalog.owned(entered.object.oid).cloned().collect()
+}
+
+/// Makes what runs or holds rows; on return it is durable.
+async fn make(
+    database: &Database,
+    entered: &Entered,
+    work: Work,
+    cancelled: &CancellationToken,
+) -> Result<(), SqlError> {
+    match work {
+        Work::Source(spec) => database.engine.add_source(spec).await,
+        Work::Table(spec, rows) => {
+            for sequence in new_sequences(entered) {
+                database.sequences.create(&database.engine, &sequence).await?;
+            }
+            match rows {
+                Some(rows) => database.engine.create_filled_table(spec, rows).await?,
+                None => database.engine.create_table(spec).await?,
+            }
+        }
+        Work::Member(spec) => {
+            let created = database.engine.create_member(*spec, cancelled).await;
+            created.map_err(|error| engine_error(database, error))?;
+            crash_point("create.filled");
+        }
+        Work::Sequence => database.sequences.create(&database.engine, &entered.object).await?,
+    }
+    Ok(())
+}
+
+/// Stops, or starts again, what sinks deliver to places that others are to write to.
+pub async fn hold_sinks(database: &Database, objects: &[Arc<Object>], is_held: bool) {
+    for sink in objects.iter().filter(|object| object.kind() == Kind::Sink) {
+        database.engine.hold_sink(RelationId(sink.oid), is_held).await;
+    }
+}
+
+/// Ends what runs for objects that are replaced.
+async fn stop_replaced(database: &Database, replaced: &[Arc<Object>]) -> Result<(), SqlError> {
+    for old in replaced {
+        super::stop(database, old).await?;
+    }
+    Ok(())
 }
 
 fn columns(definitions: &[ColumnDef]) -> Vec<Column> {
@@ -686,6 +752,7 @@ fn columns(definitions: &[ColumnDef]) -> Vec<Column> {
         Column {
             default: definition.default.as_ref().map(|default| default.text.clone()),
             generated: definition.generated.as_ref().map(|generated| generated.text.clone()),
+            identity: super::tables::identity(definition),
             ..Column::from(&field)
         }
     };
@@ -748,7 +815,7 @@ fn rename(columns: &mut [Column], names: &[String], position: usize) -> Result<(
 /// What a query reads must be the user's to read when it is to run from now on. It is not asked again: what runs, runs with
 /// the rights of its owner, who had them.
 pub fn require_reads(session: &Session, query: &Query, search_path: &[String]) -> Result<(), SqlError> {
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let mut references = References::default();
     references.add(&session.database, &catalog, query, search_path, session.user())?;
     privileges::require_reads(&catalog, &references.reads, None)
@@ -756,7 +823,7 @@ pub fn require_reads(session: &Session, query: &Query, search_path: &[String]) -
 
 /// What a query reads directly, by OID.
 fn dependencies(session: &Session, query: &Query, search_path: &[String]) -> Result<Vec<u32>, SqlError> {
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let mut query = query.clone();
     tidemill_sql::rewrite_windows(&mut query)?;
     let statement = datafusion::sql::parser::Statement::Statement(Box::new(

@@ -266,6 +266,11 @@ async fn of_query(
     for idx in bounds {
         types.entry(idx).or_insert(DataType::Int32);
     }
+    for (name, data_type) in crate::pg_catalog::effect_params(query) {
+        if let Some(idx) = param_idx(&name) {
+            types.entry(idx).or_insert(data_type);
+        }
+    }
     Ok(planned.schema)
 }
 

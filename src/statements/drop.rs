@@ -5,8 +5,7 @@ use std::sync::Arc;
 use tidemill_catalog::{Catalog, Kind, Object};
 use tidemill_core::crash_point;
 use tidemill_plan::RelationId;
-use tidemill_sql::statements::{DropObjects, DropOwned};
-use tokio::sync::OwnedMutexGuard;
+use tidemill_sql::statements::{DropObjects, DropOwned, ObjectKind};
 
 use super::create::kind;
 use super::{access, done};
@@ -15,12 +14,18 @@ use crate::names::find;
 use crate::privileges;
 use crate::session::Session;
 use crate::session::api::{Notice, Response, SqlError};
+use crate::session::definitions::Changing;
 
 pub async fn run(session: &mut Session, drop: &DropObjects) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
+    let changing = session.change_definitions().await?;
     let tag = format!("DROP {}", drop.kind.name().to_uppercase());
-    let Some(kind) = kind(drop.kind) else { return schemas(session, drop, changing).await };
-    let catalog = session.database.catalog();
+    let Some(kind) = kind(drop.kind) else {
+        return match drop.kind {
+            ObjectKind::Index => indexes(session, drop, changing).await,
+            _ => schemas(session, drop, changing).await,
+        };
+    };
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let mut oids = Vec::new();
     for name in &drop.names {
@@ -48,9 +53,9 @@ pub async fn run(session: &mut Session, drop: &DropObjects) -> Result<Response, 
 async fn schemas(
     session: &mut Session,
     drop: &DropObjects,
-    changing: OwnedMutexGuard<()>,
+    changing: Changing,
 ) -> Result<Response, SqlError> {
-    let mut catalog = session.database.catalog().as_ref().clone();
+    let mut catalog = session.catalog().as_ref().clone();
     let mut all = Vec::new();
     for name in &drop.names {
         if drop.if_exists && catalog.schema(&name.name).is_err() {
@@ -74,8 +79,8 @@ async fn schemas(
 
 /// `DROP OWNED`: what some roles own goes, and what they were granted.
 pub async fn owned(session: &mut Session, owned: &DropOwned) -> Result<Response, SqlError> {
-    let changing = session.database.change_definitions().await;
-    let before = session.database.catalog();
+    let changing = session.change_definitions().await?;
+    let before = session.catalog();
     let user = session.user().to_owned();
     let mut roles = Vec::new();
     for (role, position) in &owned.roles {
@@ -105,11 +110,36 @@ pub async fn owned(session: &mut Session, owned: &DropOwned) -> Result<Response,
     Ok(done("DROP OWNED"))
 }
 
+/// `DROP INDEX`, which the table's owner may.
+async fn indexes(
+    session: &mut Session,
+    drop: &DropObjects,
+    changing: Changing,
+) -> Result<Response, SqlError> {
+    let mut catalog = session.catalog().as_ref().clone();
+    let search_path = session.settings.search_path();
+    for name in &drop.names {
+        let table = match catalog.resolve_index(name.schema.as_deref(), &name.name, &search_path) {
+            Ok(table) => table.clone(),
+            Err(_) if drop.if_exists => {
+                session.notice(format!("index \"{}\" does not exist, skipping", name.name));
+                continue;
+            }
+            Err(error) => return Err(SqlError::from(error).with_position(name.position)),
+        };
+        privileges::require_owner(&catalog, session.user(), &table, true)
+            .map_err(|error| error.with_position(name.position))?;
+        catalog = catalog.drop_index(table.oid, &name.name);
+    }
+    session.commit_catalog(changing, catalog).await?;
+    Ok(done("DROP INDEX"))
+}
+
 /// Says what went beside what was named.
 fn tell_of_cascade(session: &mut Session, dropped: &[Arc<Object>], named: &[u32]) {
     let others: Vec<String> = dropped
         .iter()
-        .filter(|object| !named.contains(&object.oid))
+        .filter(|object| !named.contains(&object.oid) && object.kind() != Kind::Sequence)
         .map(|object| object.describe())
         .collect();
     match &others[..] {
@@ -128,14 +158,19 @@ fn tell_of_cascade(session: &mut Session, dropped: &[Arc<Object>], named: &[u32]
 /// Lets the catalog name objects no more, and then ends what runs for them. Whatever happens in between, no start looks
 /// for state that is gone.
 async fn stop_all(
-    session: &Session,
-    changing: OwnedMutexGuard<()>,
+    session: &mut Session,
+    changing: Changing,
     objects: Vec<Arc<Object>>,
     catalog: Catalog,
 ) -> Result<(), SqlError> {
+    let lock = match changing {
+        Changing::Now(lock) => lock,
+        // What is dropped ends when the block does.
+        Changing::InBlock => return session.commit_catalog(changing, catalog).await,
+    };
     let database = session.database.clone();
     uninterrupted(async move {
-        let _changing = changing;
+        let _lock = lock;
         database.put_catalog(catalog).await?;
         if !database.is_for_checks() {
             for object in &objects {
@@ -156,6 +191,7 @@ pub async fn stop(database: &Database, object: &Object) -> Result<(), SqlError> 
         Kind::Pipeline | Kind::Sink => engine.drop_members(&[id]).await?,
         Kind::Table => engine.drop_table(id).await?,
         Kind::Source => engine.drop_source(id).await,
+        Kind::Sequence => database.sequences.forget(engine, object.oid).await?,
         Kind::View => (),
     }
     Ok(())

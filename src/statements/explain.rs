@@ -62,16 +62,16 @@ pub async fn run(session: &mut Session, explain: &Explain, call: &Call<'_>) -> R
             super::create::require_reads(session, &query, &search_path)?;
             let plan = session
                 .database
-                .pipeline_plan(&text, &search_path, &upkeep)
+                .pipeline_plan_in(session.catalog(), &text, &search_path, &upkeep)
                 .await
                 .map_err(|error| super::create::at_query(error, call.sql, &text))?;
             explain_pipeline(session, explain, &plan).await?
         }
         ExplainOf::Object { kind, name } => {
             let Some(catalog_kind) = super::create::kind(*kind) else {
-                return Err(unsupported("EXPLAIN SCHEMA"));
+                return Err(unsupported(format!("EXPLAIN {}", kind.keyword())));
             };
-            let catalog = session.database.catalog();
+            let catalog = session.catalog();
             let search_path = session.settings.search_path();
             let object = catalog
                 .resolve_kind(catalog_kind, name.schema.as_deref(), &name.name, &search_path)
@@ -101,13 +101,13 @@ async fn plan_of(session: &Session, object: &Object) -> Result<PipelinePlan, Sql
     let database = &session.database;
     let (text, upkeep) = match &object.definition {
         Definition::Pipeline(pipeline) => (pipeline.query.clone(), pipeline_upkeep(pipeline)?),
-        Definition::Sink(sink) => database.sink_query(&sink.input)?,
+        Definition::Sink(sink) => crate::database::sink_query(&session.catalog(), &sink.input)?,
         _ => {
             return Err(unsupported(format!("EXPLAIN {}", object.kind().keyword()))
                 .with_hint("Only pipelines and sinks run a plan."));
         }
     };
-    database.pipeline_plan(&text, &object.search_path, &upkeep).await
+    database.pipeline_plan_in(session.catalog(), &text, &object.search_path, &upkeep).await
 }
 
 async fn explain_query(

@@ -13,6 +13,7 @@ mod origin;
 mod query;
 mod show;
 mod subscribe;
+mod tables;
 mod transaction;
 mod unbounded;
 mod verify;
@@ -32,17 +33,17 @@ use crate::database::Database;
 use crate::session::api::{Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
 
+pub use alter::take_effect;
+pub use create::hold_sinks;
 pub use describe::describe;
-pub use transaction::audited;
+pub use drop::stop;
+pub use transaction::{audited, end_block};
 
 /// Runs a statement.
 pub async fn run(session: &mut Session, call: Call<'_>) -> Result<Response, SqlError> {
     transaction::check_allowed(session, call.statement)?;
     session.changes = None;
-    let statement = call.statement;
-    let response = dispatch(session, call).await?;
-    transaction::note_definition(session, statement);
-    Ok(response)
+    dispatch(session, call).await
 }
 
 async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, SqlError> {
@@ -59,6 +60,8 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
         Statement::CreateView(create) => create::view(session, create, call.sql).await,
         Statement::CreateSink(create) => create::sink(session, create, call.sql).await,
         Statement::CreateSchema(create) => create::schema(session, create).await,
+        Statement::CreateSequence(create) => tables::create_sequence(session, create, call.sql).await,
+        Statement::CreateIndex(create) => tables::create_index(session, create).await,
         Statement::Drop(objects) => drop::run(session, objects).await,
         Statement::Alter(alter) => alter::run(session, alter).await,
         Statement::Comment(comment) => create::comment(session, comment).await,
@@ -87,7 +90,7 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
         Statement::CancelJob(cancel) => cancel_job(session, cancel),
         Statement::Refresh(refresh) => {
             let Refresh { name } = refresh;
-            let catalog = session.database.catalog();
+            let catalog = session.catalog();
             let search_path = session.settings.search_path();
             let found =
                 catalog.resolve_kind(Kind::Pipeline, name.schema.as_deref(), &name.name, &search_path);
@@ -107,7 +110,7 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
 /// Ends a fill that somebody else has begun. His statement fails, and nothing stays of it.
 fn cancel_job(session: &Session, cancel: &CancelJob) -> Result<Response, SqlError> {
     let id = cancel.id;
-    if !session.database.catalog().is_superuser(session.user()) {
+    if !session.catalog().is_superuser(session.user()) {
         let message = "permission denied to cancel a job";
         return Err(SqlError::new(SqlState("42501"), message).with_hint(
             "Superusers do that. The session that waits for the job can cancel its own statement.",

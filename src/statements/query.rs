@@ -37,6 +37,8 @@ pub struct Planned {
     state: datafusion::execution::context::SessionState,
     /// The columns as the client is to see them.
     pub schema: SchemaRef,
+    /// Whether it may take numbers from sequences.
+    takes_numbers: bool,
 }
 
 impl Planned {
@@ -94,7 +96,7 @@ pub async fn plan(
     extra: &BTreeMap<String, Arc<dyn TableProvider>>,
 ) -> Result<Planned, SqlError> {
     let database = session.database.clone();
-    let catalog = database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let mut references = References::default();
     let user = session.user();
@@ -107,7 +109,7 @@ pub async fn plan(
         privileges::require_audit_log(&catalog, user)?;
     }
     if references.is_catalog_query || pg_catalog::is_catalog_query(query) {
-        return plan_catalog_query(session, query, sql, &references).await;
+        return plan_catalog_query(session, query, sql, &references, extra).await;
     }
     let view = read(session, &references).await?;
     let mut system =
@@ -118,11 +120,19 @@ pub async fn plan(
         search_path: &search_path,
         snapshots: &view.relations,
         system: &system,
+        sequences: &database.sequences,
         is_for_checks: database.is_for_checks(),
     };
-    let planned = database.planner.plan_query(query, &names).await;
+    let planned = match pg_catalog::has_effects(query) {
+        true => {
+            let effects = session.effects(session.pg_catalog());
+            database.planner.with_functions(effects.functions()).plan_query(query, &names).await
+        }
+        false => database.planner.plan_query(query, &names).await,
+    };
     let planned = planned.map_err(|error| database.delta_error(error, sql))?;
-    Ok(planned_query(planned, &catalog, &search_path))
+    let takes_numbers = pg_catalog::takes_numbers(query);
+    Ok(Planned { takes_numbers, ..planned_query(planned, &catalog, &search_path) })
 }
 
 fn planned_query(planned: QueryPlan, catalog: &Catalog, search_path: &[String]) -> Planned {
@@ -133,7 +143,7 @@ fn planned_query(planned: QueryPlan, catalog: &Catalog, search_path: &[String]) 
         with_origin(field.as_ref().clone().with_name(name), origin)
     });
     let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
-    Planned { plan, state, schema }
+    Planned { plan, state, schema, takes_numbers: false }
 }
 
 /// Plans a query over `pg_catalog` or `information_schema`, which may name other relations beside.
@@ -142,11 +152,18 @@ async fn plan_catalog_query(
     query: &Query,
     sql: &str,
     references: &References,
+    extra: &BTreeMap<String, Arc<dyn TableProvider>>,
 ) -> Result<Planned, SqlError> {
     let database = session.database.clone();
     let view = read(session, references).await?;
-    let system = system::tables(&references.system, &status(session, references).await, &database.audit)?;
+    let mut system = system::tables(&references.system, &status(session, references).await, &database.audit)?;
+    system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
     let pg_catalog = session.pg_catalog();
+    let takes_numbers = pg_catalog::takes_numbers(query);
+    let mut functions = pg_catalog.functions();
+    if pg_catalog::has_effects(query) {
+        functions.extend(session.effects(pg_catalog.clone()).functions());
+    }
     let mut query = query.clone();
     // What the columns are called is settled by the query as it was written.
     let display_names = tidemill_sql::name_columns(&mut query.clone());
@@ -160,14 +177,16 @@ async fn plan_catalog_query(
             search_path: &search_path,
             snapshots: &view.relations,
             system: &system,
+            sequences: &database.sequences,
             is_for_checks: database.is_for_checks(),
         },
     };
-    let planner = database.planner.with_functions(pg_catalog.functions());
+    let planner = database.planner.with_functions(functions);
     let planned = planner.plan_query(&query, &names).await;
     let planned = planned.map_err(|error| database.delta_error(error, sql))?;
-    let mut planned =
-        planned_query(QueryPlan { display_names, ..planned }, &pg_catalog.catalog, &search_path);
+    let planned = QueryPlan { display_names, ..planned };
+    let planned = planned_query(planned, &pg_catalog.catalog, &search_path);
+    let mut planned = Planned { takes_numbers, ..planned };
     if let Some(declared) = declared {
         planned.schema = declared_schema(&planned.schema, &declared);
     }
@@ -208,6 +227,7 @@ async fn execute(
     let database = &session.database;
     let error = |error| execution_error(database, error, sql);
     let shown = planned.schema.clone();
+    let takes_numbers = planned.takes_numbers;
     let (plan, mut state) = planned.bound(params).map_err(error)?;
     // The engine's time, so that a SELECT never lives before an epoch that it sees.
     state.execution_props_mut().query_execution_start_time =
@@ -234,6 +254,19 @@ async fn execute(
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         Ok(RecordBatch::try_new_with_options(renamed.clone(), batch.columns().to_vec(), &options)?)
     });
+    if !takes_numbers {
+        return Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows))));
+    }
+    // No number leaves before it is sure that it is not given again.
+    let (database, catalog) = (database.clone(), session.catalog());
+    let rows = rows.then(move |batch| {
+        let (database, catalog) = (database.clone(), catalog.clone());
+        async move {
+            let settled = database.sequences.settle(&database.engine, &catalog).await;
+            settled.map_err(|error| DataFusionError::External(Box::new(error)))?;
+            batch
+        }
+    });
     Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows))))
 }
 
@@ -252,7 +285,7 @@ async fn read(session: &mut Session, references: &References) -> Result<Arc<Read
 
 /// Pipelines follow what is committed, which the reader of one in the middle of a transaction may not expect.
 fn notice_of_pipelines(session: &mut Session, references: &References) {
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let written = session.block.writes.tables().into_iter().map(|id| id.0).collect::<Vec<_>>();
     let behind = catalog.with_dependents(&written);
     let is_read = |object: &&Arc<tidemill_catalog::Object>| {

@@ -17,7 +17,7 @@ use crate::session::api::{Response, RowsTag, SqlError};
 const TAG: RowsTag = RowsTag("SHOW");
 
 pub async fn run(session: &mut Session, show: &Show) -> Result<Response, SqlError> {
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     match show {
         Show::Objects { kind: ObjectKind::Schema, like, .. } => {
             let names = catalog.schemas().filter(|schema| matches(like, &schema.name));
@@ -87,7 +87,7 @@ pub async fn run(session: &mut Session, show: &Show) -> Result<Response, SqlErro
         Show::Create { kind: object_kind, name } => {
             let search_path = session.settings.search_path();
             let Some(kind) = kind(*object_kind) else {
-                return Err(super::unsupported("SHOW CREATE SCHEMA"));
+                return Err(super::unsupported(format!("SHOW CREATE {}", object_kind.keyword())));
             };
             let object = catalog
                 .resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path)
@@ -106,7 +106,7 @@ pub async fn run(session: &mut Session, show: &Show) -> Result<Response, SqlErro
 pub fn describe(session: &mut Session, describe: &Describe) -> Result<Response, SqlError> {
     if let Some(Some(kind)) = describe.kind.map(kind) {
         let name = &describe.name;
-        let catalog = session.database.catalog();
+        let catalog = session.catalog();
         let search_path = session.settings.search_path();
         catalog
             .resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path)
@@ -116,7 +116,7 @@ pub fn describe(session: &mut Session, describe: &Describe) -> Result<Response, 
 }
 
 fn columns(session: &Session, name: &ObjectName, like: &Option<Like>) -> Result<Response, SqlError> {
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let object = catalog
         .resolve(name.schema.as_deref(), &name.name, &search_path)

@@ -31,7 +31,7 @@ pub fn schema(session: &Session, subscribe: &Subscribe) -> Result<(RelationId, S
     if subscribe.as_of.is_some() || subscribe.up_to.is_some() || subscribe.progress {
         return Err(unsupported("SUBSCRIBE with AS OF, UP TO or PROGRESS"));
     }
-    let catalog = session.database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let object = catalog
         .resolve(name.schema.as_deref(), &name.name, &search_path)

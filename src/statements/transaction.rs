@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use datafusion::common::ScalarValue;
 use tidemill_catalog::{Catalog, Kind};
 use tidemill_core::SqlState;
+use tidemill_engine::Commit;
 use tidemill_plan::RelationId;
 use tidemill_sql::statements::{
     CopyDirection, Discard, IsolationLevel, SetScope, SetValue, Statement, TransactionModes,
@@ -32,7 +33,7 @@ fn change(statement: &Statement) -> Option<&'static str> {
     })
 }
 
-/// A statement that changes definitions, which it does at once and for good.
+/// A statement that changes definitions.
 fn definition(statement: &Statement) -> Option<&'static str> {
     Some(match statement {
         Statement::CreateSource(_) => "CREATE SOURCE",
@@ -41,6 +42,8 @@ fn definition(statement: &Statement) -> Option<&'static str> {
         Statement::CreateView(_) => "CREATE VIEW",
         Statement::CreateSink(_) => "CREATE SINK",
         Statement::CreateSchema(_) => "CREATE SCHEMA",
+        Statement::CreateSequence(_) => "CREATE SEQUENCE",
+        Statement::CreateIndex(_) => "CREATE INDEX",
         Statement::Drop(_) => "DROP",
         Statement::Alter(_) => "ALTER",
         Statement::Comment(_) => "COMMENT",
@@ -90,14 +93,6 @@ pub fn check_allowed(session: &Session, statement: &Statement) -> Result<(), Sql
         )),
         None => Ok(()),
     }
-}
-
-/// Remembers what a block has defined: ROLLBACK has to say that it stays.
-pub fn note_definition(session: &mut Session, statement: &Statement) {
-    let Some(verb) = definition(statement).filter(|_| session.is_in_block()) else { return };
-    session.block.definitions.push(verb);
-    let catalog = session.database.catalog();
-    session.block.writes.keep(|table| catalog.get(table.0).is_some());
 }
 
 pub async fn run(session: &mut Session, statement: &Statement) -> Result<Response, SqlError> {
@@ -223,8 +218,11 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
                     session.cursors.clear();
                     session.prepared.clear();
                     session.block.announcements.add(Announcement::Unlisten(None));
+                    session.given.forget();
+                    session.locks.unlock_all();
                 }
-                Discard::Plans | Discard::Sequences | Discard::Temp => (),
+                Discard::Sequences => session.given.forget(),
+                Discard::Plans | Discard::Temp => (),
             }
             let what = match discard {
                 Discard::All => "ALL",
@@ -267,7 +265,7 @@ pub async fn run(session: &mut Session, statement: &Statement) -> Result<Respons
 }
 
 /// Begins a block, with the modes that the session's settings give it.
-fn begin_block(session: &mut Session) -> Result<(), SqlError> {
+pub fn begin_block(session: &mut Session) -> Result<(), SqlError> {
     session.status = TransactionStatus::Transaction;
     session.pinned = None;
     session.block = Block::begin(&session.settings);
@@ -294,22 +292,29 @@ fn set_modes(session: &mut Session, modes: &TransactionModes) -> Result<(), SqlE
     Ok(())
 }
 
-/// Makes what the block has written durable and seen.
-async fn commit(session: &mut Session) -> Result<(), SqlError> {
+/// Makes what the block has written and defined durable and seen.
+pub async fn commit(session: &mut Session) -> Result<(), SqlError> {
     let database = session.database.clone();
     let mut unchanged = Vec::new();
     if let (Isolation::Serializable, Some(view)) = (Isolation::of(&session.settings), &session.pinned) {
-        let catalog = database.catalog();
+        let catalog = session.catalog();
         let read: Vec<u32> = session.block.reads.iter().map(|id| id.0).collect();
         unchanged.extend(tables_behind(&catalog, &read).into_iter().map(|table| (table, view.epoch)));
     }
     let writes = session.block.writes.clone();
     let locks = session.block.take_locks();
+    let definitions = session.block.definitions.take();
     let committed = uninterrupted(async move {
         // Given back when all is done, whoever still waits for that: nobody may read in between.
         let _locks = locks;
-        let committed = database.engine.commit(&writes, unchanged).await;
-        committed.map_err(|error| engine_error(&database, error))
+        match definitions {
+            Some(definitions) => definitions.commit(writes, unchanged).await,
+            None => {
+                let commit = Commit { unchanged, ..Commit::default() };
+                let committed = database.engine.commit(&writes, commit).await;
+                committed.map_err(|error| engine_error(&database, error))
+            }
+        }
     });
     match committed.await {
         Ok(epoch) => {
@@ -340,22 +345,16 @@ fn tables_behind(catalog: &Catalog, relations: &[u32]) -> BTreeSet<RelationId> {
     tables
 }
 
-/// Takes back what can be, and says what cannot.
+/// Takes back what was set; what was written and defined goes with the block.
 fn roll_back(session: &mut Session) {
     if let Some(before) = session.block.take_settings() {
         session.settings.roll_back(before);
     }
     // What was not committed is not held.
     session.cursors.retain(|_, cursor| !cursor.is_of_block);
-    if !session.block.definitions.is_empty() {
-        let message = "definitions take effect at once, and are not rolled back";
-        let mut notice = Notice::warning(SqlState::WARNING, message);
-        notice.detail = Some(format!("In this transaction: {}.", session.block.definitions.join(", ")));
-        session.notices.push(notice);
-    }
 }
 
-fn end_block(session: &mut Session) {
+pub fn end_block(session: &mut Session) {
     session.status = TransactionStatus::Idle;
     session.pinned = None;
     session.block = Block::default();
@@ -364,6 +363,7 @@ fn end_block(session: &mut Session) {
         cursor.is_of_block = false;
         cursor.hold
     });
+    session.locks.end_transaction();
 }
 
 fn no_transaction(session: &mut Session) {

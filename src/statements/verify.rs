@@ -61,7 +61,7 @@ pub fn schema() -> SchemaRef {
 
 pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Result<Response, SqlError> {
     let database = session.database.clone();
-    let catalog = database.catalog();
+    let catalog = session.catalog();
     let search_path = session.settings.search_path();
     let name = &verify.name;
     let object = catalog
@@ -74,7 +74,8 @@ pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Res
         unreachable!("resolved as a pipeline");
     };
     let upkeep = pipeline_upkeep(pipeline)?;
-    let plan = database.pipeline_plan(&pipeline.query, &object.search_path, &upkeep).await?;
+    let plan =
+        database.pipeline_plan_in(catalog.clone(), &pipeline.query, &object.search_path, &upkeep).await?;
     refuse_arrivals(&object, &upkeep, &plan)?;
     let complete = match upkeep.emit.waits_for_close() {
         true => Some(complete_column(&object, &plan)?),
@@ -292,7 +293,7 @@ impl Batch<'_> {
         mut each: impl FnMut(&RecordBatch) -> Result<(), SqlError>,
     ) -> Result<(), SqlError> {
         let database = &session.database;
-        let catalog = database.catalog();
+        let catalog = session.catalog();
         let names = Inputs { catalog: &catalog, search_path: &self.object.search_path, tables: self.tables };
         let query = tidemill_sql::parser::parse_query(&self.pipeline.query)?;
         let planned = database.planner.plan_query(&query, &names).await;

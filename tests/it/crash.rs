@@ -6,7 +6,7 @@
 //!
 //! - the pipeline shows the batch answer of its query over what its sources have given (`VERIFY PIPELINE`),
 //! - what the sink has written makes up exactly what the pipeline shows,
-//! - what was acknowledged to the client is there, and no half of any transaction.
+//! - what was acknowledged to the client is there, and no half of any transaction, be it of rows or of definitions with rows.
 //!
 //! `TIDEMILL_ROUNDS` says how often each place is gone through (1), with as many random kills; `TIDEMILL_SEED` gives other
 //! moments; `TIDEMILL_CRASH_POINTS` chooses among the places; `TIDEMILL_CRASH_KAFKA=1` adds Kafka, as a source and as a sink. The table of cells is printed:
@@ -283,7 +283,8 @@ async fn write_rows(
     ledger
 }
 
-/// Changes definitions all the time: a pipeline with a sink that comes and goes, and rows of a table that joins see.
+/// Changes definitions all the time: a pipeline with a sink that comes and goes, rows of a table that joins see, and
+/// migrations, which define and drop in one transaction with a row that says so.
 async fn define_and_drop(address: Arc<Mutex<String>>, is_stopping: Arc<AtomicBool>) {
     let mut n = 0;
     while let Some(client) = connect(&address, &is_stopping).await {
@@ -297,6 +298,7 @@ async fn define_and_drop(address: Arc<Mutex<String>>, is_stopping: Arc<AtomicBoo
                 format!("UPDATE dimension SET weight = {} WHERE k = {}", n % 7, n % 31),
                 "DROP SINK IF EXISTS passing_out".to_owned(),
                 "DROP PIPELINE IF EXISTS passing".to_owned(),
+                migration(n),
             ];
             for sql in statements {
                 match client.batch_execute(&sql).await {
@@ -312,6 +314,36 @@ async fn define_and_drop(address: Arc<Mutex<String>>, is_stopping: Arc<AtomicBoo
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+/// A table of rows and a pipeline over it come, those of the one before the last go, and the history says both.
+fn migration(n: u64) -> String {
+    let gone = n.saturating_sub(2);
+    format!(
+        "BEGIN; CREATE TABLE moved_{n} AS SELECT k FROM dimension; INSERT INTO moved_{n} VALUES (100); \
+         CREATE PIPELINE moved_{n}_sum AS SELECT sum(k) AS s FROM moved_{n}; INSERT INTO migrations VALUES ({n}); \
+         DROP TABLE IF EXISTS moved_{gone} CASCADE; DELETE FROM migrations WHERE n = {gone}; COMMIT"
+    )
+}
+
+/// Of a migration there is all or nothing.
+async fn check_migrations(server: &Server) {
+    let client = server.connect().await;
+    let names = |rows: Vec<Vec<String>>| -> BTreeSet<String> { rows.into_iter().flatten().collect() };
+    let known = names(query(&client, "SELECT 'moved_' || n FROM migrations").await);
+    assert!(!known.is_empty(), "something was migrated");
+    let tables = "SELECT relname FROM pg_class WHERE relname LIKE 'moved%' AND relkind = 'r'";
+    assert_eq!(
+        names(query(&client, tables).await),
+        known,
+        "what the history names is there, and nothing else"
+    );
+    for table in known {
+        let rows = query(&client, &format!("SELECT count(*), sum(k) FROM {table}")).await;
+        assert_eq!(rows, [["32", "565"]], "{table}");
+        let shown = query(&client, &format!("SET freshness = 'strict'; SELECT s FROM {table}_sum")).await;
+        assert_eq!(shown, [["565"]], "{table}_sum");
     }
 }
 
@@ -396,7 +428,8 @@ async fn crash_matrix() {
     }
     execute(
         &client,
-        "CREATE TABLE dimension (k BIGINT PRIMARY KEY, weight BIGINT); \
+        "CREATE TABLE migrations (n BIGINT PRIMARY KEY); \
+         CREATE TABLE dimension (k BIGINT PRIMARY KEY, weight BIGINT); \
          INSERT INTO dimension SELECT k, 1 FROM generate_series(0, 30) AS g (k)",
     )
     .await;
@@ -447,6 +480,7 @@ async fn crash_matrix() {
         None => None,
     };
     check_rows(&server, &ledger).await;
+    check_migrations(&server).await;
 
     // All that was given has been read, once.
     wait_for(&server, "SELECT sum(n) FROM files_groups", &[&n_files.to_string()]).await;

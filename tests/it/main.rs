@@ -13,6 +13,7 @@ mod golden;
 mod kafka;
 mod lifecycle;
 mod memory;
+mod migrations;
 mod moments;
 mod object_store;
 mod postgres;

@@ -37,6 +37,8 @@ pub struct TableSpec {
 pub enum OnConflict {
     Error,
     Nothing,
+    /// It takes the place of the row that is there; of several in one statement the last one does.
+    Replace,
 }
 
 /// A change of a table, to be decided when its turn comes.

@@ -1,10 +1,10 @@
 //! What a table demands of its rows, and what a write changes, given the rows that are there.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use tidemill_core::Delta;
 use tidemill_storage::{Run, Snapshot};
@@ -66,6 +66,9 @@ impl TableRules {
         inserted: &RecordBatch,
         on_conflict: OnConflict,
     ) -> Result<Delta, Error> {
+        if on_conflict == OnConflict::Replace {
+            return self.put(rows, inserted);
+        }
         let taken = self.taken(rows, inserted)?;
         // The first row of a key within the statement counts.
         let mut seen: HashSet<&[u8]> = HashSet::new();
@@ -76,9 +79,30 @@ impl TableRules {
                 _ if is_new => kept.push(row as u32),
                 OnConflict::Error => return Err(self.duplicate(inserted, row)),
                 OnConflict::Nothing => (),
+                OnConflict::Replace => unreachable!("handled above"),
             }
         }
         Ok(Delta::inserts(&take_record_batch(inserted, &UInt32Array::from(kept))?))
+    }
+
+    /// Rows in the place of those that have their keys.
+    fn put(&self, rows: &Snapshot, inserted: &RecordBatch) -> Result<Delta, Error> {
+        let keys = self.shape.keys(inserted)?;
+        let mut last: BTreeMap<&[u8], u32> = BTreeMap::new();
+        for (row, key) in keys.iter().enumerate() {
+            last.insert(key.data(), row as u32);
+        }
+        let mut old: Vec<Vec<u8>> = Vec::new();
+        for key in last.keys() {
+            rows.lookup_while(key, |row, _| {
+                old.push(row.to_vec());
+                true
+            });
+        }
+        let old = self.shape.decode(&old.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let new = take_record_batch(inserted, &UInt32Array::from_iter_values(last.into_values()))?;
+        let changes = [Delta::retractions(&old).into_batch(), Delta::inserts(&new).into_batch()];
+        Ok(Delta::new(concat_batches(&changes[0].schema(), &changes)?))
     }
 
     /// The keys of `inserted`, and whether there is a row of each.

@@ -1,5 +1,6 @@
 //! Every statement, every mistake, and texts that mean nothing.
 
+use arrow::datatypes::DataType;
 use proptest::prelude::*;
 use tidemill_core::{Diagnostic, Emit, SqlState};
 
@@ -588,8 +589,8 @@ fn syntax_errors_read_as_postgres_has_them() {
 fn what_is_not_supported_says_so() {
     for (sql, expected) in [
         (
-            "CREATE INDEX i ON t (a)",
-            "0A000: CREATE INDEX is not supported @8 HINT: CREATE takes SOURCE, TABLE, PIPELINE, MATERIALIZED VIEW, VIEW, SINK, SCHEMA.",
+            "CREATE TRIGGER i ON t (a)",
+            "0A000: CREATE TRIGGER is not supported @8 HINT: CREATE takes SOURCE, TABLE, PIPELINE, MATERIALIZED VIEW, VIEW, SINK, SCHEMA, SEQUENCE, INDEX.",
         ),
         (
             "CREATE TEMP TABLE t (a INT)",
@@ -608,12 +609,16 @@ fn what_is_not_supported_says_so() {
             "0A000: REFERENCES in a column or table definition is not supported @23 HINT: Check the rows with a pipeline: CREATE PIPELINE bad AS SELECT … WHERE NOT (…).",
         ),
         (
-            "ALTER TABLE t ADD COLUMN a INT",
-            "0A000: ALTER TABLE … ADD is not supported @15 HINT: What there is: RENAME TO, OWNER TO, PAUSE, RESUME, RESTART, SET, RESET. To change a definition, use CREATE OR REPLACE.",
+            "ALTER VIEW v ADD COLUMN a INT",
+            "0A000: ALTER VIEW … ADD is not supported @14 HINT: What there is: RENAME TO, OWNER TO, PAUSE, RESUME, RESTART, SET, RESET. To change a definition, use CREATE OR REPLACE.",
         ),
         (
             "ALTER TABLE t PAUSE",
             "42809: ALTER TABLE … PAUSE makes no sense @15 HINT: Only a SOURCE, a PIPELINE and a SINK run, and have options.",
+        ),
+        (
+            "CREATE SOURCE s (id SERIAL) WITH (connector = 'x')",
+            "0A000: a column of a source that counts by itself is not supported @18 HINT: The rows of a source come as they are. Tables have SERIAL and IDENTITY.",
         ),
         ("ALTER PIPELINE p PASUE", "42601: syntax error at or near \"PASUE\" @18 HINT: Did you mean PAUSE?"),
         ("ALTER PIPELINE p SET ()", "42601: SET needs an option @22"),
@@ -623,8 +628,8 @@ fn what_is_not_supported_says_so() {
             "0A000: ON DUPLICATE KEY UPDATE is not supported @1 HINT: Write ON CONFLICT DO UPDATE.",
         ),
         (
-            "SELECT * FROM t; DROP INDEX i",
-            "0A000: DROP INDEX is not supported @23 HINT: DROP takes SOURCE, TABLE, PIPELINE, MATERIALIZED VIEW, VIEW, SINK, SCHEMA.",
+            "SELECT * FROM t; DROP TRIGGER i",
+            "0A000: DROP TRIGGER is not supported @23 HINT: DROP takes SOURCE, TABLE, PIPELINE, MATERIALIZED VIEW, VIEW, SINK, SCHEMA, SEQUENCE, INDEX.",
         ),
         (
             "DROP TABLE other.public.t",
@@ -634,6 +639,78 @@ fn what_is_not_supported_says_so() {
         assert_eq!(error(sql), expected, "{sql}");
     }
     assert!(parse("DROP TABLE tidemill.public.t").is_ok());
+}
+
+#[test]
+fn tables_sequences_and_indexes_are_changed() {
+    let Statement::Alter(alter) = one(
+        "ALTER TABLE IF EXISTS s.t ADD a SERIAL, ADD COLUMN IF NOT EXISTS b INT NOT NULL DEFAULT 1 + 2, DROP c, \
+         ALTER d SET DATA TYPE TEXT USING d || 'x', ALTER e DROP NOT NULL, ADD CONSTRAINT k PRIMARY KEY (a, b)",
+    ) else {
+        panic!()
+    };
+    let AlterAction::Table(actions) = &alter.action else { panic!("{alter:?}") };
+    assert!(alter.if_exists);
+    assert_eq!(actions.len(), 6);
+    let TableAction::AddColumn { column, .. } = &actions[0] else { panic!() };
+    assert_eq!((column.column_type.data_type.clone(), column.not_null), (DataType::Int32, true));
+    let TableAction::AddColumn { column, if_not_exists: true, .. } = &actions[1] else { panic!() };
+    assert_eq!(column.default.as_ref().unwrap().text, "1 + 2");
+    assert!(
+        matches!(&actions[3], TableAction::SetType { using: Some(using), .. } if using.text == "d || 'x'")
+    );
+    assert!(matches!(&actions[5], TableAction::AddPrimaryKey { columns, .. } if columns.len() == 2));
+    let Statement::Alter(alter) = one("ALTER TABLE t RENAME a TO b") else { panic!() };
+    assert!(
+        matches!(&alter.action, AlterAction::Table(actions) if matches!(actions[..], [TableAction::RenameColumn { .. }]))
+    );
+    let Statement::Alter(alter) = one("ALTER SEQUENCE s RESTART WITH -5") else { panic!() };
+    assert_eq!(alter.action, AlterAction::CountFrom(Some(-5)));
+
+    let Statement::CreateSequence(sequence) = one(
+        "CREATE SEQUENCE s AS smallint START 5 INCREMENT BY -2 NO MINVALUE MAXVALUE 9 CACHE 3 CYCLE OWNED BY s.t.c",
+    ) else {
+        panic!()
+    };
+    let options = &sequence.options;
+    assert_eq!(
+        (options.start, options.increment, options.min, options.max),
+        (Some(5), Some(-2), None, Some(9))
+    );
+    assert_eq!(
+        options.owned_by.as_ref().map(|(table, column)| (table.name.as_str(), column.as_str())),
+        Some(("t", "c"))
+    );
+    assert_eq!(options.to_string(), "AS smallint START WITH 5 INCREMENT BY -2 MAXVALUE 9 CYCLE");
+
+    let Statement::CreateIndex(index) = one(
+        "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON ONLY s.t USING btree (\"A\" DESC NULLS LAST, lower(b) text_pattern_ops) WHERE a > 1",
+    ) else {
+        panic!()
+    };
+    assert!(index.is_unique && index.if_not_exists);
+    assert_eq!(index.keys[0].column.as_deref(), Some("A"));
+    assert_eq!(index.keys[0].text, "\"A\" DESC NULLS LAST");
+    assert_eq!(index.keys[1].column, None);
+
+    // What is shown is what was said.
+    for sql in [
+        "CREATE TABLE t (\n    id BIGSERIAL NOT NULL,\n    b bigint GENERATED BY DEFAULT AS IDENTITY (START WITH 5) NOT NULL\n);",
+        "CREATE SEQUENCE s START WITH 5;",
+    ] {
+        let shown = show_create(&one(sql)).unwrap();
+        assert_eq!(shown, sql);
+        assert_eq!(show_create(&one(&shown)).unwrap(), shown);
+    }
+    assert_eq!(error("CREATE SEQUENCE s INCREMENT 0"), "22023: INCREMENT must not be zero @29");
+    assert_eq!(
+        error("CREATE TABLE t (a TEXT GENERATED ALWAYS AS IDENTITY)"),
+        "22023: identity column type must be smallint, integer, or bigint @17"
+    );
+    assert_eq!(
+        error("CREATE TABLE t (a SERIAL DEFAULT 1)"),
+        "42601: both default and SERIAL specified for column \"a\" @17"
+    );
 }
 
 #[test]

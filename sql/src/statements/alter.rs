@@ -1,15 +1,17 @@
-//! `ALTER kind name …`: another name, another owner, other options, standing still and going on.
+//! `ALTER kind name …`: another name, another owner, other options, standing still and going on; of a table, other columns;
+//! of a sequence, another number to go on with.
 
 use tidemill_core::SqlState;
 
+use super::alter_table::{self, TableAction};
 use super::options::{self, WithOptions, parse_key};
 use super::role::{RoleName, role_name};
-use super::{ObjectKind, Statement, grant, object_kind, role};
+use super::{ObjectKind, Statement, grant, object_kind, role, sequence};
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, Name, ObjectName};
 
 /// A change to an object that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Alter {
     pub kind: ObjectKind,
     /// A pipeline under the name that PostgreSQL has for it.
@@ -20,7 +22,7 @@ pub struct Alter {
 }
 
 /// What is changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum AlterAction {
     RenameTo(Name),
     OwnerTo {
@@ -36,6 +38,10 @@ pub enum AlterAction {
     Set(WithOptions),
     /// `RESET (key, …)`
     Reset(Vec<Name>),
+    /// Of a table.
+    Table(Vec<TableAction>),
+    /// Of a sequence: where it goes on; at its start without a number.
+    CountFrom(Option<i64>),
 }
 
 impl Alter {
@@ -58,6 +64,23 @@ impl AlterAction {
             AlterAction::Restart => "RESTART",
             AlterAction::Set(_) => "SET",
             AlterAction::Reset(_) => "RESET",
+            AlterAction::Table(_) => "COLUMN",
+            AlterAction::CountFrom(_) => "RESTART",
+        }
+    }
+
+    /// Whether only what runs can be told so.
+    fn is_of_what_runs(&self) -> bool {
+        match self {
+            AlterAction::Pause
+            | AlterAction::Resume
+            | AlterAction::Restart
+            | AlterAction::Set(_)
+            | AlterAction::Reset(_) => true,
+            AlterAction::RenameTo(_)
+            | AlterAction::OwnerTo { .. }
+            | AlterAction::Table(_)
+            | AlterAction::CountFrom(_) => false,
         }
     }
 }
@@ -83,11 +106,21 @@ fn parse_object(cursor: &mut Cursor<'_>) -> Result<Alter, Error> {
     let is_materialized_view = cursor.is("MATERIALIZED");
     let kind = object_kind(cursor, "ALTER")?;
     let if_exists = cursor.eat_all(&["IF", "EXISTS"]);
+    if kind == ObjectKind::Table {
+        cursor.eat("ONLY");
+    }
     let name = cursor.object_name()?;
     let position = cursor.position();
-    let action = parse_action(cursor, kind)?;
+    let action = match kind {
+        ObjectKind::Table if alter_table::is_next(cursor) => alter_table::parse(cursor)?,
+        ObjectKind::Sequence if cursor.eat("RESTART") => {
+            let is_said = cursor.eat("WITH") || !cursor.at_end();
+            AlterAction::CountFrom(is_said.then(|| sequence::signed(cursor)).transpose()?)
+        }
+        _ => parse_action(cursor, kind)?,
+    };
     let runs = matches!(kind, ObjectKind::Source | ObjectKind::Pipeline | ObjectKind::Sink);
-    if !runs && !matches!(action, AlterAction::RenameTo(_) | AlterAction::OwnerTo { .. }) {
+    if !runs && action.is_of_what_runs() {
         let message = format!("ALTER {} … {} makes no sense", kind.keyword(), action.word());
         return Err(Error::new(SqlState::WRONG_OBJECT_TYPE, message)
             .with_hint("Only a SOURCE, a PIPELINE and a SINK run, and have options.")

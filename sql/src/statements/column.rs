@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use tidemill_core::{SqlState, did_you_mean};
 
 use super::create_source::Watermark;
+use super::sequence::{self, ColumnSequence, IdentityKind, SequenceOptions};
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, Name, quote};
 use crate::types::ColumnType;
@@ -30,6 +31,8 @@ pub struct ColumnDef {
     /// `AS expr`: computed from the other columns of the row.
     pub generated: Option<ParsedExpr>,
     pub default: Option<ParsedExpr>,
+    /// `SERIAL`, `GENERATED … AS IDENTITY`: the next number of a sequence of its own is the default.
+    pub sequence: Option<ColumnSequence>,
     /// In characters from 1.
     pub position: usize,
 }
@@ -43,7 +46,20 @@ impl ColumnDef {
 
 impl fmt::Display for ColumnDef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", quote(&self.name), self.column_type)?;
+        match &self.sequence {
+            Some(ColumnSequence { identity: None, .. }) => {
+                write!(f, "{} {}", quote(&self.name), self.type_text)?;
+            }
+            _ => write!(f, "{} {}", quote(&self.name), self.column_type)?,
+        }
+        if let Some(ColumnSequence { identity: Some(kind), options }) = &self.sequence {
+            write!(f, " {kind}")?;
+            // Its type is the column's.
+            let options = SequenceOptions { data_type: None, ..options.clone() }.to_string();
+            if !options.is_empty() {
+                write!(f, " ({options})")?;
+            }
+        }
         if let Some(default) = &self.default {
             write!(f, " DEFAULT {}", default.text)?;
         }
@@ -94,6 +110,14 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Columns, Error> {
     }
     cursor.expect_token(&Token::RParen)?;
     parts.check()
+}
+
+/// One column, and whether it says that it is the key.
+pub(crate) fn parse_one(cursor: &mut Cursor<'_>) -> Result<(ColumnDef, bool), Error> {
+    let mut parts = Parts::default();
+    parts.parse_column(cursor)?;
+    let Columns { mut columns, primary_key, .. } = parts.check()?;
+    Ok((columns.pop().expect("a column was read"), !primary_key.is_empty()))
 }
 
 /// The columns while they are being read, with the positions that checking needs.
@@ -147,15 +171,31 @@ impl Parts {
             return Err(Error::new(SqlState::DUPLICATE_COLUMN, message).at(name.position));
         }
         let mark = cursor.mark();
-        let column_type = cursor.column_type()?;
+        let serial = cursor.word().as_deref().and_then(sequence::serial_type);
+        let column_type = match serial {
+            Some(type_name) => {
+                cursor.advance();
+                crate::types::parse_type(type_name)?
+            }
+            None => cursor.column_type()?,
+        };
         let type_text = cursor.text_from(mark);
+        let position = cursor.position();
         let mut column = ColumnDef {
             name: name.value.clone(),
             column_type,
             type_text,
-            not_null: false,
+            not_null: serial.is_some(),
             generated: None,
             default: None,
+            sequence: serial.map(|type_name| ColumnSequence {
+                identity: None,
+                options: SequenceOptions {
+                    data_type: Some(type_name.to_owned()),
+                    position,
+                    ..SequenceOptions::default()
+                },
+            }),
             position: name.position,
         };
         let mut null = false;
@@ -183,9 +223,18 @@ impl Parts {
                         Some(once(cursor, column.generated.is_some(), "generation expression", &name)?);
                 }
                 Some("GENERATED") => {
-                    cursor.expect_all(&["GENERATED", "ALWAYS", "AS"])?;
-                    if cursor.is("IDENTITY") {
-                        return Err(Error::unsupported("GENERATED … AS IDENTITY").at(position));
+                    cursor.advance();
+                    let kind = match cursor.eat_all(&["BY", "DEFAULT"]) {
+                        true => IdentityKind::ByDefault,
+                        false => {
+                            cursor.expect("ALWAYS")?;
+                            IdentityKind::Always
+                        }
+                    };
+                    cursor.expect("AS")?;
+                    if kind == IdentityKind::ByDefault || cursor.is("IDENTITY") {
+                        parse_identity(cursor, &mut column, kind, position)?;
+                        continue;
                     }
                     column.generated =
                         Some(once(cursor, column.generated.is_some(), "generation expression", &name)?);
@@ -212,6 +261,14 @@ impl Parts {
             return Err(Error::new(
                 SqlState::SYNTAX_ERROR,
                 format!("both default and generation expression specified for column \"{}\"", name.value),
+            )
+            .at(name.position));
+        }
+        if let (Some(sequence), Some(_)) = (&column.sequence, &column.default) {
+            let what = if sequence.identity.is_some() { "identity" } else { "SERIAL" };
+            return Err(Error::new(
+                SqlState::SYNTAX_ERROR,
+                format!("both default and {what} specified for column \"{}\"", name.value),
             )
             .at(name.position));
         }
@@ -245,6 +302,39 @@ impl Parts {
     }
 }
 
+/// Behind `GENERATED … AS`.
+fn parse_identity(
+    cursor: &mut Cursor<'_>,
+    column: &mut ColumnDef,
+    kind: IdentityKind,
+    position: usize,
+) -> Result<(), Error> {
+    cursor.expect("IDENTITY")?;
+    use arrow::datatypes::DataType;
+    let data_type = match column.data_type() {
+        DataType::Int16 => "smallint",
+        DataType::Int32 => "integer",
+        DataType::Int64 => "bigint",
+        _ => {
+            let message = "identity column type must be smallint, integer, or bigint";
+            return Err(Error::new(SqlState::INVALID_PARAMETER, message).at(column.position));
+        }
+    };
+    if column.sequence.is_some() {
+        let message = format!("multiple identity specifications for column \"{}\"", column.name);
+        return Err(Error::new(SqlState::SYNTAX_ERROR, message).at(position));
+    }
+    let mut options = SequenceOptions { position, ..SequenceOptions::default() };
+    if cursor.eat_token(&Token::LParen) {
+        options = sequence::parse_options(cursor)?;
+        cursor.expect_token(&Token::RParen)?;
+    }
+    options.data_type = Some(data_type.to_owned());
+    column.not_null = true;
+    column.sequence = Some(ColumnSequence { identity: Some(kind), options });
+    Ok(())
+}
+
 /// The column `name` must be among `columns`.
 pub(crate) fn check_name<'a>(
     name: &str,
@@ -271,7 +361,7 @@ fn once(cursor: &mut Cursor<'_>, taken: bool, what: &str, column: &Name) -> Resu
     Ok(ParsedExpr { expr, text })
 }
 
-fn constraint_unsupported(cursor: &Cursor<'_>) -> Error {
+pub(crate) fn constraint_unsupported(cursor: &Cursor<'_>) -> Error {
     let word = cursor.word().unwrap_or_default();
     let error = Error::unsupported(format!("{word} in a column or table definition")).at(cursor.position());
     match word.as_str() {

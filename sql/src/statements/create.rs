@@ -3,8 +3,8 @@
 use tidemill_core::SqlState;
 
 use super::{
-    ObjectKind, Statement, create_pipeline, create_schema, create_sink, create_source, create_table,
-    create_view, object_kind, role,
+    ObjectKind, Statement, create_index, create_pipeline, create_schema, create_sink, create_source,
+    create_table, create_view, object_kind, role, sequence,
 };
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, ObjectName};
@@ -29,14 +29,18 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     cursor.expect("CREATE")?;
     let or_replace = cursor.eat_all(&["OR", "REPLACE"]);
     let position = cursor.position();
-    if let Some(word @ ("TEMP" | "TEMPORARY" | "LOCAL" | "GLOBAL" | "UNLOGGED" | "RECURSIVE" | "UNIQUE")) =
+    if let Some(word @ ("TEMP" | "TEMPORARY" | "LOCAL" | "GLOBAL" | "UNLOGGED" | "RECURSIVE")) =
         cursor.word().as_deref()
     {
         let error = Error::unsupported(format!("CREATE {word}")).at(position);
-        return Err(match word {
-            "UNIQUE" => error.with_hint("A pipeline is read by its own key; there are no other indexes."),
-            _ => error.with_hint("Create it without, and drop it when it is no longer needed."),
-        });
+        return Err(error.with_hint("Create it without, and drop it when it is no longer needed."));
+    }
+    let is_unique = cursor.eat("UNIQUE");
+    if is_unique || cursor.is("INDEX") {
+        if or_replace {
+            return Err(Error::unsupported("CREATE OR REPLACE INDEX").at(position));
+        }
+        return create_index::parse(cursor, is_unique).map(Statement::CreateIndex);
     }
     if !or_replace && role::is_next(cursor) {
         return role::parse_create(cursor).map(Statement::CreateRole);
@@ -57,6 +61,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         ObjectKind::Pipeline => Statement::CreatePipeline(create_pipeline::parse(cursor, head)?),
         ObjectKind::View => Statement::CreateView(create_view::parse(cursor, head)?),
         ObjectKind::Sink => Statement::CreateSink(create_sink::parse(cursor, head)?),
-        ObjectKind::Schema => unreachable!("returned above"),
+        ObjectKind::Sequence => Statement::CreateSequence(sequence::parse(cursor, head)?),
+        ObjectKind::Schema | ObjectKind::Index => unreachable!("returned above"),
     })
 }

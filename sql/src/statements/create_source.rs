@@ -177,6 +177,11 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>, head: Head) -> Result<CreateSource,
         true => column::parse(cursor)?,
         false => Columns::default(),
     };
+    if let Some(column) = columns.columns.iter().find(|column| column.sequence.is_some()) {
+        return Err(Error::unsupported("a column of a source that counts by itself")
+            .with_hint("The rows of a source come as they are. Tables have SERIAL and IDENTITY.")
+            .at(column.position));
+    }
     let mut include = Vec::new();
     let mut options: Option<WithOptions> = None;
     let mut encoding = Encoding::default();

@@ -22,6 +22,9 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         return role::parse_drop_owned(cursor).map(Statement::DropOwned);
     }
     let kind = object_kind(cursor, "DROP")?;
+    if kind == ObjectKind::Index {
+        cursor.eat("CONCURRENTLY");
+    }
     let if_exists = cursor.eat_all(&["IF", "EXISTS"]);
     let names = cursor.list(Cursor::object_name)?;
     let cascade = cursor.eat("CASCADE");

@@ -28,7 +28,7 @@ pub struct GrantPrivileges {
     pub cascade: bool,
 }
 
-/// `ALTER DEFAULT PRIVILEGES [FOR ROLE role, …] [IN SCHEMA schema, …] {GRANT … | REVOKE …} ON {TABLES | SCHEMAS} …`
+/// `ALTER DEFAULT PRIVILEGES [FOR ROLE role, …] [IN SCHEMA schema, …] {GRANT … | REVOKE …} ON {TABLES | SEQUENCES | SCHEMAS} …`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlterDefaultPrivileges {
     /// Whose creations; none for the user's.
@@ -37,10 +37,18 @@ pub struct AlterDefaultPrivileges {
     pub is_revoke: bool,
     /// Keywords, with their positions; `None` is `ALL`.
     pub privileges: Option<Vec<(String, usize)>>,
-    /// `SCHEMAS`, not `TABLES`.
-    pub on_schemas: bool,
+    pub on: Created,
     pub to: Vec<(RoleName, usize)>,
     pub grant_option: bool,
+}
+
+/// What default privileges are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// Whatever can be read.
+    Tables,
+    Sequences,
+    Schemas,
 }
 
 /// What privileges are granted on.
@@ -136,19 +144,19 @@ pub(crate) fn parse_defaults(cursor: &mut Cursor<'_>) -> Result<AlterDefaultPriv
     };
     cursor.expect("ON")?;
     let position = cursor.position();
-    let on_schemas =
-        match cursor.eat_one_of(&["TABLES", "SCHEMAS", "SEQUENCES", "FUNCTIONS", "ROUTINES", "TYPES"]) {
-            Some("TABLES") => false,
-            Some("SCHEMAS") if schemas.is_empty() => true,
-            Some("SCHEMAS") => {
-                let message = "cannot use IN SCHEMA clause when using GRANT/REVOKE ON SCHEMAS";
-                return Err(Error::new(SqlState("0LP01"), message).at(position));
-            }
-            Some(word) => {
-                return Err(Error::unsupported(format!("ALTER DEFAULT PRIVILEGES ON {word}")).at(position));
-            }
-            None => return Err(cursor.unexpected_word("what is created", &["TABLES", "SCHEMAS"])),
-        };
+    let on = match cursor.eat_one_of(&["TABLES", "SCHEMAS", "SEQUENCES", "FUNCTIONS", "ROUTINES", "TYPES"]) {
+        Some("TABLES") => Created::Tables,
+        Some("SEQUENCES") => Created::Sequences,
+        Some("SCHEMAS") if schemas.is_empty() => Created::Schemas,
+        Some("SCHEMAS") => {
+            let message = "cannot use IN SCHEMA clause when using GRANT/REVOKE ON SCHEMAS";
+            return Err(Error::new(SqlState("0LP01"), message).at(position));
+        }
+        Some(word) => {
+            return Err(Error::unsupported(format!("ALTER DEFAULT PRIVILEGES ON {word}")).at(position));
+        }
+        None => return Err(cursor.unexpected_word("what is created", &["TABLES", "SEQUENCES", "SCHEMAS"])),
+    };
     let to = parse_to(cursor, is_revoke, true)?;
     if !is_revoke && cursor.eat("WITH") {
         cursor.expect_all(&["GRANT", "OPTION"])?;
@@ -157,7 +165,7 @@ pub(crate) fn parse_defaults(cursor: &mut Cursor<'_>) -> Result<AlterDefaultPriv
     if is_revoke {
         parse_cascade(cursor);
     }
-    Ok(AlterDefaultPrivileges { roles, schemas, is_revoke, privileges, on_schemas, to, grant_option })
+    Ok(AlterDefaultPrivileges { roles, schemas, is_revoke, privileges, on, to, grant_option })
 }
 
 /// Which of the two it is shows only behind it.
@@ -241,14 +249,14 @@ fn parse_on(cursor: &mut Cursor<'_>) -> Result<GrantOn, Error> {
     }
     let kind = match cursor.word().as_deref() {
         // A relation of such a name is quoted, or stands behind TABLE.
-        Some("TABLE" | "SOURCE" | "PIPELINE" | "MATERIALIZED" | "VIEW" | "SINK" | "SCHEMA")
+        Some("TABLE" | "SOURCE" | "PIPELINE" | "MATERIALIZED" | "VIEW" | "SINK" | "SCHEMA" | "SEQUENCE")
             if !matches!(cursor.word_at(1).as_deref(), Some("TO" | "FROM")) =>
         {
             Some(object_kind(cursor, "GRANT ON")?)
         }
         Some(
-            word @ ("FUNCTION" | "PROCEDURE" | "ROUTINE" | "SEQUENCE" | "LANGUAGE" | "LARGE" | "TYPE"
-            | "DOMAIN" | "FOREIGN" | "TABLESPACE" | "PARAMETER"),
+            word @ ("FUNCTION" | "PROCEDURE" | "ROUTINE" | "LANGUAGE" | "LARGE" | "TYPE" | "DOMAIN"
+            | "FOREIGN" | "TABLESPACE" | "PARAMETER"),
         ) if !matches!(cursor.word_at(1).as_deref(), Some("TO" | "FROM")) => {
             return Err(Error::unsupported(format!("GRANT ON {word}")).at(position));
         }
@@ -267,15 +275,19 @@ fn parse_on(cursor: &mut Cursor<'_>) -> Result<GrantOn, Error> {
 fn parse_all(cursor: &mut Cursor<'_>) -> Result<GrantOn, Error> {
     cursor.expect("ALL")?;
     let position = cursor.position();
-    let kind = match cursor.eat_one_of(&["TABLES", "SOURCES", "PIPELINES", "VIEWS", "SEQUENCES", "FUNCTIONS"])
-    {
-        Some("TABLES") => None,
-        Some("SOURCES") => Some(ObjectKind::Source),
-        Some("PIPELINES") => Some(ObjectKind::Pipeline),
-        Some("VIEWS") => Some(ObjectKind::View),
-        Some(word) => return Err(Error::unsupported(format!("GRANT ON ALL {word}")).at(position)),
-        None => return Err(cursor.unexpected_word("what all", &["TABLES", "SOURCES", "PIPELINES", "VIEWS"])),
-    };
+    let kind =
+        match cursor.eat_one_of(&["TABLES", "SOURCES", "PIPELINES", "VIEWS", "SEQUENCES", "FUNCTIONS"]) {
+            Some("TABLES") => None,
+            Some("SOURCES") => Some(ObjectKind::Source),
+            Some("PIPELINES") => Some(ObjectKind::Pipeline),
+            Some("VIEWS") => Some(ObjectKind::View),
+            Some("SEQUENCES") => Some(ObjectKind::Sequence),
+            Some(word) => return Err(Error::unsupported(format!("GRANT ON ALL {word}")).at(position)),
+            None => {
+                return Err(cursor
+                    .unexpected_word("what all", &["TABLES", "SOURCES", "PIPELINES", "VIEWS", "SEQUENCES"]));
+            }
+        };
     cursor.expect_all(&["IN", "SCHEMA"])?;
     Ok(GrantOn::AllInSchema { kind, schemas: cursor.list(Cursor::name)? })
 }

@@ -3,10 +3,12 @@
 //! Positions inside count characters from 1 in the statement's own text.
 
 pub mod alter;
+pub mod alter_table;
 pub mod column;
 pub mod comment;
 pub mod copy;
 pub mod create;
+pub mod create_index;
 pub mod create_pipeline;
 pub mod create_schema;
 pub mod create_sink;
@@ -24,6 +26,7 @@ pub mod options;
 pub mod prepare;
 pub mod query;
 pub mod role;
+pub mod sequence;
 pub mod set;
 pub mod show;
 pub mod subscribe;
@@ -35,9 +38,11 @@ use std::fmt;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 pub use self::alter::{Alter, AlterAction};
+pub use self::alter_table::TableAction;
 pub use self::column::{ColumnDef, ParsedExpr};
 pub use self::comment::{Comment, CommentTarget};
 pub use self::copy::{Copied, CopyDirection, CopyFormat, CopyOptions, CopyRows, ForceQuote};
+pub use self::create_index::{CreateIndex, IndexKey};
 pub use self::create_pipeline::CreatePipeline;
 pub use self::create_schema::CreateSchema;
 pub use self::create_sink::{CreateSink, SinkInput};
@@ -48,7 +53,9 @@ pub use self::cursor::{Close, Declare, DeclaredOf, Fetch, FetchCount};
 pub use self::dml::{Delete, Insert, Truncate, Update};
 pub use self::drop::DropObjects;
 pub use self::explain::{Explain, ExplainFormat, ExplainOf, ExplainOption};
-pub use self::grant::{AlterDefaultPrivileges, GrantOn, GrantPrivileges, GrantRoles, unknown_privilege};
+pub use self::grant::{
+    AlterDefaultPrivileges, Created, GrantOn, GrantPrivileges, GrantRoles, unknown_privilege,
+};
 pub use self::maintenance::{Analyze, CancelJob, Flush, Lock, Refresh, Vacuum};
 pub use self::notify::{Listen, Notify, Unlisten};
 pub use self::options::{WithOption, WithOptions, is_secret, redact};
@@ -58,6 +65,7 @@ pub use self::role::{
     AlterRole, AlterRoleAction, CreateRole, DropOwned, DropRole, Password, ReassignOwned, RoleName,
     RoleOptions,
 };
+pub use self::sequence::{ColumnSequence, CreateSequence, IdentityKind, SequenceOptions};
 pub use self::set::{
     Discard, Reset, Set, SetRole, SetScope, SetSessionAuthorization, SetValue, ShowVariable,
 };
@@ -81,6 +89,8 @@ pub enum Statement {
     CreateView(CreateView),
     CreateSink(CreateSink),
     CreateSchema(CreateSchema),
+    CreateSequence(CreateSequence),
+    CreateIndex(CreateIndex),
     Alter(Alter),
     Drop(DropObjects),
     Show(Show),
@@ -145,6 +155,8 @@ pub enum ObjectKind {
     View,
     Sink,
     Schema,
+    Sequence,
+    Index,
 }
 
 impl ObjectKind {
@@ -157,6 +169,8 @@ impl ObjectKind {
             ObjectKind::View => "view",
             ObjectKind::Sink => "sink",
             ObjectKind::Schema => "schema",
+            ObjectKind::Sequence => "sequence",
+            ObjectKind::Index => "index",
         }
     }
 
@@ -169,6 +183,8 @@ impl ObjectKind {
             ObjectKind::View => "VIEW",
             ObjectKind::Sink => "SINK",
             ObjectKind::Schema => "SCHEMA",
+            ObjectKind::Sequence => "SEQUENCE",
+            ObjectKind::Index => "INDEX",
         }
     }
 }
@@ -179,7 +195,8 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-const KINDS: [&str; 7] = ["SOURCE", "TABLE", "PIPELINE", "MATERIALIZED VIEW", "VIEW", "SINK", "SCHEMA"];
+const KINDS: [&str; 9] =
+    ["SOURCE", "TABLE", "PIPELINE", "MATERIALIZED VIEW", "VIEW", "SINK", "SCHEMA", "SEQUENCE", "INDEX"];
 
 /// `SOURCE`, `MATERIALIZED VIEW`, …; `verb` names the statement in errors.
 fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error> {
@@ -194,6 +211,8 @@ fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error>
         Some("VIEW") => ObjectKind::View,
         Some("SINK") => ObjectKind::Sink,
         Some("SCHEMA") => ObjectKind::Schema,
+        Some("SEQUENCE") => ObjectKind::Sequence,
+        Some("INDEX") => ObjectKind::Index,
         Some(word) if NOT_OURS.contains(&word) => {
             let feature = format!("{verb} {word}");
             return Err(Error::unsupported(feature)
@@ -210,7 +229,7 @@ fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error>
 }
 
 /// What other databases have, and a user may ask for by its right name.
-const NOT_OURS: [&str; 25] = [
+const NOT_OURS: [&str; 23] = [
     "AGGREGATE",
     "CAST",
     "CLUSTER",
@@ -222,7 +241,6 @@ const NOT_OURS: [&str; 25] = [
     "EXTERNAL",
     "FOREIGN",
     "FUNCTION",
-    "INDEX",
     "LANGUAGE",
     "OPERATOR",
     "POLICY",
@@ -230,7 +248,6 @@ const NOT_OURS: [&str; 25] = [
     "PUBLICATION",
     "RULE",
     "SECRET",
-    "SEQUENCE",
     "STREAM",
     "SUBSCRIPTION",
     "TRIGGER",
@@ -388,6 +405,7 @@ pub fn show_create(statement: &Statement) -> Option<String> {
         Statement::CreateView(create) => create.to_string(),
         Statement::CreateSink(create) => create.to_string(),
         Statement::CreateSchema(create) => create.to_string(),
+        Statement::CreateSequence(create) => create.to_string(),
         _ => return None,
     };
     Some(text + ";")

@@ -248,6 +248,49 @@ const CASES: &[Case] = &[
     ),
     ("CREATE TABLE s.d$n (a INT)", "ALTER TABLE s.d$n RENAME TO e$n", &[USAGE, CREATE, "OWN TABLE s.d$n"]),
     ("CREATE TABLE s.d$n (a INT)", "ALTER TABLE s.d$n OWNER TO other", &["IN other", "OWN TABLE s.d$n"]),
+    (
+        "CREATE TABLE s.d$n (a INT)",
+        "ALTER TABLE s.d$n ADD COLUMN b INT; ALTER TABLE s.d$n ALTER a SET DEFAULT 1",
+        &[USAGE, "OWN TABLE s.d$n"],
+    ),
+    (
+        "CREATE TABLE s.d$n (a INT)",
+        "ALTER TABLE s.d$n ALTER a SET DEFAULT 1; ALTER TABLE s.d$n RENAME a TO b",
+        &[USAGE, "OWN TABLE s.d$n"],
+    ),
+    ("CREATE TABLE s.d$n (a INT)", "CREATE INDEX ON s.d$n (a)", &[USAGE, "OWN TABLE s.d$n"]),
+    (
+        "CREATE TABLE s.d$n (a INT); CREATE INDEX i$n ON s.d$n (a)",
+        "DROP INDEX s.i$n",
+        &[USAGE, "OWN TABLE s.d$n"],
+    ),
+    ("", "CREATE SEQUENCE s.x$n", &[CREATE]),
+    (
+        "CREATE TABLE s.d$n (a INT)",
+        "CREATE SEQUENCE s.x$n OWNED BY s.d$n.a",
+        &[CREATE, USAGE, "OWN TABLE s.d$n"],
+    ),
+    ("CREATE SEQUENCE s.d$n", "DROP SEQUENCE s.d$n", &[USAGE, "OWN SEQUENCE s.d$n"]),
+    ("CREATE SEQUENCE s.d$n", "ALTER SEQUENCE s.d$n RESTART", &[USAGE, "OWN SEQUENCE s.d$n"]),
+    ("CREATE SEQUENCE s.d$n", "SELECT last_value FROM s.d$n", &[USAGE, "SELECT ON s.d$n"]),
+    (
+        "CREATE SEQUENCE s.d$n",
+        "SELECT nextval('s.d$n'), currval('s.d$n')",
+        &[USAGE, "USAGE ON SEQUENCE s.d$n"],
+    ),
+    ("CREATE SEQUENCE s.d$n", "SELECT setval('s.d$n', 5)", &[USAGE, "UPDATE ON SEQUENCE s.d$n"]),
+    (
+        "CREATE TABLE s.d$n (id SERIAL, a INT)",
+        "INSERT INTO s.d$n (a) VALUES (1)",
+        &[USAGE, "INSERT ON s.d$n", "USAGE ON SEQUENCE s.d$n_id_seq"],
+    ),
+    // As in PostgreSQL, the numbers of an identity column come with the table.
+    (
+        "CREATE TABLE s.d$n (id INT GENERATED ALWAYS AS IDENTITY, a INT)",
+        "INSERT INTO s.d$n (a) VALUES (1)",
+        &[USAGE, "INSERT ON s.d$n"],
+    ),
+    ("", "BEGIN; CREATE TABLE s.x$n (a INT); INSERT INTO s.x$n VALUES (1); COMMIT", &[CREATE, USAGE]),
     ("CREATE SCHEMA d$n", "ALTER SCHEMA d$n OWNER TO other", &["IN other", "OWN SCHEMA d$n"]),
     (
         "CREATE PIPELINE s.d$n AS SELECT 1 AS a",
@@ -289,6 +332,7 @@ const CASES: &[Case] = &[
     ("CREATE ROLE d$n", "REASSIGN OWNED BY d$n TO other", &["IN d$n", "IN other"]),
     ("CREATE ROLE d$n", "DROP OWNED BY d$n", &["IN d$n"]),
     ("", "ALTER DEFAULT PRIVILEGES FOR ROLE team GRANT SELECT ON TABLES TO other", &["IN team"]),
+    ("", "ALTER DEFAULT PRIVILEGES FOR ROLE team GRANT USAGE ON SEQUENCES TO other", &["IN team"]),
     ("", "ALTER DEFAULT PRIVILEGES FOR ROLE team REVOKE SELECT ON TABLES FROM other", &["IN team"]),
     ("", "SET SESSION AUTHORIZATION other; RESET SESSION AUTHORIZATION", &["SUPERUSER"]),
 ];
