@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    Ident, LimitClause, ObjectName, Query, Value, VisitMut, VisitorMut,
+    Ident, LimitClause, ObjectName, Query, Value, VisitorMut,
 };
 use tidemill_core::SqlState;
 
@@ -44,7 +44,7 @@ pub(crate) fn rewrite_fetch(query: &mut Query) -> Result<(), Refusal> {
             ControlFlow::Continue(())
         }
     }
-    match VisitMut::visit(query, &mut FetchRewriter) {
+    match crate::visit::walk_mut(query, &mut FetchRewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(refusal) => Err(refusal),
     }

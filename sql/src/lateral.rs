@@ -16,7 +16,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, JoinType, NullHandling, Result};
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectNamePart, Query, TableFactor, VisitMut, VisitorMut,
+    Expr as SqlExpr, FunctionArg, FunctionArgExpr, ObjectNamePart, Query, TableFactor, VisitorMut,
 };
 use tidemill_core::SqlState;
 
@@ -44,7 +44,7 @@ pub(crate) fn rewrite_unnest(query: &mut Query) -> Result<(), Refusal> {
             ControlFlow::Continue(())
         }
     }
-    match VisitMut::visit(query, &mut Rewriter) {
+    match crate::visit::walk_mut(query, &mut Rewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(refusal) => Err(refusal),
     }

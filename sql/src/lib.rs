@@ -9,6 +9,7 @@ pub mod parser;
 pub mod statements;
 pub mod types;
 pub mod upkeep;
+pub mod visit;
 
 mod error;
 

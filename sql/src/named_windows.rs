@@ -6,8 +6,8 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, NamedWindowDefinition, NamedWindowExpr, Query, Select, SetExpr, VisitMut, VisitorMut,
-    WindowSpec, WindowType,
+    Expr, Ident, NamedWindowDefinition, NamedWindowExpr, Query, Select, SetExpr, VisitorMut, WindowSpec,
+    WindowType,
 };
 use tidemill_core::SqlState;
 
@@ -23,13 +23,13 @@ pub(crate) fn rewrite_named_windows(query: &mut Query) -> Result<(), Refusal> {
             let Query { body, order_by, .. } = query;
             if let SetExpr::Select(select) = body.as_mut() {
                 let mut names = Names::of(select)?;
-                VisitMut::visit(order_by, &mut names)?;
+                crate::visit::walk_mut(order_by, &mut names)?;
                 return names.write_out(select);
             }
             selects(body, &mut |select| Names::of(select)?.write_out(select))
         }
     }
-    match VisitMut::visit(query, &mut Queries) {
+    match crate::visit::walk_mut(query, &mut Queries) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(refusal) => Err(refusal),
     }
@@ -78,9 +78,9 @@ impl Names {
     }
 
     fn write_out(&mut self, select: &mut Select) -> ControlFlow<Refusal> {
-        VisitMut::visit(&mut select.projection, self)?;
-        VisitMut::visit(&mut select.distinct, self)?;
-        VisitMut::visit(&mut select.qualify, self)
+        crate::visit::walk_mut(&mut select.projection, self)?;
+        crate::visit::walk_mut(&mut select.distinct, self)?;
+        crate::visit::walk_mut(&mut select.qualify, self)
     }
 
     fn find(&self, name: &Ident) -> ControlFlow<Refusal, &WindowSpec> {

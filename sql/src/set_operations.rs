@@ -18,9 +18,7 @@ use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
 use datafusion::logical_expr::{
     Expr, ExprFunctionExt, Extension, Join, LogicalPlan, LogicalPlanBuilder, Projection, cast,
 };
-use datafusion::sql::sqlparser::ast::{
-    Query, SetExpr, SetOperator, SetQuantifier, TableFactor, VisitMut, VisitorMut,
-};
+use datafusion::sql::sqlparser::ast::{Query, SetExpr, SetOperator, SetQuantifier, TableFactor, VisitorMut};
 use tidemill_core::SqlState;
 use tidemill_plan::{IncrementalNode, Operator, SetOperation};
 
@@ -52,7 +50,7 @@ pub(crate) fn mark_set_operations(query: &mut Query) -> Result<(), Refusal> {
             }
         }
     }
-    match VisitMut::visit(query, &mut Marker) {
+    match crate::visit::walk_mut(query, &mut Marker) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(refusal) => Err(refusal),
     }

@@ -27,7 +27,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator as SqlOperator, Expr as SqlExpr, Ident, JoinConstraint, JoinOperator, ObjectName, Query,
-    SetExpr, TableFactor, TableVersion, TableWithJoins, VisitMut, VisitorMut,
+    SetExpr, TableFactor, TableVersion, TableWithJoins, VisitorMut,
 };
 use tidemill_core::SqlState;
 use tidemill_plan::{Asof, IncrementalNode, Lookup, Nearest, Operator};
@@ -102,7 +102,7 @@ pub(crate) fn mark_time_joins(query: &mut Query, names: &dyn Names) -> std::resu
             }
         }
     }
-    match VisitMut::visit(query, &mut Marker(names)) {
+    match crate::visit::walk_mut(query, &mut Marker(names)) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(refusal) => Err(refusal),
     }

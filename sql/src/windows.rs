@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Query, TableAlias, TableFactor,
-    VisitMut, VisitorMut,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -26,7 +26,7 @@ use crate::refusal::Refusal;
 
 /// Rewrites every window function in a FROM clause of `query`.
 pub fn rewrite_windows(query: &mut Query) -> Result<(), Refusal> {
-    match VisitMut::visit(query, &mut WindowRewriter) {
+    match crate::visit::walk_mut(query, &mut WindowRewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(refusal) => Err(refusal),
     }

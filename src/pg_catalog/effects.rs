@@ -17,7 +17,7 @@ use datafusion::logical_expr::{
     Volatility,
 };
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Query, Value as SqlValue, Visit, Visitor,
+    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Query, Value as SqlValue, Visitor,
 };
 use tidemill_catalog::{Kind, Object, Privilege};
 use tidemill_core::SqlState;
@@ -88,7 +88,7 @@ const FUNCTIONS: [(&str, Effect, &str); 16] = {
 
 /// One of them that a query calls.
 pub fn effect_in(query: &Query) -> Option<String> {
-    query.visit(&mut Detector { takes_numbers_only: false }).break_value()
+    tidemill_sql::visit::walk(query, &mut Detector { takes_numbers_only: false }).break_value()
 }
 
 /// Whether a query calls any of them.
@@ -98,13 +98,13 @@ pub fn has_effects(query: &Query) -> bool {
 
 /// Whether a query may change a sequence.
 pub fn takes_numbers(query: &Query) -> bool {
-    query.visit(&mut Detector { takes_numbers_only: true }).is_break()
+    tidemill_sql::visit::walk(query, &mut Detector { takes_numbers_only: true }).is_break()
 }
 
 /// The parameters that stand for arguments of such functions, with their types.
 pub fn effect_params(query: &Query) -> Vec<(String, DataType)> {
     let mut params = Params::default();
-    let _ = query.visit(&mut params);
+    let _ = tidemill_sql::visit::walk(query, &mut params);
     params.0
 }
 

@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, JoinConstraint,
     JoinOperator, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr, Subscript, TableAlias,
-    TableFactor, TableFunctionArgs, Value, Visit, VisitMut, Visitor, VisitorMut,
+    TableFactor, TableFunctionArgs, Value, Visitor, VisitorMut,
 };
 use tidemill_sql::column_name;
 
@@ -21,7 +21,7 @@ use crate::session::api::SqlError;
 /// Whether a query names a system relation, or a function or type of `pg_catalog` that DataFusion has not. Only
 /// such a query may be given to [`rewrite`].
 pub fn is_catalog_query(query: &Query) -> bool {
-    query.visit(&mut Detector).is_break()
+    tidemill_sql::visit::walk(query, &mut Detector).is_break()
 }
 
 struct Detector;
@@ -84,7 +84,7 @@ pub fn rewrite(query: &mut Query, catalog: &PgCatalog) -> Result<(), SqlError> {
     // Nothing of the snapshot is needed yet: names are looked up when the functions run.
     let _ = catalog;
     let mut rewriter = Rewriter::default();
-    match VisitMut::visit(query, &mut rewriter) {
+    match tidemill_sql::visit::walk_mut(query, &mut rewriter) {
         ControlFlow::Break(error) => return Err(error),
         ControlFlow::Continue(()) => (),
     }
@@ -202,7 +202,7 @@ impl VisitorMut for Rewriter {
         self.scopes.pop();
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                let _ = VisitMut::visit(expr, &mut ExistsToCall);
+                let _ = tidemill_sql::visit::walk_mut(expr, &mut ExistsToCall);
             }
         }
         ControlFlow::Continue(())
@@ -744,12 +744,12 @@ fn call_not(expr: Expr) -> Expr {
 
 /// A subquery over system relations as a call of [`SUBQUERY`], when it names something outside, or `always`.
 fn correlated(kind: &str, query: &Query, always: bool) -> Option<Expr> {
-    if query.visit(&mut OnlySystem::default()).is_break() {
+    if tidemill_sql::visit::walk(query, &mut OnlySystem::default()).is_break() {
         return None;
     }
     let mut query = query.clone();
     let mut free = Free::default();
-    let _ = VisitMut::visit(&mut query, &mut free);
+    let _ = tidemill_sql::visit::walk_mut(&mut query, &mut free);
     if free.found.is_empty() && !always {
         return None;
     }
@@ -1076,7 +1076,7 @@ fn join_unnest(select: &mut Select) {
     let alias = TableAlias { explicit: true, name: to.clone(), columns: Vec::new(), at: None };
     select.from[0].relation =
         TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
-    let _ = VisitMut::visit(select, &mut Requalify { from, to });
+    let _ = tidemill_sql::visit::walk_mut(select, &mut Requalify { from, to });
 }
 
 /// Gives the columns of one relation another qualifier.
@@ -1126,7 +1126,7 @@ fn split_unnest(select: &mut Select) {
             outer.push(SelectItem::ExprWithAlias { expr, alias });
         } else {
             let is_column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-            is_ambiguous |= !is_column && expr.visit(&mut NamesColumn(&name)).is_break();
+            is_ambiguous |= !is_column && tidemill_sql::visit::walk(expr, &mut NamesColumn(&name)).is_break();
             inner.push(SelectItem::ExprWithAlias { expr: expr.clone(), alias: alias.clone() });
             outer.push(SelectItem::UnnamedExpr(Expr::Identifier(alias)));
         }
@@ -1191,7 +1191,7 @@ fn qualify_using(select: &mut Select) {
         owners.next().and_then(|relation| relation.name.clone())
     };
     let owned = columns.into_iter().filter_map(|column| Some((column.clone(), owner(&column)?))).collect();
-    let _ = VisitMut::visit(select, &mut Qualify { owned, depth: 0 });
+    let _ = tidemill_sql::visit::walk_mut(select, &mut Qualify { owned, depth: 0 });
 }
 
 /// Puts the names of relations before bare columns, outside of subqueries.

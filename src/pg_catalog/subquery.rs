@@ -17,7 +17,7 @@ use datafusion::dataframe::DataFrame;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
-use datafusion::sql::sqlparser::ast::{Expr, Query, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Query, VisitorMut};
 use tidemill_core::SqlState;
 use tidemill_sql::{DeltaError, Names, Planner, QueryPlan, Refusal, Resolved};
 
@@ -83,7 +83,7 @@ impl Subquery {
 
     async fn plan(&self, query: &Query, outer: &[Expr]) -> Result<QueryPlan> {
         let mut query = query.clone();
-        let _ = query.visit(&mut Outer { values: outer });
+        let _ = tidemill_sql::visit::walk_mut(&mut query, &mut Outer { values: outer });
         self.planner().plan_query(&query, self.pg.as_ref()).await.map_err(|error| match error {
             DeltaError::Refused(refusal) => DataFusionError::External(Box::new(SqlError::from(refusal))),
             DeltaError::DataFusion(error) => error,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, LimitClause, Query, SelectItem, SetExpr, Value, Visit, VisitMut, Visitor, VisitorMut,
+    self, Expr, LimitClause, Query, SelectItem, SetExpr, Value, Visitor, VisitorMut,
 };
 use tidemill_sql::statements::{DeclaredOf, Insert, SelectQuery, Statement};
 
@@ -27,7 +27,7 @@ pub async fn describe(
     if let Statement::Query(SelectQuery { query, .. })
     | Statement::Insert(Insert { source: Some(query), .. }) = statement
     {
-        let _ = query.visit(&mut Casts(&mut cast));
+        let _ = tidemill_sql::visit::walk(query.as_ref(), &mut Casts(&mut cast));
     }
     let columns = match statement {
         Statement::Query(select) => Some(of_select(session, &select.query, sql, given, &mut types).await?),
@@ -125,8 +125,8 @@ async fn of_select(
     // A cast has another name.
     let names = tidemill_sql::name_columns(&mut query);
     let mut limits = HashSet::new();
-    let _ = query.visit(&mut Limits(&mut limits));
-    let _ = VisitMut::visit(&mut query, &mut Given { casts, limits: &limits });
+    let _ = tidemill_sql::visit::walk(&query, &mut Limits(&mut limits));
+    let _ = tidemill_sql::visit::walk_mut(&mut query, &mut Given { casts, limits: &limits });
     let schema = of_query(session, &query, sql, types).await?;
     match names.filter(|names| names.len() == schema.fields().len()) {
         Some(names) => {
@@ -259,10 +259,10 @@ async fn of_query(
         }
     }
     let mut limits = HashSet::new();
-    let _ = query.visit(&mut Limits(&mut limits));
+    let _ = tidemill_sql::visit::walk(query, &mut Limits(&mut limits));
     types.extend(limits.into_iter().map(|idx| (idx, DataType::Int64)));
     let mut bounds = HashSet::new();
-    let _ = query.visit(&mut Bounds(&mut bounds));
+    let _ = tidemill_sql::visit::walk(query, &mut Bounds(&mut bounds));
     for idx in bounds {
         types.entry(idx).or_insert(DataType::Int32);
     }

@@ -9,9 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Visit, Visitor,
-};
+use datafusion::sql::sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Visitor};
 use tidemill_catalog::{
     AlteredTable, Catalog, Column, Definition, Identity, Kind, NewObject, Object, SequenceDefinition,
 };
@@ -286,7 +284,7 @@ pub fn sequences_of(session: &Session, columns: &[Column]) -> Result<Vec<u32>, S
     let mut oids = Vec::new();
     for text in columns.iter().filter_map(|column| column.default.as_deref()) {
         let mut named = NamedSequences(Vec::new());
-        let _ = parse_expr(text)?.visit(&mut named);
+        let _ = tidemill_sql::visit::walk(&parse_expr(text)?, &mut named);
         for name in named.0 {
             let parsed = tidemill_sql::parser::parse_one(&format!("DROP SEQUENCE {name}"));
             let name: ObjectName = match parsed.map(|parsed| parsed.statement) {

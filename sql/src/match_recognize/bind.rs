@@ -20,7 +20,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart, Value,
-    VisitMut, VisitorMut,
+    VisitorMut,
 };
 use tidemill_core::SqlState;
 use tidemill_plan::{
@@ -158,7 +158,7 @@ impl Binder<'_, '_> {
     /// An expression over the values, as it was planned and not yet coerced.
     fn expr(&mut self, expr: &SqlExpr, clause: Clause, values: &mut Values) -> Result<Expr> {
         let mut expr = expr.clone();
-        settled(VisitMut::visit(&mut expr, &mut Taker { binder: self, clause, values }))?;
+        settled(crate::visit::walk_mut(&mut expr, &mut Taker { binder: self, clause, values }))?;
         let schema = values.slot_schema()?;
         let planned = self.context.sql_to_expr(expr, &schema)?;
         planned
@@ -443,7 +443,7 @@ impl Binder<'_, '_> {
     fn of_one_variable(&self, expr: &SqlExpr) -> Result<(SqlExpr, Option<Vec<usize>>)> {
         let mut expr = expr.clone();
         let mut stripper = Stripper { names: self.names, found: None };
-        settled(VisitMut::visit(&mut expr, &mut stripper))?;
+        settled(crate::visit::walk_mut(&mut expr, &mut stripper))?;
         Ok((expr, stripper.found))
     }
 

@@ -10,8 +10,8 @@ use datafusion::sql::sqlparser::ast::{
     Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
     Ident, Interval, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName, ObjectNamePart,
     OrderBy, OrderByExpr, OrderByKind, OrderByOptions, Query, Select, SelectItem, SetExpr, Subscript,
-    TableFactor, TimezoneInfo, TrimWhereField, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
-    WindowFrame, WindowFrameBound, WindowSpec, WindowType,
+    TableFactor, TimezoneInfo, TrimWhereField, UnaryOperator, Value, ValueWithSpan, VisitorMut, WindowFrame,
+    WindowFrameBound, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -23,7 +23,7 @@ use crate::refusal::Refusal;
 
 /// Rewrites a query and all that it holds.
 pub fn rewrite_query(query: &mut Query) -> Result<(), Refusal> {
-    match VisitMut::visit(query, &mut Rewriter) {
+    match crate::visit::walk_mut(query, &mut Rewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(refusal) => Err(refusal),
     }
@@ -31,7 +31,7 @@ pub fn rewrite_query(query: &mut Query) -> Result<(), Refusal> {
 
 /// Rewrites an expression that stands alone.
 pub fn rewrite_expr(expr: &mut Expr) -> Result<(), Refusal> {
-    match VisitMut::visit(expr, &mut Rewriter) {
+    match crate::visit::walk_mut(expr, &mut Rewriter) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(refusal) => Err(refusal),
     }
@@ -652,7 +652,7 @@ fn resolve_function_aliases(query: &mut Query) {
             *item = SelectItem::ExprWithAlias { expr: Expr::Identifier(alias.clone()), alias };
         }
     }
-    let _ = VisitMut::visit(query, &mut Aliases(aliases));
+    let _ = crate::visit::walk_mut(query, &mut Aliases(aliases));
 }
 
 /// `ARRAY(SELECT x … ORDER BY k)` as `(SELECT array_or_empty(array_agg(x ORDER BY k)) FROM (…))`.
@@ -790,7 +790,7 @@ fn spell_out_windows(select: &mut Select) {
         }
     }
     if !windows.is_empty() {
-        let _ = VisitMut::visit(&mut select.projection, &mut Windows(windows));
+        let _ = crate::visit::walk_mut(&mut select.projection, &mut Windows(windows));
     }
 }
 

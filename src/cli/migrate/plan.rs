@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{ObjectName as AstName, Query, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{ObjectName as AstName, Query, Visitor};
 use tidemill_sql::parser::{ObjectName, parse_one, quote, split_statements};
 use tidemill_sql::statements::{AlterAction, ObjectKind, SinkInput, Statement, TableAction};
 use tokio_postgres::Client;
@@ -129,7 +129,7 @@ impl World {
     /// The known objects that a query names.
     fn inputs_of(&self, query: &Query) -> BTreeSet<String> {
         let mut relations = Relations::default();
-        let _ = query.visit(&mut relations);
+        let _ = tidemill_sql::visit::walk(query, &mut relations);
         relations.0.into_iter().filter(|name| self.objects.contains_key(name)).collect()
     }
 
