@@ -352,8 +352,8 @@ fn no_damaged_document_reads_as_a_catalog() {
         assert!(error(damaged).starts_with("XX001: catalog cannot be read: "), "{damaged}");
     }
     assert_eq!(
-        error(r#"{"format": 3, "anything": []}"#),
-        "XX001: catalog is of format 3; this version reads format 2 HINT: The data directory was written by a newer version; start that one, or restore a backup."
+        error(r#"{"format": 4, "anything": []}"#),
+        "XX001: catalog is of format 4; this version reads format 3 HINT: The data directory was written by a newer version; start that one, or restore a backup."
     );
     let edited = |from: String, to: &str| {
         assert!(text.contains(&from), "{from}");
