@@ -78,11 +78,11 @@ const FUNCTIONS: [(&str, Effect, &str); 16] = {
         ("pg_try_advisory_xact_lock_shared", TryLock(Shared, Scope::Transaction), "bool"),
         ("pg_advisory_unlock", Unlock(Exclusive), "bool"),
         ("pg_advisory_unlock_shared", Unlock(Shared), "bool"),
-        ("pg_advisory_unlock_all", Effect::UnlockAll, "text"),
-        ("pg_advisory_lock", Lock(Exclusive, Scope::Session), "text"),
-        ("pg_advisory_lock_shared", Lock(Shared, Scope::Session), "text"),
-        ("pg_advisory_xact_lock", Lock(Exclusive, Scope::Transaction), "text"),
-        ("pg_advisory_xact_lock_shared", Lock(Shared, Scope::Transaction), "text"),
+        ("pg_advisory_unlock_all", Effect::UnlockAll, "void"),
+        ("pg_advisory_lock", Lock(Exclusive, Scope::Session), "void"),
+        ("pg_advisory_lock_shared", Lock(Shared, Scope::Session), "void"),
+        ("pg_advisory_xact_lock", Lock(Exclusive, Scope::Transaction), "void"),
+        ("pg_advisory_xact_lock_shared", Lock(Shared, Scope::Transaction), "void"),
     ]
 };
 
