@@ -43,9 +43,6 @@ RESET SESSION AUTHORIZATION;
 RESET ALL;
 CLOSE ALL;
 UNLISTEN *;
--- differs: there are no advisory locks yet.
--- postgres: pg_advisory_unlock_all void | rows
--- tidemill: ERROR 42883
 SELECT pg_advisory_unlock_all();
 DISCARD SEQUENCES;
 DISCARD TEMP;
