@@ -111,8 +111,7 @@ impl Database {
             _scratch: Some(Scratch(scratch)),
         });
         // Pipelines are planned, for what holds for their rows.
-        let objects: Vec<Arc<Object>> = database.catalog().objects().cloned().collect();
-        for object in objects {
+        for object in database.catalog().in_order() {
             if matches!(object.definition, Definition::Pipeline(_)) {
                 database.member_spec(&object).await?;
             }
@@ -153,8 +152,16 @@ impl Database {
         };
         let engine = Engine::open(root.clone(), config).await?;
         if let Some(unsettled) = unsettled {
-            // The rows that came with it are there if their mark is.
-            if engine.marks().await?.get(&DEFINED) != Some(&(catalog.version() as i64)) {
+            let is_decided = match unsettled.before.replaced_by(&catalog) {
+                // A pipeline that changed under its readers did so if its checkpoint says so.
+                Some(pipeline) => {
+                    let (id, state) = (RelationId(pipeline.oid), RelationId(pipeline.state()));
+                    engine.has_replaced(id, state).await?
+                }
+                // The rows that came with it are there if their mark is.
+                None => engine.marks().await?.get(&DEFINED) == Some(&(catalog.version() as i64)),
+            };
+            if !is_decided {
                 catalog = unsettled.before.skip_oids(&catalog);
             }
             store.put(catalog.to_bytes().into()).await?;
@@ -192,7 +199,7 @@ impl Database {
         let tables = catalog.objects_of(Kind::Table).map(|table| RelationId(table.oid));
         self.engine.remove_other_tables(&tables.collect()).await?;
         let (mut members, mut refused) = (Vec::new(), Vec::new());
-        for object in catalog.objects() {
+        for object in &catalog.in_order() {
             let started = match &object.definition {
                 Definition::Table(_) => {
                     self.engine.add_table(table_spec(object)).await.map_err(SqlError::from)
@@ -213,6 +220,7 @@ impl Database {
                     Err(error) => {
                         refused.push(RefusedMember {
                             id: RelationId(object.oid),
+                            state: RelationId(object.state()),
                             name: object.name.clone(),
                             schema: object.arrow_schema(),
                             reason: error.message.clone(),
@@ -524,12 +532,19 @@ impl Database {
         }
     }
 
+    /// How a pipeline or sink is kept, given what holds for the rows that it reads; and what holds for its own.
+    pub async fn plan_text(&self, object: &Object) -> Result<String, SqlError> {
+        let plan = self.member_spec(object).await?.plan;
+        Ok(format!("{}\n{:?}", plan.delta_plan.display_indent(), plan.properties))
+    }
+
     pub fn pipeline_spec(&self, object: &Object, plan: PipelinePlan) -> Result<MemberSpec, SqlError> {
         let mut options = map(object.definition.options());
         let memory_limit = take_memory_limit(&mut options)?;
         self.set_properties(object.oid, plan.properties.clone());
         Ok(MemberSpec {
             id: RelationId(object.oid),
+            state: RelationId(object.state()),
             name: object.name.clone(),
             plan,
             session: self.planner.state().clone(),
@@ -560,6 +575,7 @@ impl Database {
         })?;
         Ok(MemberSpec {
             id: RelationId(object.oid),
+            state: RelationId(object.state()),
             name: object.name.clone(),
             plan,
             session: self.planner.state().clone(),

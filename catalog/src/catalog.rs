@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::did_you_mean;
 
 use crate::access::{Access, Target};
-use crate::definition::{Definition, SinkInput};
+use crate::definition::{Definition, PipelineDefinition, SinkInput};
 use crate::error::{Dependent, Error, Near};
 use crate::object::{Column, Kind, Object, Oid};
 
@@ -233,13 +233,43 @@ impl Catalog {
     pub fn with_dependents(&self, roots: &[Oid]) -> Vec<Arc<Object>> {
         let mut found: BTreeSet<Oid> =
             roots.iter().copied().filter(|oid| self.objects.contains_key(oid)).collect();
-        // A reader is younger than what it reads, so one pass by ascending OID finds them all.
-        for object in self.objects() {
+        let mut ordered = Vec::new();
+        for object in self.in_order() {
             if object.dependencies.iter().any(|oid| found.contains(oid)) {
                 found.insert(object.oid);
             }
+            if found.contains(&object.oid) {
+                ordered.push(object);
+            }
         }
-        found.iter().rev().map(|oid| self.objects[oid].clone()).collect()
+        ordered.reverse();
+        ordered
+    }
+
+    /// Everything, each behind what it reads, and otherwise by OID. What is in a circle, which no catalog has, is left out.
+    pub fn in_order(&self) -> Vec<Arc<Object>> {
+        let mut n_unordered: BTreeMap<Oid, usize> =
+            self.objects().map(|object| (object.oid, object.dependencies.len())).collect();
+        let mut readers: BTreeMap<Oid, Vec<Oid>> = BTreeMap::new();
+        for object in self.objects() {
+            for on in &object.dependencies {
+                readers.entry(*on).or_default().push(object.oid);
+            }
+        }
+        let is_free = |(oid, n): (&Oid, &usize)| (*n == 0).then_some(*oid);
+        let mut free: BTreeSet<Oid> = n_unordered.iter().filter_map(is_free).collect();
+        let mut ordered = Vec::with_capacity(self.objects.len());
+        while let Some(oid) = free.pop_first() {
+            ordered.push(self.objects[&oid].clone());
+            for reader in readers.get(&oid).into_iter().flatten() {
+                let Some(n) = n_unordered.get_mut(reader) else { continue };
+                *n -= 1;
+                if *n == 0 {
+                    free.insert(*reader);
+                }
+            }
+        }
+        ordered
     }
 
     /// With a new object.
@@ -285,9 +315,7 @@ impl Catalog {
     fn with_object(&self, new: NewObject) -> Result<(Catalog, Arc<Object>), Error> {
         let mut catalog = self.changed();
         let oid = catalog.take_oid()?;
-        let mut dependencies = new.dependencies;
-        dependencies.sort_unstable();
-        dependencies.dedup();
+        let dependencies = sorted(new.dependencies);
         if let Some(missing) = dependencies.iter().find(|oid| !self.objects.contains_key(oid)) {
             return Err(Error::DependencyNotFound { name: new.name, oid: *missing });
         }
@@ -306,6 +334,7 @@ impl Catalog {
             owner: new.owner,
             created_at: new.created_at,
             paused: None,
+            replaced_by: None,
         });
         catalog.put(object.clone());
         Ok((catalog, object))
@@ -371,6 +400,40 @@ impl Catalog {
         let mut catalog = self.without(std::slice::from_ref(object));
         catalog.put(Arc::new(Object { name: name.to_string(), ..object.as_ref().clone() }));
         Ok(catalog)
+    }
+
+    /// With another definition of a pipeline, which stays what it is to those who read it. Its state has a name of its own.
+    pub fn redefine_pipeline(
+        &self,
+        oid: Oid,
+        definition: PipelineDefinition,
+        sql: String,
+        search_path: Vec<String>,
+        dependencies: Vec<Oid>,
+    ) -> Result<(Catalog, Arc<Object>), Error> {
+        let old = self.expect(oid);
+        let readers = self.with_dependents(&[oid]);
+        if let Some(reader) = readers.iter().find(|reader| dependencies.contains(&reader.oid)) {
+            return Err(Error::Circular { what: old.describe(), reader: reader.describe() });
+        }
+        let mut catalog = self.changed();
+        let object = Arc::new(Object {
+            definition: Definition::Pipeline(definition),
+            sql,
+            search_path,
+            dependencies: sorted(dependencies),
+            replaced_by: Some(catalog.take_oid()?),
+            ..old.as_ref().clone()
+        });
+        catalog.put(object.clone());
+        Ok((catalog, object))
+    }
+
+    /// The pipeline that has another state in a catalog that comes after this one.
+    pub fn replaced_by<'a>(&self, after: &'a Catalog) -> Option<&'a Arc<Object>> {
+        after
+            .objects()
+            .find(|object| self.get(object.oid).is_some_and(|before| before.state() != object.state()))
     }
 
     /// With an object that stands still since a moment, or goes on.
@@ -534,6 +597,12 @@ fn is_read_only(schema: &str) -> bool {
 }
 
 /// Whether a definition holds query text in which names stand.
+pub(crate) fn sorted(mut oids: Vec<Oid>) -> Vec<Oid> {
+    oids.sort_unstable();
+    oids.dedup();
+    oids
+}
+
 fn reads_by_name(definition: &Definition) -> bool {
     match definition {
         Definition::Pipeline(_) | Definition::View(_) => true,

@@ -15,7 +15,7 @@ use crate::object::{Kind, Object, Oid};
 
 /// The newest format that this version writes and reads.
 ///
-/// 1: schemas and objects. 2: with roles and privileges. 3: with sequences, indexes, or the catalog before it. What a
+/// 1: schemas and objects. 2: with roles and privileges. 3: with sequences, indexes, replaced pipelines, or the catalog before it. What a
 /// version does not know it would drop: a catalog is written in the first format that has all that it has.
 pub const FORMAT: u64 = 3;
 
@@ -74,14 +74,15 @@ impl Catalog {
     fn document(&self) -> Document<'_> {
         let access = self.access.document();
         let is_of_sequences = |default: &DefaultPrivileges| default.on == DefaultOn::Sequences;
-        let has_sequences = self.access.defaults.iter().any(is_of_sequences);
-        let has_sequences = has_sequences
+        let is_new = self.access.defaults.iter().any(is_of_sequences);
+        let is_new = is_new
             || self.objects.values().any(|object| {
                 object.kind() == Kind::Sequence
+                    || object.replaced_by.is_some()
                     || !object.indexes.is_empty()
                     || object.columns.iter().any(|column| column.identity.is_some())
             });
-        let format = if has_sequences { FORMAT } else { 1 + u64::from(access.is_some()) };
+        let format = if is_new { FORMAT } else { 1 + u64::from(access.is_some()) };
         Document {
             format,
             version: self.version,
@@ -165,9 +166,6 @@ impl ReadDocument {
             })?;
             let in_range = object.primary_key.iter().all(|idx| *idx < object.columns.len());
             check(in_range, || format!("the key of \"{name}\" has a column that is missing"))?;
-            // An object is younger than what it reads; dropping with CASCADE relies on it.
-            let older = object.dependencies.iter().all(|oid| *oid < object.oid);
-            check(older, || format!("\"{name}\" reads an object that is younger"))?;
             let taken =
                 names.entry(object.schema.clone()).or_default().insert(object.name.clone(), object.oid);
             check(taken.is_none(), || format!("\"{name}\" stands twice"))?;
@@ -181,14 +179,18 @@ impl ReadDocument {
                 format!("\"{}\" reads an object that is missing", object.full_name())
             })?;
         }
-        Ok(Catalog {
+        let catalog = Catalog {
             version: self.version,
             next_oid: self.next_oid,
             schemas: Arc::new(schemas),
             objects: Arc::new(objects),
             names: Arc::new(names),
             access: Arc::new(access),
-        })
+        };
+        // Dropping with CASCADE and starting rely on an order.
+        let is_ordered = catalog.in_order().len() == catalog.objects.len();
+        check(is_ordered, || "some objects read each other in a circle".into())?;
+        Ok(catalog)
     }
 }
 

@@ -19,6 +19,8 @@ pub enum Error {
     WrongKind { name: String, is: Kind, wanted: Kind },
     #[error("cannot {action} {what} because other objects depend on it")]
     HasDependents { action: &'static str, what: String, dependents: Vec<Dependent> },
+    #[error("{what} would read itself: {reader} reads it")]
+    Circular { what: String, reader: String },
     #[error("column \"{column}\" of relation \"{relation}\" does not exist")]
     ColumnNotFound { relation: String, column: String, near: Option<String> },
     #[error("index \"{name}\" does not exist")]
@@ -93,6 +95,7 @@ impl Diagnostic for Error {
             Error::RoleInUse { .. } | Error::DependentPrivileges => SqlState::DEPENDENT_OBJECTS,
             Error::MembershipCycle { .. } => SqlState("0LP01"),
             Error::BootstrapRole => SqlState::FEATURE_NOT_SUPPORTED,
+            Error::Circular { .. } => SqlState::INVALID_OBJECT_DEFINITION,
             Error::InvalidName => SqlState("42602"),
             Error::NoCreationSchema => SqlState::UNDEFINED_SCHEMA,
             Error::DependencyNotFound { .. } => SqlState::UNDEFINED_OBJECT,
@@ -167,6 +170,7 @@ impl Diagnostic for Error {
             | Error::SchemaExists { .. }
             | Error::System { .. }
             | Error::InvalidName
+            | Error::Circular { .. }
             | Error::NoCreationSchema
             | Error::DependencyNotFound { .. }
             | Error::OutOfOids => None,

@@ -167,9 +167,17 @@ pub struct Object {
     /// Since when it stands still because somebody wants it to, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<i64>,
+    /// What its state is called, once that of another definition has taken its place; before, its OID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<Oid>,
 }
 
 impl Object {
+    /// The name of its state.
+    pub fn state(&self) -> Oid {
+        self.replaced_by.unwrap_or(self.oid)
+    }
+
     /// What it is.
     pub fn kind(&self) -> Kind {
         self.definition.kind()

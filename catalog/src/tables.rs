@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tidemill_core::did_you_mean;
 
-use crate::catalog::{Catalog, check_name, key_indexes};
+use crate::catalog::{Catalog, check_name, key_indexes, sorted};
 use crate::definition::{Definition, OwnedBy};
 use crate::error::Error;
 use crate::object::{Column, Index, Object, Oid};
@@ -165,12 +165,6 @@ impl Catalog {
     pub fn skip_oids(&self, other: &Catalog) -> Catalog {
         Catalog { next_oid: self.next_oid.max(other.next_oid), ..self.clone() }
     }
-}
-
-fn sorted(mut oids: Vec<Oid>) -> Vec<Oid> {
-    oids.sort_unstable();
-    oids.dedup();
-    oids
 }
 
 #[cfg(test)]

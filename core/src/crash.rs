@@ -19,6 +19,8 @@ pub const CRASH_POINTS: &[(&str, &str)] = &[
         "definitions.decided",
         "a transaction's rows and definitions, which the catalog's file does not say plainly",
     ),
+    ("replace.filled", "what is to take a pipeline's place, beside it"),
+    ("replace.decided", "a pipeline in another's place, which the catalog's file does not say plainly"),
     ("create.filled", "the first checkpoint of a pipeline that the catalog does not name"),
     ("drop.stopped", "half of a DROP"),
     ("sink.delivered", "a batch at its destination that the sink does not know to be there"),

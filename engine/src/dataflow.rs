@@ -13,8 +13,8 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use serde_json::json;
-use tidemill_core::Epoch;
 use tidemill_core::source::Offsets;
+use tidemill_core::{Delta, Epoch};
 use tidemill_plan::RelationId;
 use tidemill_storage::{Checkpoint, CheckpointStore};
 use tokio::sync::{mpsc, oneshot};
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::feed::{Feed, Sealed};
 use crate::halt::{Halt, Pause, Restarts};
-use crate::member::{Member, outbox_blobs};
+use crate::member::{GiveBack, Member, outbox_blobs};
 use crate::operators::{LateRows, StepContext};
 use crate::outbox::Outbox;
 use crate::source::{DeadLetter, RangeReader, SourceRuntime};
@@ -41,8 +41,17 @@ const N_POSITIONS: usize = 64;
 pub(crate) enum Command {
     /// Takes a member in, and fills it.
     Attach(Box<Attach>),
-    /// Takes over all members of another dataflow. Both have stepped to the same epoch.
-    Absorb(Box<Dataflow>),
+    /// Takes over all members of another dataflow, which has stepped to the clock's epoch, once it has come there itself.
+    Absorb {
+        other: Box<Dataflow>,
+        /// Whether it is to last before anything else is done.
+        is_kept: bool,
+        answer: oneshot::Sender<Result<(), Error>>,
+    },
+    /// Lets a member take the place of another.
+    Replace(Box<Replace>),
+    /// Forgets of sources what no member reads.
+    Narrow { answer: oneshot::Sender<()> },
     /// Lets a member go.
     Detach { id: RelationId, answer: oneshot::Sender<bool> },
     /// Makes a checkpoint now, and says when it is durable.
@@ -62,6 +71,16 @@ pub(crate) struct Resume {
     pub epoch: Epoch,
     /// The time of `epoch`.
     pub now: i64,
+}
+
+/// Two members of a dataflow that change places.
+pub(crate) struct Replace {
+    pub old: RelationId,
+    pub new: RelationId,
+    /// Sent once it is known how they differ. Until then nothing is sealed, and next the epoch in which they change places.
+    pub prepared: oneshot::Sender<()>,
+    pub sealed: oneshot::Receiver<()>,
+    pub answer: oneshot::Sender<Result<(), Error>>,
 }
 
 /// A new member and what it is filled with.
@@ -343,7 +362,25 @@ impl Dataflow {
                 command = inbox.recv() => match command {
                     None => return,
                     Some(Command::Attach(attach)) => self.attach(*attach).await,
-                    Some(Command::Absorb(other)) => self.absorb(*other),
+                    Some(Command::Absorb { other, is_kept, answer }) => {
+                        // A checkpoint that is under way is of one of the two.
+                        if let Some(task) = writing.take() {
+                            self.written(task.await.expect("writing a checkpoint does not panic"));
+                            asked.append(&mut answered);
+                        }
+                        let outcome = self.absorb(*other).await;
+                        let is_kept = is_kept && outcome.is_ok();
+                        let _ = answer.send(outcome);
+                        // Before anything can fail: the other's own checkpoint is not where this one looks.
+                        if is_kept && let Some(task) = self.checkpoint() {
+                            self.written(task.await.expect("writing a checkpoint does not panic"));
+                        }
+                    }
+                    Some(Command::Narrow { answer }) => {
+                        self.narrow();
+                        let _ = answer.send(());
+                    }
+                    Some(Command::Replace(replace)) => self.replace(*replace).await,
                     Some(Command::Detach { id, answer }) => {
                         self.detach(id).await;
                         let _ = answer.send(self.members.is_empty());
@@ -351,11 +388,7 @@ impl Dataflow {
                     Some(Command::Checkpoint { answer }) => asked.push(answer),
                     Some(Command::Release { answer }) => {
                         if let Some(task) = writing.take() {
-                            let written = task.await.expect("writing a checkpoint does not panic");
-                            self.store = Some(written.store);
-                            if written.outcome.is_ok() {
-                                self.durable(written.epoch, &written.members, &written.blobs);
-                            }
+                            self.written(task.await.expect("writing a checkpoint does not panic"));
                         }
                         let _ = answer.send(Box::new(self));
                         return;
@@ -401,6 +434,15 @@ impl Dataflow {
 
     /// Takes what has been sealed as one step.
     pub async fn step(&mut self, sealed: Sealed) -> Result<(), Error> {
+        self.step_with(sealed, None).await
+    }
+
+    /// Takes what has been sealed as one step, in which a member's relation changes by more than the member says.
+    async fn step_with(
+        &mut self,
+        sealed: Sealed,
+        difference: Option<(RelationId, Vec<RecordBatch>)>,
+    ) -> Result<(), Error> {
         let from = self.frontier;
         let context = StepContext {
             epoch: sealed.epoch,
@@ -431,7 +473,17 @@ impl Dataflow {
             if passes_time || member.reads_time() || !member.inputs.is_disjoint(&touched) {
                 touched.insert(member.id);
             }
-            let result = member.step(&context, &changes).await.map_err(|error| named(member, error))?;
+            let mut result = member.step(&context, &changes).await.map_err(|error| named(member, error))?;
+            if let Some((_, difference)) = difference.as_ref().filter(|(id, _)| *id == member.id) {
+                result.changes.splice(0..0, difference.iter().cloned());
+                touched.insert(member.id);
+            } else if difference.is_some() && !result.late.is_empty() {
+                // Rows that change in time that is over for it: it would miss them for ever.
+                return Err(Error::Unsupported(format!(
+                    "\"{}\" has closed times in which rows change now",
+                    member.handle.name
+                )));
+            }
             member.send(from, sealed.epoch, &result.changes)?;
             report_late(&self.dead_letters, member, sealed.epoch, result.late);
             changes.insert(member.id, result.changes);
@@ -604,17 +656,7 @@ impl Dataflow {
             if self.halt.is_some() {
                 return Err(self.not_running());
             }
-            // All that is there, in however many steps; nothing more is sealed meanwhile.
-            loop {
-                let sealed = self.feed.take();
-                if let Err(error) = self.step(sealed).await {
-                    self.fail(&error);
-                    return Err(error);
-                }
-                if !self.feed.is_behind(self.frontier) {
-                    break;
-                }
-            }
+            self.take_all().await?;
             for upstream in &self.members {
                 if member.inputs.contains(&upstream.id) {
                     missed.changes.insert(upstream.id, upstream.contents()?);
@@ -649,6 +691,88 @@ impl Dataflow {
         let _ = filled.send(outcome);
     }
 
+    /// Takes all that is there, in however many steps. Nothing more is sealed meanwhile.
+    async fn take_all(&mut self) -> Result<(), Error> {
+        loop {
+            let sealed = self.feed.take();
+            if let Err(error) = self.step(sealed).await {
+                self.fail(&error);
+                return Err(error);
+            }
+            if !self.feed.is_behind(self.frontier) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets a member take the place of another: from the next epoch on it is the other, and those who read that get the
+    /// difference.
+    async fn replace(&mut self, replace: Replace) {
+        let Replace { old, new, prepared, sealed, answer } = replace;
+        let outcome = async {
+            if self.halt.is_some() {
+                return Err(self.not_running());
+            }
+            self.take_all().await?;
+            let (difference, give_back) = self.put_in_place(old, new)?;
+            // Who asks for it waits for this, and seals the epoch.
+            let _ = prepared.send(());
+            let _ = sealed.await;
+            let sealed = self.feed.take();
+            if let Err(error) = self.step_with(sealed, Some((old, difference))).await {
+                // It begins again from its checkpoint, which knows of nothing.
+                give_back.give_back();
+                self.fail(&error);
+                return Err(error);
+            }
+            Ok(())
+        };
+        let outcome = outcome.await;
+        // Nobody waits for it any more where the server shuts down.
+        let _ = answer.send(outcome);
+    }
+
+    /// Puts a member into the place of another; gives the difference between the two. After an error nothing has changed.
+    fn put_in_place(
+        &mut self,
+        old: RelationId,
+        new: RelationId,
+    ) -> Result<(Vec<RecordBatch>, GiveBack), Error> {
+        let place = |members: &[Member], id| {
+            members.iter().position(|member| member.id == id).ok_or(Error::ShuttingDown)
+        };
+        let (old_idx, new_idx) = (place(&self.members, old)?, place(&self.members, new)?);
+        let difference = self.members[new_idx].difference_from(&self.members[old_idx])?;
+        let takes_back = |delta: &Delta| delta.weights().values().iter().any(|weight| *weight < 0);
+        if difference.iter().any(takes_back)
+            && let Some(reader) = self.members.iter().find(|member| member.counts_on_appends_of(old))
+        {
+            return Err(Error::Unsupported(format!(
+                "\"{}\" counts on rows that stay, and the new rows are not the old ones and more",
+                reader.handle.name
+            )));
+        }
+        let mut member = self.members.remove(new_idx);
+        let old_idx = place(&self.members, old)?;
+        let give_back = member.take_place_of(&self.members[old_idx]);
+        self.members[old_idx] = member;
+        self.members = in_order(std::mem::take(&mut self.members));
+        self.is_dirty = true;
+        Ok((difference.into_iter().map(Delta::into_batch).collect(), give_back))
+    }
+
+    /// Forgets of sources what no member reads: it would be taken for where somebody stands.
+    fn narrow(&mut self) {
+        let own: BTreeSet<RelationId> = self.members.iter().map(|member| member.id).collect();
+        let inputs = self.members.iter().flat_map(|member| member.inputs.iter().copied());
+        let read: BTreeSet<RelationId> = inputs.filter(|id| !own.contains(id)).collect();
+        self.offsets.retain(|id, _| read.contains(id));
+        self.watermarks.retain(|id, _| read.contains(id));
+        self.feed.set_relations(read);
+        self.note_position();
+        self.is_dirty = true;
+    }
+
     async fn detach(&mut self, id: RelationId) {
         let Some(idx) = self.members.iter().position(|member| member.id == id) else { return };
         let mut member = self.members.remove(idx);
@@ -658,7 +782,15 @@ impl Dataflow {
         self.is_dirty = true;
     }
 
-    fn absorb(&mut self, other: Dataflow) {
+    async fn absorb(&mut self, other: Dataflow) -> Result<(), Error> {
+        if self.halt.is_some() {
+            return Err(self.not_running());
+        }
+        // Nothing is sealed meanwhile: then both stand at the same epoch, before what comes next for both.
+        self.take_all().await?;
+        self.feed.add_relations(&other.feed.relations());
+        // Until a checkpoint has both, nothing is to be forgotten that either needs.
+        self.checkpointed.fetch_min(other.checkpointed.load(Ordering::Acquire), Ordering::AcqRel);
         self.members.extend(other.members);
         self.offsets.extend(other.offsets);
         self.watermarks.extend(other.watermarks);
@@ -666,6 +798,19 @@ impl Dataflow {
         self.is_dirty = true;
         self.feed.set_stepwise(self.members.iter().any(Member::is_stepwise));
         self.note_position();
+        Ok(())
+    }
+
+    /// Takes note of a checkpoint that nobody has asked for.
+    fn written(&mut self, written: Written) {
+        self.store = Some(written.store);
+        match written.outcome {
+            Ok(()) => self.durable(written.epoch, &written.members, &written.blobs),
+            Err(error) => {
+                tracing::error!(dataflow = self.id, %error, "a checkpoint failed");
+                self.is_dirty = true;
+            }
+        }
     }
 
     fn checkpoint(&mut self) -> Option<JoinHandle<Written>> {
@@ -710,7 +855,7 @@ impl Dataflow {
     }
 
     /// Stops stepping; what has been published stays readable.
-    fn fail(&mut self, error: &Error) {
+    pub fn fail(&mut self, error: &Error) {
         let (reason, since) = (error.to_string(), TimeSource::System.now());
         // Nothing may wait for a dataflow that takes nothing.
         self.feed.halt();
@@ -735,11 +880,24 @@ impl Dataflow {
         let _ = self.fallen.send(Fallen { id: self.id, how: Fall::Failed { after } });
     }
 
-    fn not_running(&self) -> Error {
+    pub fn not_running(&self) -> Error {
         let name = self.id.to_string();
         let reason = self.halt.as_ref().map(|halt| halt.reason("")).unwrap_or_default();
         Error::NotRunning { kind: "dataflow", name, reason }
     }
+}
+
+/// Members so that each stands behind those that it reads, and otherwise as they stood.
+fn in_order(mut members: Vec<Member>) -> Vec<Member> {
+    let mut ordered: Vec<Member> = Vec::with_capacity(members.len());
+    while !members.is_empty() {
+        let waiting: BTreeSet<RelationId> = members.iter().map(|member| member.id).collect();
+        let is_ready = |member: &Member| member.inputs.is_disjoint(&waiting);
+        // The catalog has no circles.
+        let next = members.iter().position(is_ready).unwrap_or_default();
+        ordered.push(members.remove(next));
+    }
+    ordered
 }
 
 /// Waits until no outbox is full.

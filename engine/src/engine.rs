@@ -1,6 +1,7 @@
 //! Everything that runs, and how it is asked.
 
 mod lifecycle;
+mod replace;
 mod sample;
 mod standing;
 
@@ -31,7 +32,7 @@ use crate::halt::{Halt, Pause, Restarts};
 use crate::ipc::decode_batch;
 use crate::jobs::{CancelError, JobKind, Jobs};
 use crate::marks;
-use crate::member::{Member, MemberHandle};
+use crate::member::{Identity, Member, MemberHandle};
 use crate::memory::Memory;
 use crate::outbox::{DeliveryStatus, Outbox};
 use crate::sealer::{Clock, LOGGED_TIME, Sealer, WriteRequest, is_read, whole_epochs};
@@ -81,6 +82,8 @@ impl Default for EngineConfig {
 #[derive(Debug, Clone)]
 pub struct MemberSpec {
     pub id: RelationId,
+    /// What its state is called in checkpoints; another id where it has taken another's place.
+    pub state: RelationId,
     pub name: String,
     pub plan: PipelinePlan,
     /// Plans were made with it; it says the number of lanes.
@@ -96,6 +99,7 @@ pub struct MemberSpec {
 #[derive(Debug, Clone)]
 pub struct RefusedMember {
     pub id: RelationId,
+    pub state: RelationId,
     pub name: String,
     pub schema: SchemaRef,
     pub reason: String,
@@ -128,6 +132,7 @@ pub struct Subscription {
 }
 
 pub use self::lifecycle::Resumed;
+pub use self::replace::Replaced;
 pub use self::sample::{Sample, Sampled, SampledFrom};
 pub use self::standing::{Replayed, StandingView};
 
@@ -371,7 +376,7 @@ impl Engine {
     pub async fn recover(&self, specs: Vec<MemberSpec>, refused: Vec<RefusedMember>) -> Result<(), Error> {
         let specs: Vec<Arc<MemberSpec>> = specs.into_iter().map(Arc::new).collect();
         let known: BTreeSet<RelationId> =
-            specs.iter().map(|spec| spec.id).chain(refused.iter().map(|refused| refused.id)).collect();
+            specs.iter().map(|spec| spec.state).chain(refused.iter().map(|refused| refused.state)).collect();
         let found = self.checkpoints(&known).await?;
         let mut clock = self.sealer.clock.lock().await;
         for (_, _, checkpoint) in &found {
@@ -384,7 +389,14 @@ impl Engine {
         // A source goes on where its most advanced reader was; the others catch up.
         let mut newest: BTreeMap<RelationId, Epoch> = BTreeMap::new();
         for (_, _, checkpoint) in &found {
-            for (id, offsets) in offsets_of(&checkpoint.meta) {
+            let in_it = members_in(checkpoint);
+            let is_unknown = refused.iter().any(|refused| in_it.contains(&refused.state));
+            // What nobody reads any more, somebody did who has been replaced since.
+            let is_read = |id: &RelationId| {
+                is_unknown
+                    || specs.iter().any(|spec| in_it.contains(&spec.state) && spec.plan.inputs.contains(id))
+            };
+            for (id, offsets) in offsets_of(&checkpoint.meta).into_iter().filter(|(id, _)| is_read(id)) {
                 if newest.get(&id).is_none_or(|known| *known < epoch_of(checkpoint)) {
                     newest.insert(id, epoch_of(checkpoint));
                     clock.offsets.insert(id, Arc::new(offsets));
@@ -398,10 +410,11 @@ impl Engine {
         let mut recovered: BTreeSet<RelationId> = BTreeSet::new();
         for (id, store, checkpoint) in found {
             let in_it = members_in(&checkpoint);
-            let specs: Vec<&Arc<MemberSpec>> = specs.iter().filter(|spec| in_it.contains(&spec.id)).collect();
+            let specs: Vec<&Arc<MemberSpec>> =
+                specs.iter().filter(|spec| in_it.contains(&spec.state)).collect();
             recovered.extend(&in_it);
             let (members, mut failure) = self.restored(&checkpoint, &specs).await?;
-            for refused in refused.iter().filter(|refused| in_it.contains(&refused.id)) {
+            for refused in refused.iter().filter(|refused| in_it.contains(&refused.state)) {
                 self.enter_refused(id, refused);
                 failure.get_or_insert(Error::NotRunning {
                     kind: "pipeline",
@@ -411,13 +424,13 @@ impl Engine {
             }
             self.start_recovered(&mut clock, id, store, &checkpoint, members, failure);
         }
-        for spec in specs.iter().filter(|spec| !recovered.contains(&spec.id)) {
+        for spec in specs.iter().filter(|spec| !recovered.contains(&spec.state)) {
             let member = self.member(spec, None).await?;
             let reason = "its checkpoint is missing; drop it and create it again".into();
             member.handle.set_halt(Some(Halt::Failed { reason, since: TimeSource::System.now() }));
             self.enter(0, &member, spec, false);
         }
-        for refused in refused.iter().filter(|refused| !recovered.contains(&refused.id)) {
+        for refused in refused.iter().filter(|refused| !recovered.contains(&refused.state)) {
             self.enter_refused(0, refused);
         }
         for table in clock.tables.values() {
@@ -519,10 +532,11 @@ impl Engine {
     async fn member(&self, spec: &MemberSpec, handle: Option<Arc<MemberHandle>>) -> Result<Member, Error> {
         let outbox = spec.sink.clone().map(|sink| Outbox::new(sink, spec.plan.schema.clone()));
         let budget = match &handle {
-            Some(handle) => handle.budget.clone(),
+            Some(handle) => handle.budget(),
             None => self.memory.budget(spec.memory_limit),
         };
-        Member::new(spec.id, &spec.name, &spec.plan, &spec.session, outbox, &budget, handle).await
+        let identity = Identity { id: spec.id, state: spec.state, name: &spec.name };
+        Member::new(identity, &spec.plan, &spec.session, outbox, &budget, handle).await
     }
 
     fn enter(&self, dataflow: u64, member: &Member, spec: &Arc<MemberSpec>, is_filling: bool) {
@@ -548,7 +562,7 @@ impl Engine {
     }
 
     fn enter_refused(&self, dataflow: u64, refused: &RefusedMember) {
-        let RefusedMember { id, name, schema, reason } = refused.clone();
+        let RefusedMember { id, name, schema, reason, .. } = refused.clone();
         let budget = self.memory.budget(None);
         let handle = MemberHandle::new(id, &name, schema, &budget, Epoch::ZERO);
         handle.set_halt(Some(Halt::Failed { reason, since: TimeSource::System.now() }));
@@ -778,22 +792,10 @@ impl Engine {
         let mut clock = self.sealer.clock.lock().await;
         self.catch_up_with_time(&mut clock, &member).await;
         for other in &upstream {
-            let (answer, released) = oneshot::channel();
-            other.commands.send(Command::Release { answer }).await.map_err(|_| Error::ShuttingDown)?;
-            let mut released = released.await.map_err(|_| Error::ShuttingDown)?;
-            while released.frontier < clock.epoch {
-                let sealed = released.feed.take();
-                released.step(sealed).await?;
-            }
-            clock.feeds.remove(&other.id);
-            target.feed.add_relations(&other.feed.relations());
-            target.commands.send(Command::Absorb(released)).await.map_err(|_| Error::ShuttingDown)?;
-            let mut registry = self.registry();
-            registry.dataflows.remove(&other.id);
-            for entry in registry.members.values_mut() {
-                if entry.dataflow == other.id {
-                    entry.dataflow = target.id;
-                }
+            if let Err(error) = self.absorb(&mut clock, &target, other, false).await {
+                drop(clock);
+                self.begin_again(other.id).await;
+                return Err(error);
             }
         }
         let relations: BTreeSet<RelationId> = {
@@ -817,6 +819,42 @@ impl Engine {
             }
         }
         Ok(target.id)
+    }
+
+    /// Lets a dataflow take over the members of another, both at the clock's epoch. It lasts from its next checkpoint on.
+    async fn absorb(
+        &self,
+        clock: &mut Clock,
+        target: &DataflowHandle,
+        other: &DataflowHandle,
+        is_kept: bool,
+    ) -> Result<(), Error> {
+        let mut released =
+            other.ask(|answer| Command::Release { answer }).await.ok_or(Error::ShuttingDown)?;
+        // One that stands still is nobody's to bring to an epoch.
+        if released.halt.is_some() {
+            let error = released.not_running();
+            released.fail(&error);
+            return Err(error);
+        }
+        while released.frontier < clock.epoch {
+            let sealed = released.feed.take();
+            if let Err(error) = released.step(sealed).await {
+                released.fail(&error);
+                return Err(error);
+            }
+        }
+        let absorbed = target.ask(|answer| Command::Absorb { other: released, is_kept, answer });
+        absorbed.await.ok_or(Error::ShuttingDown)??;
+        clock.feeds.remove(&other.id);
+        let mut registry = self.registry();
+        registry.dataflows.remove(&other.id);
+        for entry in registry.members.values_mut() {
+            if entry.dataflow == other.id {
+                entry.dataflow = target.id;
+            }
+        }
+        Ok(())
     }
 
     async fn checkpoint(&self, dataflow: u64) -> Result<(), Error> {
@@ -1336,6 +1374,7 @@ impl Engine {
         };
         let checkpointed =
             self.registry().dataflows.get(&entry.dataflow).map(|dataflow| dataflow.checkpointed.clone());
+        let budget = handle.budget();
         PipelineStatus {
             id: handle.id,
             name: handle.name.clone(),
@@ -1349,9 +1388,9 @@ impl Engine {
             rows_out: metrics.rows_out.get(),
             late_rows: metrics.late_rows.get(),
             state_bytes: metrics.state_bytes.load(Ordering::Relaxed),
-            memory_bytes: handle.budget.used() as u64,
-            memory_limit: handle.budget.limit() as u64,
-            memory_error: handle.budget.refusal(),
+            memory_bytes: budget.used() as u64,
+            memory_limit: budget.limit() as u64,
+            memory_error: budget.refusal(),
             view: handle.latest().map(|view| view.size()),
             step_time: metrics.step_time.counts(),
             latency: metrics.latency.counts(),
@@ -1366,10 +1405,28 @@ fn epoch_of(checkpoint: &Checkpoint) -> Epoch {
     Epoch(checkpoint.meta["epoch"].as_u64().unwrap_or_default())
 }
 
+/// Who is in a dataflow's checkpoint.
+struct MemberWords<'a> {
+    id: RelationId,
+    state: RelationId,
+    words: &'a Value,
+}
+
 /// Who is in a dataflow's checkpoint, each behind those that it reads.
+fn words_of_members(checkpoint: &Checkpoint) -> Vec<MemberWords<'_>> {
+    let relation = |word: &Value| Some(RelationId(word.as_u64()? as u32));
+    let mut members = Vec::new();
+    for words in checkpoint.meta["members"].as_array().into_iter().flatten() {
+        if let Some(id) = relation(&words["relation"]) {
+            members.push(MemberWords { id, state: relation(&words["state"]).unwrap_or(id), words });
+        }
+    }
+    members
+}
+
+/// The names of the states in a dataflow's checkpoint.
 fn members_in(checkpoint: &Checkpoint) -> Vec<RelationId> {
-    let words = checkpoint.meta["members"].as_array().into_iter().flatten();
-    words.filter_map(|words| Some(RelationId(words["relation"].as_u64()? as u32))).collect()
+    words_of_members(checkpoint).into_iter().map(|member| member.state).collect()
 }
 
 fn offsets_of(meta: &Value) -> BTreeMap<RelationId, Offsets> {

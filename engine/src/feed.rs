@@ -237,6 +237,11 @@ impl Feed {
         self.state().relations.clone()
     }
 
+    /// Lets the feed carry only some relations from now on.
+    pub fn set_relations(&self, relations: BTreeSet<RelationId>) {
+        self.state().relations = relations;
+    }
+
     /// Lets the feed carry more relations from now on.
     pub fn add_relations(&self, relations: &BTreeSet<RelationId>) {
         self.state().relations.extend(relations);

@@ -28,8 +28,8 @@ mod view;
 mod view_scan;
 
 pub use engine::{
-    Commit, Engine, EngineConfig, MemberSpec, ReadView, RefusedMember, Replayed, Resumed, Sample, Sampled,
-    SampledFrom, Stale, StandingView, Subscription,
+    Commit, Engine, EngineConfig, MemberSpec, ReadView, RefusedMember, Replaced, Replayed, Resumed, Sample,
+    Sampled, SampledFrom, Stale, StandingView, Subscription,
 };
 pub use error::Error;
 pub use halt::Pause;

@@ -30,6 +30,7 @@ use crate::metrics::{Counter, Histogram};
 use crate::operators::{LateRows, Operator, StepContext};
 use crate::outbox::Outbox;
 use crate::status::{LaneStatus, OperatorStatus};
+use crate::time::TimeSource;
 use crate::view::{History, View, ViewSnapshot};
 
 /// Rows of an input batch above which it is cut up for the lanes.
@@ -54,11 +55,11 @@ pub struct MemberHandle {
     pub(crate) subscribers: std::sync::Mutex<Vec<mpsc::UnboundedSender<(Epoch, Delta)>>>,
     pub metrics: MemberMetrics,
     /// The memory that its state may take.
-    pub(crate) budget: Arc<Budget>,
+    budget: RwLock<Arc<Budget>>,
     /// What its operators have done, since they were last made.
     operators: RwLock<Vec<Arc<OperatorMetrics>>>,
     /// By an operator's id, what keeps its state from growing for ever.
-    pub(crate) bounds: BTreeMap<String, &'static str>,
+    bounds: RwLock<BTreeMap<String, &'static str>>,
 }
 
 /// What a member has done.
@@ -105,10 +106,15 @@ impl MemberHandle {
             halt: RwLock::default(),
             subscribers: Default::default(),
             metrics: MemberMetrics::default(),
-            budget: budget.clone(),
+            budget: RwLock::new(budget.clone()),
             operators: RwLock::default(),
-            bounds: BTreeMap::new(),
+            bounds: RwLock::default(),
         }
+    }
+
+    /// The memory that its state may take.
+    pub(crate) fn budget(&self) -> Arc<Budget> {
+        self.budget.read().expect("nobody panics while holding it").clone()
     }
 
     pub fn frontier(&self) -> Epoch {
@@ -148,6 +154,8 @@ impl MemberHandle {
 /// One pipeline or sink.
 pub(crate) struct Member {
     pub id: RelationId,
+    /// What its state is called in checkpoints: after it has been replaced, not by its own id.
+    state: RelationId,
     pub handle: Arc<MemberHandle>,
     pub inputs: BTreeSet<RelationId>,
     compiled: Compiled,
@@ -164,6 +172,30 @@ pub(crate) struct Member {
     fingerprint: String,
 }
 
+/// What a member is called.
+pub(crate) struct Identity<'a> {
+    pub id: RelationId,
+    /// In checkpoints.
+    pub state: RelationId,
+    pub name: &'a str,
+}
+
+/// What a handle had before another member took its member's place.
+pub(crate) struct GiveBack {
+    handle: Arc<MemberHandle>,
+    budget: Arc<Budget>,
+    bounds: BTreeMap<String, &'static str>,
+}
+
+impl GiveBack {
+    /// The member is to stand there again.
+    pub fn give_back(self) {
+        let poisoned = "nobody panics while holding it";
+        *self.handle.budget.write().expect(poisoned) = self.budget;
+        *self.handle.bounds.write().expect(poisoned) = self.bounds;
+    }
+}
+
 /// What a step gave.
 pub(crate) struct StepResult {
     /// The change of the member's relation, weight last.
@@ -174,8 +206,7 @@ pub(crate) struct StepResult {
 impl Member {
     /// A member without state. With the handle of the one before, its readers do not notice that it is another.
     pub async fn new(
-        id: RelationId,
-        name: &str,
+        Identity { id, state, name }: Identity<'_>,
         plan: &PipelinePlan,
         session: &SessionState,
         outbox: Option<Outbox>,
@@ -205,12 +236,13 @@ impl Member {
         };
         let handle = handle.unwrap_or_else(|| {
             let handle = MemberHandle::new(id, name, plan.schema.clone(), budget, Epoch::ZERO);
-            Arc::new(MemberHandle { bounds: bounds(plan), ..handle })
+            Arc::new(MemberHandle { bounds: RwLock::new(bounds(plan)), ..handle })
         });
         *handle.operators.write().expect("nobody panics while holding it") =
             compiled.operators.iter().map(|lanes| lanes.metrics.clone()).collect();
         Ok(Member {
             id,
+            state,
             handle,
             inputs: plan.inputs.iter().copied().collect(),
             fingerprint: plan.delta_plan.display_indent().to_string(),
@@ -468,6 +500,40 @@ impl Member {
         Ok(())
     }
 
+    /// Takes the place of another, for those who read that one. Gives what puts the other's handle back.
+    pub fn take_place_of(&mut self, old: &Member) -> GiveBack {
+        let (own, handle) = (&self.handle, &old.handle);
+        let poisoned = "nobody panics while holding it";
+        let give_back = GiveBack {
+            handle: handle.clone(),
+            budget: handle.budget(),
+            bounds: handle.bounds.read().expect(poisoned).clone(),
+        };
+        // Whoever still has the handle of its own must not wait for it.
+        let reason = format!("it has taken the place of \"{}\"", handle.name);
+        own.set_halt(Some(Halt::Failed { reason, since: TimeSource::System.now() }));
+        *handle.budget.write().expect(poisoned) = own.budget();
+        *handle.operators.write().expect(poisoned) = own.operators.read().expect(poisoned).clone();
+        *handle.bounds.write().expect(poisoned) = own.bounds.read().expect(poisoned).clone();
+        self.id = old.id;
+        self.handle = handle.clone();
+        give_back
+    }
+
+    /// The change that makes another's relation this one's.
+    pub fn difference_from(&self, old: &Member) -> Result<Vec<Delta>, Error> {
+        let (Some(before), Some(after)) = (&old.view, &self.view) else {
+            return Err(Error::Unsupported("a sink is replaced".into()));
+        };
+        before.snapshot(Epoch::ZERO).difference(&after.snapshot(Epoch::ZERO))
+    }
+
+    /// Whether it counts on rows of an input that stay for ever.
+    pub fn counts_on_appends_of(&self, input: RelationId) -> bool {
+        let inputs = &self.compiled.inputs;
+        inputs.iter().any(|(known, _)| known.relation == input && known.kind == InputKind::Append)
+    }
+
     /// The member's relation as it is now, as insertions.
     pub fn contents(&self) -> Result<Vec<RecordBatch>, Error> {
         let Some(view) = &self.view else { return Ok(Vec::new()) };
@@ -477,7 +543,7 @@ impl Member {
 
     /// Adds what belongs into a checkpoint; gives the member's part of its words.
     pub fn capture(&self, checkpoint: &mut Checkpoint) -> serde_json::Value {
-        let id = self.id;
+        let id = self.state;
         let mut state_bytes = 0;
         let mut add = |name: String, snapshot: &Snapshot| {
             state_bytes += snapshot.size();
@@ -499,13 +565,17 @@ impl Member {
             checkpoint.blobs.extend(blobs.map(|(name, bytes)| (format!("{id}/outbox{name}"), bytes)));
         }
         self.handle.metrics.state_bytes.store(state_bytes as u64, Ordering::Relaxed);
-        serde_json::json!({
-            "relation": id,
+        let mut words = serde_json::json!({
+            "relation": self.id,
             "name": self.handle.name,
             "plan": self.fingerprint,
             "has_run": self.has_run,
             "n_lanes": self.session.config().target_partitions(),
-        })
+        });
+        if self.state != self.id {
+            words["state"] = serde_json::json!(self.state);
+        }
+        words
     }
 
     /// Takes over what a checkpoint holds of this member.
@@ -519,7 +589,7 @@ impl Member {
             return Err(Error::StateMissing { what: format!("pipeline \"{}\"", self.handle.name), epoch });
         }
         self.has_run = words["has_run"].as_bool().unwrap_or(false);
-        let id = self.id;
+        let id = self.state;
         for lanes in &self.compiled.operators {
             let names: Vec<String> = {
                 let mut operator = lanes.lanes[0].lock().expect("nothing has run yet");
@@ -586,10 +656,11 @@ impl MemberHandle {
             state_bytes: load(&lane.state_bytes),
             state_heap_bytes: load(&lane.state_heap_bytes),
         };
+        let bounds = self.bounds.read().expect("nobody panics while holding it");
         let status = |operator: &Arc<OperatorMetrics>| OperatorStatus {
             id: operator.id.clone(),
             display: operator.display.clone(),
-            bound: self.bounds.get(&operator.id).copied().unwrap_or(Growth::Finite.bound()),
+            bound: bounds.get(&operator.id).copied().unwrap_or(Growth::Finite.bound()),
             lanes: operator.lanes.iter().map(lane).collect(),
         };
         self.operators.read().expect("nobody panics while holding it").iter().map(status).collect()

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use arrow::row::Rows;
 use tidemill_core::{Delta, Epoch};
@@ -194,6 +194,48 @@ impl ViewSnapshot {
             }
         }
         rows.chunks(BATCH_ROWS).map(|rows| self.decode(rows)).collect()
+    }
+
+    /// The change that makes this view another one of the same columns, in whatever order either is kept.
+    pub(crate) fn difference(&self, after: &ViewSnapshot) -> Result<Vec<Delta>, Error> {
+        if self.shape.columns != after.shape.columns {
+            let key = &self.shape.columns[..self.shape.layout.n_keys()];
+            let same = View::new(self.schema.clone(), key, 1)?;
+            for rows in after.batches()? {
+                let rows = RecordBatch::try_new(self.schema.clone(), rows.columns().to_vec())?;
+                same.add(0, Delta::inserts(&rows).batch())?;
+            }
+            return self.difference(&same.snapshot(after.epoch));
+        }
+        let (mut before, mut after) =
+            (self.arrangement.cursor().peekable(), after.arrangement.cursor().peekable());
+        let (mut rows, mut weights): (Vec<&[u8]>, Vec<i64>) = Default::default();
+        loop {
+            // Rows in the order in which both are kept.
+            let (row, weight) = match (before.peek(), after.peek()) {
+                (None, None) => break,
+                (Some((old, _)), Some((new, _))) if old == new => {
+                    let (old, new) = (before.next().expect("peeked"), after.next().expect("peeked"));
+                    (old.0, new.1 - old.1)
+                }
+                (Some((old, _)), Some((new, _))) if old > new => after.next().expect("peeked"),
+                (None, Some(_)) => after.next().expect("peeked"),
+                (Some(_), _) => {
+                    let (row, weight) = before.next().expect("peeked");
+                    (row, -weight)
+                }
+            };
+            if weight != 0 {
+                rows.push(row);
+                weights.push(weight);
+            }
+        }
+        let pieces = rows.chunks(BATCH_ROWS).zip(weights.chunks(BATCH_ROWS));
+        let delta = |(rows, weights): (&[&[u8]], &[i64])| {
+            let weights = Arc::new(Int64Array::from(weights.to_vec()));
+            Ok(Delta::weighted(&self.decode(rows)?, weights))
+        };
+        pieces.map(delta).collect()
     }
 
     /// Encoded rows as a batch of the view's schema.

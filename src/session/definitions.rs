@@ -96,7 +96,9 @@ impl Definitions {
         let retired: Vec<(RelationId, Epoch)> =
             self.copied.iter().filter(|it| is_replaced(it)).copied().collect();
         unchanged.extend(&retired);
-        let was_there = by_oid(self.before.objects().filter(|object| catalog.get(object.oid).is_none()));
+        let mut was_there = self.before.in_order();
+        was_there.retain(|object| catalog.get(object.oid).is_none());
+        was_there.reverse();
         // Others may write to their destinations from now on.
         hold_sinks(&database, &was_there, true).await;
         let decided = self.decide(&writes, unchanged, retired).await;
@@ -111,8 +113,9 @@ impl Definitions {
         let made = std::mem::take(&mut self.made);
         let (named, nameless): (Vec<_>, Vec<_>) =
             made.into_iter().partition(|object| catalog.get(object.oid).is_some());
-        for object in by_oid(was_there.iter().chain(&nameless)) {
-            if let Err(error) = stop(&database, &object).await {
+        // What the block has made may read what was there.
+        for object in by_oid(nameless.iter()).iter().chain(&was_there) {
+            if let Err(error) = stop(&database, object).await {
                 tracing::warn!(object = object.full_name(), %error, "what was dropped could not be removed");
             }
         }
@@ -154,7 +157,7 @@ impl Definitions {
     }
 }
 
-/// Readers first, in which order things end: they are younger than what they read.
+/// What a block has made, readers first, in which order things end: they are younger than what they read.
 fn by_oid<'a>(objects: impl Iterator<Item = &'a Arc<Object>>) -> Vec<Arc<Object>> {
     let mut objects: Vec<Arc<Object>> = objects.cloned().collect();
     objects.sort_by_key(|object| std::cmp::Reverse(object.oid));

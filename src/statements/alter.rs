@@ -10,9 +10,9 @@ use tidemill_catalog::{Catalog, Definition, Kind, Object, Privilege};
 use tidemill_core::{SqlState, did_you_mean};
 use tidemill_engine::{Resumed, State};
 use tidemill_plan::RelationId;
-use tidemill_sql::statements::{Alter, AlterAction, RoleName};
+use tidemill_sql::statements::{Alter, AlterAction, CreatePipeline, RoleName, WithOption, WithOptions};
 
-use super::create::kind;
+use super::create::{self, kind};
 use super::{access, done, engine_error, unsupported};
 use crate::database::{Database, uninterrupted};
 use crate::names::find;
@@ -21,7 +21,10 @@ use crate::session::Session;
 use crate::session::api::{Notice, Response, SqlError};
 use crate::session::definitions::Changing;
 
-pub async fn run(session: &mut Session, alter: &Alter) -> Result<Response, SqlError> {
+pub async fn run(session: &mut Session, alter: &Alter, sql: &str) -> Result<Response, SqlError> {
+    if let AlterAction::Redefine(create) = &alter.action {
+        return redefine(session, alter, create, sql).await;
+    }
     // What does not change the catalog does not wait for those who do: a fill can take long.
     let changing = match alter.action {
         AlterAction::Restart => None,
@@ -82,6 +85,33 @@ pub async fn run(session: &mut Session, alter: &Alter) -> Result<Response, SqlEr
         }
         (_, _) => restart(session, &object).await?,
     }
+    Ok(done(alter.tag()))
+}
+
+/// `ALTER PIPELINE p AS …`: as if it were created anew, with its options unless others are given.
+async fn redefine(
+    session: &mut Session,
+    alter: &Alter,
+    create: &CreatePipeline,
+    sql: &str,
+) -> Result<Response, SqlError> {
+    let Some(object) = target(session, alter, Kind::Pipeline)? else { return Ok(done(alter.tag())) };
+    privileges::require_owner(&session.catalog(), session.user(), &object, false)
+        .map_err(|error| error.with_position(alter.name.position))?;
+    let mut create = create.clone();
+    (create.name.schema, create.name.name) = (Some(object.schema.clone()), object.name.clone());
+    if create.options.is_empty() {
+        let position = alter.name.position;
+        let option = |(key, value): &(String, String)| WithOption {
+            key: key.clone(),
+            value: value.clone(),
+            position,
+            value_position: position,
+        };
+        create.options = WithOptions(object.definition.options().iter().map(option).collect());
+    }
+    let stored = CreatePipeline { or_replace: false, ..create.clone() }.to_string();
+    create::pipeline(session, &create, sql, &stored).await?;
     Ok(done(alter.tag()))
 }
 

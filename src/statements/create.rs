@@ -22,7 +22,7 @@ use tidemill_sql::statements::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{access, dml, done, engine_error, query, unbounded, unsupported};
+use super::{access, dml, done, engine_error, query, redefine, unbounded, unsupported};
 use crate::database::{Database, position_of, sink_query, table_spec, take_rate_limit, uninterrupted};
 use crate::names::{References, find};
 use crate::privileges;
@@ -271,10 +271,12 @@ pub async fn table_for(
     Ok(object)
 }
 
+/// `sql` is the statement, `stored` the one that the catalog is to keep.
 pub async fn pipeline(
     session: &mut Session,
     create: &CreatePipeline,
     sql: &str,
+    stored: &str,
 ) -> Result<Response, SqlError> {
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
@@ -304,8 +306,14 @@ pub async fn pipeline(
     let new = NewObject {
         columns,
         dependencies: dependencies(session, &create.query, &search_path)?,
-        ..new_object(session, &head, Definition::Pipeline(definition), sql)?
+        ..new_object(session, &head, Definition::Pipeline(definition), stored)?
     };
+    let catalog = session.catalog();
+    let known = catalog.find(&new.schema, &new.name).filter(|known| known.kind() == Kind::Pipeline);
+    if let Some(old) = known.filter(|old| head.or_replace && catalog.dependents(old.oid).next().is_some()) {
+        redefine::run(session, changing, old, new, plan).await?;
+        return Ok(done("CREATE PIPELINE"));
+    }
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE PIPELINE")) };
     plan.schema = entered.object.arrow_schema();
     let spec = session.database.pipeline_spec(&entered.object, plan)?;
@@ -612,8 +620,8 @@ pub fn enter_into(
         Created::Kept(_) => None,
         Created::New(object) => Some(Entered { catalog: entered, object, replaced: Vec::new() }),
         Created::Replaced { new: object, .. } => {
-            let mut replaced: Vec<Arc<Object>> =
-                catalog.objects().filter(|object| entered.get(object.oid).is_none()).cloned().collect();
+            let mut replaced = catalog.in_order();
+            replaced.retain(|object| entered.get(object.oid).is_none());
             replaced.reverse();
             Some(Entered { catalog: entered, object, replaced })
         }

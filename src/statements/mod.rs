@@ -11,9 +11,12 @@ mod drop;
 mod explain;
 mod origin;
 mod query;
+mod redefine;
 mod show;
 mod subscribe;
 mod tables;
+#[cfg(test)]
+mod testing;
 mod transaction;
 mod unbounded;
 mod verify;
@@ -56,14 +59,14 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
         Statement::Copy(copy) => copy::run(session, copy, &call).await,
         Statement::CreateSource(create) => create::source(session, create, call.sql).await,
         Statement::CreateTable(create) => create::table(session, create, &call).await,
-        Statement::CreatePipeline(create) => create::pipeline(session, create, call.sql).await,
+        Statement::CreatePipeline(create) => create::pipeline(session, create, call.sql, call.sql).await,
         Statement::CreateView(create) => create::view(session, create, call.sql).await,
         Statement::CreateSink(create) => create::sink(session, create, call.sql).await,
         Statement::CreateSchema(create) => create::schema(session, create).await,
         Statement::CreateSequence(create) => tables::create_sequence(session, create, call.sql).await,
         Statement::CreateIndex(create) => tables::create_index(session, create).await,
         Statement::Drop(objects) => drop::run(session, objects).await,
-        Statement::Alter(alter) => alter::run(session, alter).await,
+        Statement::Alter(alter) => alter::run(session, alter, call.sql).await,
         Statement::Comment(comment) => create::comment(session, comment).await,
         Statement::CreateRole(create) => access::create_role(session, create).await,
         Statement::AlterRole(alter) => access::alter_role(session, alter).await,

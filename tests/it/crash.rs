@@ -284,7 +284,7 @@ async fn write_rows(
 }
 
 /// Changes definitions all the time: a pipeline with a sink that comes and goes, rows of a table that joins see, and
-/// migrations, which define and drop in one transaction with a row that says so.
+/// migrations, which define and drop in one transaction with a row that says so; and a pipeline that changes under its reader.
 async fn define_and_drop(address: Arc<Mutex<String>>, is_stopping: Arc<AtomicBool>) {
     let mut n = 0;
     while let Some(client) = connect(&address, &is_stopping).await {
@@ -299,6 +299,7 @@ async fn define_and_drop(address: Arc<Mutex<String>>, is_stopping: Arc<AtomicBoo
                 "DROP SINK IF EXISTS passing_out".to_owned(),
                 "DROP PIPELINE IF EXISTS passing".to_owned(),
                 migration(n),
+                format!("ALTER PIPELINE turning AS SELECT k, sum(v + {}) AS s FROM rows GROUP BY k", n % 5),
             ];
             for sql in statements {
                 match client.batch_execute(&sql).await {
@@ -439,6 +440,12 @@ async fn crash_matrix() {
     for (_, sql) in &cells {
         execute(&client, sql).await;
     }
+    execute(
+        &client,
+        "CREATE PIPELINE turning AS SELECT k, sum(v) AS s FROM rows GROUP BY k; \
+         CREATE PIPELINE turned AS SELECT sum(s) AS s FROM turning",
+    )
+    .await;
     drop(client);
     let feeders = Feeders::start(&server, directory.path(), kafka.as_ref(), seed);
 
@@ -481,6 +488,10 @@ async fn crash_matrix() {
     };
     check_rows(&server, &ledger).await;
     check_migrations(&server).await;
+    for pipeline in ["turning", "turned"] {
+        let verdict = query(&server.connect().await, &format!("VERIFY PIPELINE {pipeline}")).await;
+        assert_eq!(verdict[0][2], "equal", "{pipeline}: {verdict:?}");
+    }
 
     // All that was given has been read, once.
     wait_for(&server, "SELECT sum(n) FROM files_groups", &[&n_files.to_string()]).await;

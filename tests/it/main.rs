@@ -12,6 +12,7 @@ mod flights;
 mod golden;
 mod kafka;
 mod lifecycle;
+mod live;
 mod memory;
 mod migrations;
 mod moments;

@@ -345,7 +345,7 @@ fn the_catalog_survives_as_bytes() {
 
 #[test]
 fn no_damaged_document_reads_as_a_catalog() {
-    let (catalog, [s, p, ..]) = chain();
+    let (catalog, _) = chain();
     let text = String::from_utf8(catalog.to_bytes()).unwrap();
     let error = |text: &str| told(Catalog::from_bytes(text.as_bytes()).unwrap_err());
     for damaged in ["", "{}", "null", "[]", &text[..text.len() / 2]] {
@@ -359,7 +359,6 @@ fn no_damaged_document_reads_as_a_catalog() {
         assert!(text.contains(&from), "{from}");
         error(&text.replacen(&from, to, 1))
     };
-    assert!(edited(format!("\"oid\": {p},"), &format!("\"oid\": {s},")).contains("younger"));
     assert!(edited("\"next_oid\": 16389".into(), "\"next_oid\": 16385").contains("out of range"));
     assert!(edited("\"name\": \"q\"".into(), "\"name\": \"p\"").contains("stands twice"));
     assert!(edited("\"schema\": \"public\"".into(), "\"schema\": \"gone\"").contains("missing"));

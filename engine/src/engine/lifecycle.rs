@@ -21,7 +21,10 @@ use tidemill_plan::RelationId;
 use tidemill_storage::{Checkpoint, CheckpointStore};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Engine, MemberEntry, MemberSpec, epoch_of, members_in, offsets_of, watermarks_of};
+use super::{
+    Engine, MemberEntry, MemberSpec, MemberWords, epoch_of, members_in, offsets_of, watermarks_of,
+    words_of_members,
+};
 use crate::Error;
 use crate::dataflow::{CatchUp, Command, Dataflow, DataflowHandle, Fall, Fallen, Missed, Resume};
 use crate::feed::Feed;
@@ -73,10 +76,9 @@ impl Engine {
         let mut members = Vec::new();
         let mut failure = None;
         let dataflow = checkpoint.meta["dataflow"].as_u64().unwrap_or_default();
-        for words in checkpoint.meta["members"].as_array().into_iter().flatten() {
-            let relation = RelationId(words["relation"].as_u64().unwrap_or_default() as u32);
-            let Some(spec) = specs.iter().find(|spec| spec.id == relation) else { continue };
-            let before = self.registry().members.get(&relation).cloned();
+        for MemberWords { state, words, .. } in words_of_members(checkpoint) {
+            let Some(spec) = specs.iter().find(|spec| spec.state == state) else { continue };
+            let before = self.registry().members.get(&spec.id).cloned();
             let mut member = self.member(spec, before.as_ref().map(|entry| entry.handle.clone())).await?;
             match before {
                 None => self.enter(dataflow, &member, spec, false),
@@ -117,7 +119,11 @@ impl Engine {
             frontier: if halt.is_some() { epoch_of(checkpoint) } else { epoch },
             now: meta["now"].as_i64().unwrap_or(now),
             filled_now: now,
-            offsets: offsets_of(meta).into_iter().map(|(id, offsets)| (id, Arc::new(offsets))).collect(),
+            offsets: {
+                let read = feed.relations();
+                let offsets = offsets_of(meta).into_iter().filter(|(id, _)| read.contains(id));
+                offsets.map(|(id, offsets)| (id, Arc::new(offsets))).collect()
+            },
             watermarks: watermarks_of(meta),
             store: Some(store),
             halt,
@@ -171,7 +177,7 @@ impl Engine {
         Ok(changes)
     }
 
-    fn entry(&self, id: RelationId) -> Result<(MemberEntry, Option<Arc<DataflowHandle>>), Error> {
+    pub(super) fn entry(&self, id: RelationId) -> Result<(MemberEntry, Option<Arc<DataflowHandle>>), Error> {
         let registry = self.registry();
         let Some(entry) = registry.members.get(&id).cloned() else {
             let reason = "it has been dropped".into();
@@ -323,17 +329,29 @@ impl Engine {
         Ok(others.map(|other| other.handle.name.clone()).collect())
     }
 
+    /// Ends a dataflow's task, if it has not ended, and what its sinks deliver.
+    pub(super) async fn end_dataflow(&self, dataflow: &DataflowHandle) {
+        dataflow.end_fill();
+        dataflow.feed.halt();
+        if let Some(mut released) = dataflow.ask(|answer| Command::Release { answer }).await {
+            for outbox in released.members.iter_mut().filter_map(|member| member.outbox.as_mut()) {
+                outbox.stop().await;
+            }
+        }
+    }
+
+    /// Begins a dataflow again that was taken out of its task, or has failed. Why it does not go on, where it does not, its members
+    /// say.
+    pub(super) async fn begin_again(&self, id: u64) {
+        // Told by `reopen`.
+        let _ = self.reopen(id).await;
+    }
+
     /// Ends a dataflow, and begins it again from its checkpoint.
     async fn reopen(&self, id: u64) -> Result<(), Error> {
         let before = self.registry().dataflows.get(&id).cloned();
         if let Some(before) = &before {
-            before.end_fill();
-            before.feed.halt();
-            if let Some(mut released) = before.ask(|answer| Command::Release { answer }).await {
-                for outbox in released.members.iter_mut().filter_map(|member| member.outbox.as_mut()) {
-                    outbox.stop().await;
-                }
-            }
+            self.end_dataflow(before).await;
         }
         let restarts = match &before {
             Some(before) => before.restarts.clone(),
@@ -365,7 +383,7 @@ impl Engine {
         };
         let (store, checkpoint) = CheckpointStore::open(self.root.child(&format!("dataflows/{id}"))).await?;
         let in_it = checkpoint.as_ref().map(members_in).unwrap_or_default();
-        let missing = specs.iter().find(|spec| !in_it.contains(&spec.id));
+        let missing = specs.iter().find(|spec| !in_it.contains(&spec.state));
         let (Some(checkpoint), None) = (checkpoint, missing) else {
             let name = missing.map(|spec| spec.name.clone()).unwrap_or_default();
             let reason = "its checkpoint is missing; drop it and create it again".into();
@@ -511,7 +529,7 @@ impl Engine {
     /// Gives a pipeline or sink another limit of memory; without a number, a fair share.
     pub fn set_memory_limit(&self, id: RelationId, limit: Option<usize>) -> Result<(), Error> {
         let (entry, _) = self.entry(id)?;
-        self.memory.ask(&entry.handle.budget, limit);
+        self.memory.ask(&entry.handle.budget(), limit);
         Ok(())
     }
 

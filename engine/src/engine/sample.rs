@@ -14,7 +14,7 @@ use tidemill_plan::{PipelinePlan, RelationId};
 
 use super::Engine;
 use crate::Error;
-use crate::member::Member;
+use crate::member::{Identity, Member};
 use crate::operators::StepContext;
 use crate::status::OperatorStatus;
 
@@ -81,7 +81,8 @@ impl Engine {
             changes.insert(*id, batches);
         }
         let budget = self.memory.budget(None);
-        let mut member = Member::new(RelationId(0), "sample", plan, session, None, &budget, None).await?;
+        let identity = Identity { id: RelationId(0), state: RelationId(0), name: "sample" };
+        let mut member = Member::new(identity, plan, session, None, &budget, None).await?;
         let context = StepContext { epoch: Epoch::ZERO, ..StepContext::default() };
         member.step(&context, &changes).await?;
         let handle = Arc::clone(&member.handle);

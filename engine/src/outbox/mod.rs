@@ -390,6 +390,10 @@ async fn attempt(
         }
     };
     for batch in shared.leaving(opened.n_written).map_err(unreadable)? {
+        // It may have been paused while the destination did not answer.
+        if shared.status.is_paused() {
+            return Ok(());
+        }
         let batch = batch.read(shared.schema.fields().len() + 1).map_err(unreadable)?;
         // From here on nobody knows, except for the destination.
         shared.known.fetch_max(batch.to.0, Ordering::AcqRel);

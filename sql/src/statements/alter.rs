@@ -4,6 +4,8 @@
 use tidemill_core::SqlState;
 
 use super::alter_table::{self, TableAction};
+use super::create::Head;
+use super::create_pipeline::{self, CreatePipeline};
 use super::options::{self, WithOptions, parse_key};
 use super::role::{RoleName, role_name};
 use super::{ObjectKind, Statement, grant, object_kind, role, sequence};
@@ -38,6 +40,8 @@ pub enum AlterAction {
     Set(WithOptions),
     /// `RESET (key, …)`
     Reset(Vec<Name>),
+    /// Of a pipeline: another query, under those who read it.
+    Redefine(Box<CreatePipeline>),
     /// Of a table.
     Table(Vec<TableAction>),
     /// Of a sequence: where it goes on; at its start without a number.
@@ -64,6 +68,7 @@ impl AlterAction {
             AlterAction::Restart => "RESTART",
             AlterAction::Set(_) => "SET",
             AlterAction::Reset(_) => "RESET",
+            AlterAction::Redefine(_) => "AS",
             AlterAction::Table(_) => "COLUMN",
             AlterAction::CountFrom(_) => "RESTART",
         }
@@ -79,6 +84,7 @@ impl AlterAction {
             | AlterAction::Reset(_) => true,
             AlterAction::RenameTo(_)
             | AlterAction::OwnerTo { .. }
+            | AlterAction::Redefine(_)
             | AlterAction::Table(_)
             | AlterAction::CountFrom(_) => false,
         }
@@ -116,6 +122,11 @@ fn parse_object(cursor: &mut Cursor<'_>) -> Result<Alter, Error> {
         ObjectKind::Sequence if cursor.eat("RESTART") => {
             let is_said = cursor.eat("WITH") || !cursor.at_end();
             AlterAction::CountFrom(is_said.then(|| sequence::signed(cursor)).transpose()?)
+        }
+        ObjectKind::Pipeline if create_pipeline::is_definition_next(cursor) => {
+            let head = Head { name: name.clone(), or_replace: true, if_not_exists: false };
+            let create = create_pipeline::parse_definition(cursor, head, Vec::new())?;
+            AlterAction::Redefine(Box::new(create))
         }
         _ => parse_action(cursor, kind)?,
     };

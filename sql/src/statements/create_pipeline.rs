@@ -43,6 +43,20 @@ impl fmt::Display for CreatePipeline {
 
 pub(crate) fn parse(cursor: &mut Cursor<'_>, head: Head) -> Result<CreatePipeline, Error> {
     let column_names = parse_names(cursor)?;
+    parse_definition(cursor, head, column_names)
+}
+
+/// Whether a definition is next.
+pub(crate) fn is_definition_next(cursor: &Cursor<'_>) -> bool {
+    cursor.is("AS") || cursor.is("WITH")
+}
+
+/// `[WITH (…)] AS SELECT … [EMIT …]`
+pub(crate) fn parse_definition(
+    cursor: &mut Cursor<'_>,
+    head: Head,
+    column_names: Vec<String>,
+) -> Result<CreatePipeline, Error> {
     let options = match cursor.eat("WITH") {
         true => options::parse(cursor)?,
         false => WithOptions::default(),
