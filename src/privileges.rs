@@ -53,8 +53,10 @@ pub fn require_sequence(
     privileges: &[Privilege],
 ) -> Result<(), SqlError> {
     let has = |oid: Oid, privilege| catalog.has_privilege(role, &Target::Relation(oid), privilege, false);
-    if let Definition::Sequence(SequenceDefinition { owned_by: Some(OwnedBy { table, column }), .. }) =
-        &sequence.definition
+    // To take a number is to insert; to set it is not.
+    if privileges.contains(&Privilege::Usage)
+        && let Definition::Sequence(SequenceDefinition { owned_by: Some(OwnedBy { table, column }), .. }) =
+            &sequence.definition
         && let Some(table) = catalog.get(*table)
         && table.columns.iter().any(|known| known.name == *column && known.identity.is_some())
         && has(table.oid, Privilege::Insert)

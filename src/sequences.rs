@@ -73,6 +73,8 @@ impl Sequences {
 
     /// Forgets a sequence.
     pub async fn forget(&self, engine: &Engine, oid: u32) -> Result<(), SqlError> {
+        // Nobody makes its place durable at the same time.
+        let _settling = self.settling.lock().await;
         self.counters().remove(&oid);
         for key in keys(oid) {
             engine.erase_mark(key).await?;

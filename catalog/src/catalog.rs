@@ -344,8 +344,14 @@ impl Catalog {
     /// in the order in which to stop it: readers first.
     pub fn drop(&self, oids: &[Oid], cascade: bool) -> Result<(Catalog, Vec<Arc<Object>>), Error> {
         let is_sequence = |oid: &Oid| self.get(*oid).is_some_and(|object| object.kind() == Kind::Sequence);
-        // A table does not go because the sequence of a default does.
-        if !cascade || oids.iter().any(is_sequence) {
+        if cascade {
+            // A table does not go because the sequence of a default does.
+            let (sequences, others): (Vec<Oid>, Vec<Oid>) = oids.iter().partition(|oid| is_sequence(oid));
+            let others: Vec<Oid> = self.with_dependents(&others).iter().map(|object| object.oid).collect();
+            let mut going = self.with_owned(&others);
+            going.extend(sequences);
+            self.check_no_dependents("drop", &going)?;
+        } else {
             self.check_no_dependents("drop", &self.with_owned(oids))?;
         }
         let all: Vec<Oid> = self.with_dependents(oids).iter().map(|object| object.oid).collect();
@@ -522,9 +528,8 @@ impl Catalog {
                 .collect();
             return Err(Error::HasDependents { action: "drop", what, dependents });
         }
-        let dropped = self.with_dependents(&oids);
-        let mut catalog = self.without(&dropped);
-        catalog.forget(&dropped, None);
+        let (catalog, dropped) = self.drop(&oids, true)?;
+        let mut catalog = catalog.changed();
         catalog.forget_schema(name);
         Arc::make_mut(&mut catalog.schemas).remove(name);
         Ok((catalog, dropped))

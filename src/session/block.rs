@@ -56,6 +56,8 @@ pub struct Block {
     pub reads: BTreeSet<RelationId>,
     /// What it has defined or dropped.
     pub definitions: Option<Definitions>,
+    /// Whether it has begun to define something, also where an error has taken that back.
+    pub has_defined: bool,
     /// What it reads is not older than this.
     pub since: Epoch,
     /// What it says to other sessions when it commits.

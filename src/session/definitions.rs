@@ -19,6 +19,7 @@ use tidemill_catalog::{Catalog, Object};
 use tidemill_core::{Epoch, crash_point};
 use tidemill_engine::{Commit, TableLock, Transaction};
 use tidemill_plan::RelationId;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::database::{DEFINED, Database};
 use crate::session::api::SqlError;
@@ -35,6 +36,8 @@ pub struct Definitions {
     made: Vec<Arc<Object>>,
     /// Tables whose rows were copied into altered ones, and the epoch that was copied.
     copied: Vec<(RelationId, Epoch)>,
+    /// Held by what is being made, which goes on where its statement does not.
+    making: Arc<Mutex<()>>,
     /// Given up last.
     lock: Option<TableLock>,
 }
@@ -48,6 +51,7 @@ impl Definitions {
             before,
             made: Vec::new(),
             copied: Vec::new(),
+            making: Arc::default(),
             lock: Some(lock),
         }
     }
@@ -66,11 +70,28 @@ impl Definitions {
     pub fn go_back(&mut self, catalog: Option<&Arc<Catalog>>) {
         // OIDs of what is taken back are not given anew.
         self.catalog = Arc::new(catalog.unwrap_or(&self.before).skip_oids(&self.catalog));
+        let catalog = &self.catalog;
+        self.copied.retain(|(table, _)| catalog.get(table.0).is_none());
     }
 
     /// Something is about to be made that runs, or holds rows.
     pub fn make(&mut self, object: Arc<Object>) {
         self.made.push(object);
+    }
+
+    /// OIDs that a statement gives, whatever becomes of it.
+    pub fn claim(&mut self, catalog: &Catalog) {
+        self.catalog = Arc::new(self.catalog.skip_oids(catalog));
+    }
+
+    /// To be held while something is made.
+    pub async fn making(&self) -> OwnedMutexGuard<()> {
+        self.making.clone().lock_owned().await
+    }
+
+    /// Whether nothing has come of it so far.
+    pub fn is_untouched(&self) -> bool {
+        self.catalog.version() == self.before.version() && self.made.is_empty()
     }
 
     /// An altered table holds what another one held at an epoch.
@@ -88,6 +109,8 @@ impl Definitions {
         let database = self.database.clone();
         let engine = database.engine.clone();
         let catalog = self.catalog.clone();
+        // What the block has made nobody else has changed.
+        unchanged.retain(|(table, _)| self.before.get(table.0).is_some());
         writes.keep(|table| catalog.get(table.0).is_some());
         // Only of tables that were there before anybody else can have written to.
         let is_replaced = |(table, _): &(RelationId, Epoch)| {
@@ -109,6 +132,7 @@ impl Definitions {
                 return Err(error);
             }
         };
+        drop(self.making().await);
         // It is done; what cannot be stopped is no reason to say otherwise, and is gone at the next start.
         let made = std::mem::take(&mut self.made);
         let (named, nameless): (Vec<_>, Vec<_>) =
@@ -119,8 +143,9 @@ impl Definitions {
                 tracing::warn!(object = object.full_name(), %error, "what was dropped could not be removed");
             }
         }
+        // One that is paused must not deliver before it is told so.
+        take_effect(&database, &self.before, &named, &catalog).await;
         named.iter().for_each(|object| engine.deliver(RelationId(object.oid)));
-        take_effect(&database, &self.before, &catalog).await;
         Ok(epoch)
     }
 
@@ -175,9 +200,10 @@ impl Drop for Definitions {
         if made.is_empty() {
             return;
         }
-        let database = self.database.clone();
+        let (database, making) = (self.database.clone(), self.making.clone());
         runtime.spawn(async move {
             let _lock = lock;
+            let _made = making.lock().await;
             for object in by_oid(made.iter()) {
                 if let Err(error) = stop(&database, &object).await {
                     tracing::warn!(object = object.full_name(), %error, "what was rolled back could not be removed");

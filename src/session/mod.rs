@@ -299,6 +299,7 @@ impl Session {
             return Ok(Changing::Now(lock));
         }
         self.block.definitions = Some(Definitions::begin(self.database.clone(), lock));
+        self.block.has_defined = true;
         Ok(Changing::InBlock)
     }
 
@@ -410,13 +411,27 @@ impl Session {
         let (statement, sql) = (call.statement, call.sql);
         // Whose rights it was done with: it may change them.
         let role = self.user().to_owned();
+        let had_definitions = self.block.definitions.is_some();
+        let ends_definitions =
+            self.block.has_defined && matches!(statement, Statement::Commit(_) | Statement::Rollback(_));
+        let is_commit_of_failed =
+            self.status == TransactionStatus::Error && matches!(statement, Statement::Commit(_));
         let outcome = internal::guarded(crate::statements::run(self, call)).await;
+        // Nobody is kept from defining by who has defined nothing.
+        if !had_definitions && self.block.definitions.as_ref().is_some_and(Definitions::is_untouched) {
+            self.block.definitions = None;
+        }
         let denied = outcome.as_ref().err().filter(|error| error.sqlstate == DENIED);
         let action = match denied {
             Some(_) => Some(Action::Denied),
+            // What a block has defined came to be with its end, or did not.
+            None if ends_definitions => Some(Action::Change),
             None => crate::statements::audited(statement),
         };
-        if let Some(action) = action {
+        if is_commit_of_failed && ends_definitions {
+            let error = SqlError::new(SqlState::IN_FAILED_TRANSACTION, "the transaction was rolled back");
+            self.audited(Action::Change, &role, sql, Err(&error));
+        } else if let Some(action) = action {
             self.audited(action, &role, sql, outcome.as_ref().map(drop));
         }
         outcome

@@ -77,6 +77,12 @@ pub async fn run(session: &mut Session, alter: &Alter, sql: &str) -> Result<Resp
             });
             set(session, &object, changes.collect(), changing).await?;
         }
+        (AlterAction::Table(_), Some(_)) if object.kind() != Kind::Table => {
+            let message = format!("\"{}\" is a {}, not a table", object.name, object.kind());
+            return Err(
+                SqlError::new(SqlState::WRONG_OBJECT_TYPE, message).with_position(alter.name.position)
+            );
+        }
         (AlterAction::Table(actions), Some(changing)) => {
             return super::tables::alter(session, changing, &object, actions).await;
         }
@@ -329,7 +335,8 @@ where
 
 /// Tells what runs of everything that a block has paused, resumed and set. The catalog says so already: what cannot be told
 /// is so from the next start on.
-pub async fn take_effect(database: &Database, before: &Catalog, after: &Catalog) {
+/// `made` is what the block has begun, as it was then.
+pub async fn take_effect(database: &Database, before: &Catalog, made: &[Arc<Object>], after: &Catalog) {
     if database.is_for_checks() {
         return;
     }
@@ -337,26 +344,25 @@ pub async fn take_effect(database: &Database, before: &Catalog, after: &Catalog)
         let is_altered = |before: &Arc<Object>| {
             before.paused != object.paused || before.definition.options() != object.definition.options()
         };
-        // What the block has made has no state from before.
-        let was = before.get(object.oid).cloned();
-        if was.as_ref().map_or(object.paused.is_some(), is_altered)
-            && let Err(error) = tell(database, was.as_deref(), object).await
+        let was = before.get(object.oid).or_else(|| made.iter().find(|made| made.oid == object.oid));
+        if let Some(was) = was.filter(|was| is_altered(was))
+            && let Err(error) = tell(database, was, object).await
         {
             tracing::warn!(object = object.full_name(), %error, "what was altered is so after the next start");
         }
     }
 }
 
-async fn tell(database: &Database, before: Option<&Object>, object: &Object) -> Result<(), SqlError> {
+async fn tell(database: &Database, before: &Object, object: &Object) -> Result<(), SqlError> {
     let (engine, id) = (&database.engine, RelationId(object.oid));
     let is_source = object.kind() == Kind::Source;
-    if before.is_some_and(|before| before.definition.options() != object.definition.options()) {
+    if before.definition.options() != object.definition.options() {
         match is_source {
             true => engine.alter_source(database.source_spec(object)?).await?,
             false => engine.set_memory_limit(id, crate::database::memory_limit(object)?)?,
         }
     }
-    if before.and_then(|before| before.paused) == object.paused {
+    if before.paused == object.paused {
         return Ok(());
     }
     match (object.paused, is_source) {

@@ -695,11 +695,17 @@ async fn install_in_block(
         unreachable!("a block that changes definitions has them");
     };
     let catalog = entered.catalog.clone();
+    definitions.claim(&catalog);
+    let making = definitions.making().await;
     definitions.make(entered.object.clone());
     for sequence in new_sequences(&entered) {
         definitions.make(sequence);
     }
-    uninterrupted(async move { make(&database, &entered, work, &cancelled).await }).await?;
+    uninterrupted(async move {
+        let _making = making;
+        make(&database, &entered, work, &cancelled).await
+    })
+    .await?;
     if let Some(definitions) = &mut session.block.definitions {
         definitions.set_catalog(catalog);
     }

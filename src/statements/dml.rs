@@ -266,7 +266,7 @@ async fn insert_or(
 }
 
 /// Lets the next read see what has been committed since the last one, where the isolation level has that.
-fn look_again(session: &mut Session) -> bool {
+pub fn look_again(session: &mut Session) -> bool {
     if session.is_in_block() && Isolation::of(&session.settings) > Isolation::ReadCommitted {
         return false;
     }

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, Functi
 use tidemill_catalog::{
     AlteredTable, Catalog, Column, Definition, Identity, Kind, NewObject, Object, SequenceDefinition,
 };
-use tidemill_core::{SqlState, did_you_mean};
+use tidemill_core::{Epoch, SqlState, did_you_mean};
 use tidemill_plan::RelationId;
 use tidemill_sql::parser::{Name, ObjectName, parse_expr, parse_query, quote, quote_literal};
 use tidemill_sql::statements::{
@@ -51,6 +51,10 @@ pub fn enter_counted(
     let mut catalog = session.catalog().as_ref().clone();
     if head.if_not_exists && catalog.find(&new.schema, &new.name).is_some() {
         return enter_into(session, &catalog.clone(), head, new);
+    }
+    // What is replaced stays its owner's, and what it counts with is too.
+    if let Some(old) = catalog.find(&new.schema, &new.name).filter(|_| head.or_replace) {
+        new.owner = old.owner.clone();
     }
     let mut sequences = Vec::new();
     for (column, sequence) in counted {
@@ -384,6 +388,7 @@ pub async fn alter(
     };
     // A block of its own, which ends with the statement however that ends.
     let owner = session.block.owner(&session.database.engine);
+    let announcements = session.block.announcements.clone();
     transaction::begin_block(session)?;
     session.block.make_implicit(owner);
     session.block.definitions = Some(Definitions::begin(session.database.clone(), lock));
@@ -392,6 +397,7 @@ pub async fn alter(
         Err(error) => Err(error),
     };
     transaction::end_block(session);
+    session.block.announcements = announcements;
     outcome.map(|()| done("ALTER TABLE"))
 }
 
@@ -639,8 +645,11 @@ impl Altered {
         let database = session.database.clone();
         let EnteredAltered { catalog, table: new, sequences } = self.enter(session, table)?;
         dml::hold(session, table).await?;
+        dml::look_again(session);
         let id = RelationId(table.oid);
-        let since = database.engine.changed(id).await.unwrap_or_default();
+        let changed = database.engine.changed(id).await.unwrap_or_default();
+        session.written = session.written.max(changed);
+        session.block.since = session.block.since.max(changed);
         let Some(definitions) = &mut session.block.definitions else {
             unreachable!("a block that changes definitions has them");
         };
@@ -679,12 +688,15 @@ impl Altered {
             unreachable!("a block that changes definitions has them");
         };
         definitions.make(new.clone());
+        // What was copied is what was read, whatever is there by now.
+        let since = session.pinned.as_ref().map_or(Epoch::ZERO, |view| view.epoch);
         definitions.copied(id, since);
         definitions.set_catalog(catalog);
-        session.pinned = None;
+        let making = definitions.making().await;
         let spec = table_spec(&new);
         let engine = database.engine.clone();
         let filled = uninterrupted(async move {
+            let _making = making;
             let filled = engine.create_filled_table(spec, rows).await;
             Ok(filled)
         })

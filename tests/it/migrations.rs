@@ -205,6 +205,22 @@ async fn an_altered_table_keeps_what_others_write() {
     assert_eq!(failure(&one, "ALTER TABLE t DROP COLUMN w").await.code().code(), "2BP01");
     execute(&one, "ALTER TABLE t ALTER COLUMN w SET DEFAULT 8; INSERT INTO t (key, v) VALUES (6, 60)").await;
     assert_eq!(lines(&one, "SELECT w, (SELECT s FROM p) FROM t WHERE key = 6").await, ["8|180"]);
+    // What others add to a table that the block has changed already is copied too.
+    execute(&one, "CREATE TABLE u (id INT PRIMARY KEY, v INT); INSERT INTO u VALUES (1, 1)").await;
+    execute(&one, "BEGIN; UPDATE u SET v = 5").await;
+    execute(&other, "INSERT INTO u VALUES (2, 2)").await;
+    execute(&one, "ALTER TABLE u ADD COLUMN w INT; COMMIT").await;
+    assert_eq!(lines(&one, "SELECT id, v FROM u ORDER BY 1").await, ["1|5", "2|2"]);
+    // In a snapshot it cannot be: it would not be there afterwards.
+    execute(&one, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT * FROM u").await;
+    execute(&other, "INSERT INTO u VALUES (3, 3)").await;
+    let refused = match one.batch_execute("ALTER TABLE u ADD COLUMN x INT; COMMIT").await {
+        Ok(()) => panic!("a row would be lost"),
+        Err(error) => error.code().expect("an error of the server").code().to_owned(),
+    };
+    assert_eq!(refused, "40001");
+    let _ = one.batch_execute("ROLLBACK").await;
+    assert_eq!(lines(&one, "SELECT count(*) FROM u").await, ["3"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

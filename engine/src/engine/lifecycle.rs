@@ -32,7 +32,7 @@ use crate::halt::{Halt, Pause, Restarts};
 use crate::ipc::decode_batch;
 use crate::member::Member;
 use crate::outbox::Outbox;
-use crate::sealer::Clock;
+use crate::sealer::{Clock, whole_epochs};
 use crate::source::{SourceRuntime, SourceSpec};
 use crate::time::TimeSource;
 
@@ -168,7 +168,7 @@ impl Engine {
             }
             clock.log.clone()
         };
-        for record in log.between(from, to).await? {
+        for record in whole_epochs(log.between(from, to).await?) {
             if relations.contains(&RelationId(record.relation)) {
                 let batch = decode_batch(&record.payload)?;
                 changes.entry(RelationId(record.relation)).or_default().push(batch);

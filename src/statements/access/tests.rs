@@ -290,6 +290,11 @@ const CASES: &[Case] = &[
         "INSERT INTO s.d$n (a) VALUES (1)",
         &[USAGE, "INSERT ON s.d$n"],
     ),
+    (
+        "CREATE TABLE s.d$n (id INT GENERATED ALWAYS AS IDENTITY, a INT)",
+        "INSERT INTO s.d$n (a) VALUES (1); SELECT setval('s.d$n_id_seq', 7)",
+        &[USAGE, "INSERT ON s.d$n", "UPDATE ON SEQUENCE s.d$n_id_seq"],
+    ),
     ("", "BEGIN; CREATE TABLE s.x$n (a INT); INSERT INTO s.x$n VALUES (1); COMMIT", &[CREATE, USAGE]),
     ("CREATE SCHEMA d$n", "ALTER SCHEMA d$n OWNER TO other", &["IN other", "OWN SCHEMA d$n"]),
     (
