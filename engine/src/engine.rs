@@ -887,6 +887,9 @@ impl Engine {
             let is_last = registry.members_of(entry.dataflow).next().is_none();
             (entry, dataflow, is_last)
         };
+        // Who has begun to read it waits for it no longer.
+        let since = TimeSource::System.now();
+        entry.handle.set_halt(Some(Halt::Failed { reason: "it has been dropped".into(), since }));
         if let Some(dataflow) = &dataflow {
             // What it still catches up with, nobody wants any more.
             dataflow.end_fill();
@@ -1086,9 +1089,26 @@ impl Engine {
 
     /// What some relations show, all at one epoch, which is at least `at_least`.
     pub async fn read(&self, ids: &BTreeSet<RelationId>, at_least: Epoch) -> Result<ReadView, Error> {
+        self.read_with(ids, &BTreeSet::new(), at_least).await
+    }
+
+    /// As [`read`](Engine::read), with what can be read of others, some of which may be gone by now.
+    pub async fn read_with(
+        &self,
+        ids: &BTreeSet<RelationId>,
+        beside: &BTreeSet<RelationId>,
+        at_least: Epoch,
+    ) -> Result<ReadView, Error> {
         let mut handles = Vec::new();
         for id in ids {
             handles.push(self.handle(*id).await?);
+        }
+        for id in beside.difference(ids) {
+            if let Ok(found) = self.handle(*id).await
+                && found.0.latest().is_some()
+            {
+                handles.push(found);
+            }
         }
         let mut stale: Vec<Stale> = Vec::new();
         let running = || handles.iter().filter(|(handle, _)| handle.is_running());

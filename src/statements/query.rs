@@ -1,6 +1,6 @@
 //! `SELECT`: a batch query over snapshots, all at one epoch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -306,12 +306,13 @@ async fn committed(session: &mut Session, references: &References) -> Result<Arc
         return Ok(Arc::new(ReadView { epoch: Epoch::ZERO, relations: BTreeMap::new(), stale: Vec::new() }));
     }
     let mut wanted = references.relations.clone();
+    let mut beside = BTreeSet::new();
     if session.is_in_block() {
         match &session.pinned {
             // What has come to be since then is read as it is now.
             Some(pinned) => wanted.retain(|id| !pinned.relations.contains_key(id)),
             // A block reads one snapshot, so the first read takes all that later ones may ask for.
-            None => wanted.extend(database.engine.readable().await),
+            None => beside = database.engine.readable().await,
         }
         if let Some(pinned) = session.pinned.clone().filter(|_| wanted.is_empty()) {
             return Ok(pinned);
@@ -319,7 +320,7 @@ async fn committed(session: &mut Session, references: &References) -> Result<Arc
     }
     let mut view = database
         .engine
-        .read(&wanted, at_least(session))
+        .read_with(&wanted, &beside, at_least(session))
         .await
         .map_err(|error| engine_error(&database, error))?;
     let is_asked_for = |id: &RelationId| references.relations.contains(id);

@@ -17,6 +17,14 @@ use super::files::Migration;
 use super::history::{History, rows};
 use super::run;
 
+/// What becomes of a pipeline that others read when its query changes.
+fn under_readers(readers: &[String]) -> String {
+    format!(
+        "changes under {}, which keep their state; sinks write what is different. Not in a transaction",
+        readers.join(", ")
+    )
+}
+
 /// What is known of an object.
 #[derive(Debug, Clone, Default)]
 struct Known {
@@ -276,7 +284,27 @@ impl World {
                             }
                         }
                     }
-                    _ => "changed".to_owned(),
+                    AlterAction::Redefine(create) => {
+                        let inputs = self.inputs_of(&create.query);
+                        let note = self.fill(client, &inputs).await?;
+                        let readers = self.readers(&name);
+                        if let Some(known) = self.objects.get_mut(&name) {
+                            known.inputs = inputs;
+                        }
+                        let what = match readers.is_empty() {
+                            true => "rebuilt".to_owned(),
+                            false => under_readers(&readers),
+                        };
+                        return Ok(vec![format!("~ {kind} {name}: {what}: {note}")]);
+                    }
+                    AlterAction::OwnerTo { .. } => "gets another owner; its state stays".to_owned(),
+                    AlterAction::Pause => "stands still".to_owned(),
+                    AlterAction::Resume => "goes on".to_owned(),
+                    AlterAction::Restart => "begins again from its checkpoint".to_owned(),
+                    AlterAction::Set(_) | AlterAction::Reset(_) => {
+                        "other options; its state stays".to_owned()
+                    }
+                    AlterAction::CountFrom(_) => "counts from another number".to_owned(),
                 };
                 let readers = self.readers(&name);
                 let readers = match readers.is_empty() {
@@ -288,6 +316,18 @@ impl World {
             Statement::Insert(insert) => Ok(vec![format!("  rows into {}", self.name(&insert.table))]),
             Statement::Update(update) => Ok(vec![format!("  rows of {} changed", self.name(&update.table))]),
             Statement::Delete(delete) => Ok(vec![format!("  rows of {} deleted", self.name(&delete.table))]),
+            Statement::Truncate(truncate) => {
+                let line = |name| format!("  all rows of {} deleted", self.name(name));
+                Ok(truncate.names.iter().map(line).collect())
+            }
+            Statement::Comment(_) => Ok(vec!["  a comment: metadata only".to_owned()]),
+            Statement::GrantPrivileges(_) | Statement::AlterDefaultPrivileges(_) => {
+                Ok(vec!["  privileges: metadata only".to_owned()])
+            }
+            Statement::CreateRole(_)
+            | Statement::AlterRole(_)
+            | Statement::DropRole(_)
+            | Statement::GrantRoles(_) => Ok(vec!["  roles: metadata only".to_owned()]),
             _ => Ok(Vec::new()),
         }
     }
@@ -309,11 +349,15 @@ impl World {
         let line = match (is_there, or_replace) {
             (true, true) => {
                 let readers = self.readers(&name);
-                let readers = match readers.is_empty() {
-                    true => String::new(),
-                    false => format!("; refused while it is read by {}", readers.join(", ")),
-                };
-                format!("~ {kind} {name}: rebuilt{behind}{readers}")
+                match (readers.is_empty(), kind) {
+                    (true, _) => format!("~ {kind} {name}: rebuilt{behind}"),
+                    (false, "pipeline") => {
+                        format!("~ {kind} {name}: {}{behind}", under_readers(&readers))
+                    }
+                    (false, _) => {
+                        format!("~ {kind} {name}: refused while it is read by {}", readers.join(", "))
+                    }
+                }
             }
             (true, false) => format!("! {kind} {name}: fails, the name is taken"),
             (false, _) => format!("+ {kind} {name}: created{behind}"),
