@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::pgwire::text_format::PostgresText;
@@ -56,6 +57,8 @@ pub struct Database {
     /// Whether sources end.
     bounded: RwLock<HashMap<u32, bool>>,
     definitions: Arc<Mutex<()>>,
+    /// The catalog's file says two things, and only the next start will know which of them is so.
+    is_undecided: AtomicBool,
     /// What clients have done.
     pub audit: Audit,
     pub channels: Channels,
@@ -103,6 +106,7 @@ impl Database {
             properties: RwLock::default(),
             bounded: RwLock::default(),
             definitions: Arc::default(),
+            is_undecided: AtomicBool::new(false),
             audit: Audit::default(),
             channels: Channels::default(),
             sequences: Arc::default(),
@@ -175,6 +179,7 @@ impl Database {
             properties: RwLock::default(),
             bounded: RwLock::default(),
             definitions: Arc::default(),
+            is_undecided: AtomicBool::new(false),
             audit: Audit::default(),
             channels: Channels::default(),
             sequences: Arc::default(),
@@ -245,7 +250,19 @@ impl Database {
     /// Lets one statement, or transaction, change definitions. It may hold locks of tables under the same name.
     pub async fn change_definitions_as(&self, owner: u64) -> Result<TableLock, SqlError> {
         let lock = self.definitions.clone();
-        Ok(self.engine.lock_other(owner, DEFINITIONS, "definitions", lock).await?)
+        let lock = self.engine.lock_other(owner, DEFINITIONS, "definitions", lock).await?;
+        match self.is_undecided.load(Ordering::Acquire) {
+            false => Ok(lock),
+            // Another catalog would say what nobody knows.
+            true => Err(SqlError::new(SqlState::IO_ERROR, "definitions cannot be changed before the next start")
+                .with_detail("Whether a pipeline has been changed is not known: its checkpoint could be neither written nor read.")
+                .with_hint("See the server's log, and start it again once its data can be read.")),
+        }
+    }
+
+    /// Nothing may be defined any more: what was put last counts or does not, which the next start will know.
+    pub fn leave_undecided(&self) {
+        self.is_undecided.store(true, Ordering::Release);
     }
 
     /// Makes a changed catalog the one that counts, whether its statement waits for that or not.

@@ -384,17 +384,20 @@ pub fn target_columns(table: &Object, names: &[Name]) -> Result<Vec<usize>, SqlE
 }
 
 fn column(table: &Object, name: &str, position: Option<usize>) -> Result<usize, SqlError> {
-    table.column_idx(name).ok_or_else(|| {
-        let mut error = SqlError::new(
-            SqlState::UNDEFINED_COLUMN,
-            format!("column \"{name}\" of relation \"{}\" does not exist", table.name),
-        );
-        error.position = position;
-        match did_you_mean(name, table.columns.iter().map(|column| column.name.as_str())) {
-            Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
-            None => error,
-        }
-    })
+    table.column_idx(name).ok_or_else(|| no_column(table, name, position))
+}
+
+/// A table has no column of a name.
+pub fn no_column(table: &Object, name: &str, position: Option<usize>) -> SqlError {
+    let mut error = SqlError::new(
+        SqlState::UNDEFINED_COLUMN,
+        format!("column \"{name}\" of relation \"{}\" does not exist", table.name),
+    );
+    error.position = position;
+    match did_you_mean(name, table.columns.iter().map(|column| column.name.as_str())) {
+        Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
+        None => error,
+    }
 }
 
 /// An identity column that is always generated takes no value but DEFAULT.

@@ -76,7 +76,7 @@ pub async fn run(
         let replaced = replace(&database, &before, &catalog, spec, &cancelled).await;
         match &replaced {
             Ok(Replaced::Done) => as_before.forget(),
-            Ok(Replaced::Open) => (),
+            Ok(Replaced::Open) => database.leave_undecided(),
             Err(_) => {
                 database.skip_oids(&catalog);
                 database.engine.drop_members(&[state]).await?;

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, Functi
 use tidemill_catalog::{
     AlteredTable, Catalog, Column, Definition, Identity, Kind, NewObject, Object, SequenceDefinition,
 };
-use tidemill_core::{Epoch, SqlState, did_you_mean};
+use tidemill_core::{Epoch, SqlState};
 use tidemill_plan::RelationId;
 use tidemill_sql::parser::{Name, ObjectName, parse_expr, parse_query, quote, quote_literal};
 use tidemill_sql::statements::{
@@ -180,7 +180,7 @@ pub async fn create_sequence(
         privileges::require_owner(&catalog, session.user(), owner, false)
             .map_err(|error| error.with_position(table.position))?;
         if owner.column_idx(column).is_none() {
-            return Err(no_column(owner, column, Some(table.position)));
+            return Err(dml::no_column(owner, column, Some(table.position)));
         }
         entered.catalog = entered.catalog.own(entered.object.oid, owner.oid, column);
     }
@@ -225,7 +225,7 @@ pub async fn create_index(session: &mut Session, create: &CreateIndex) -> Result
         if let Some(column) = &key.column
             && table.column_idx(column).is_none()
         {
-            return Err(no_column(table, column, Some(key.position)));
+            return Err(dml::no_column(table, column, Some(key.position)));
         }
     }
     let mut indexed: Vec<Option<usize>> =
@@ -267,18 +267,6 @@ pub async fn create_index(session: &mut Session, create: &CreateIndex) -> Result
     }
     session.commit_catalog(changing, changed).await?;
     Ok(done("CREATE INDEX"))
-}
-
-fn no_column(table: &Object, name: &str, position: Option<usize>) -> SqlError {
-    let mut error = SqlError::new(
-        SqlState::UNDEFINED_COLUMN,
-        format!("column \"{name}\" of relation \"{}\" does not exist", table.name),
-    );
-    error.position = position;
-    match did_you_mean(name, table.columns.iter().map(|column| column.name.as_str())) {
-        Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
-        None => error,
-    }
 }
 
 /// The sequences that defaults name.
@@ -417,7 +405,7 @@ impl Altered {
 
     fn position_of(&self, table: &Object, name: &Name) -> Result<usize, SqlError> {
         let found = self.columns.iter().position(|(column, _)| column.name == name.value);
-        found.ok_or_else(|| no_column(table, &name.value, Some(name.position)))
+        found.ok_or_else(|| dml::no_column(table, &name.value, Some(name.position)))
     }
 
     fn apply(&mut self, session: &mut Session, table: &Object, action: &TableAction) -> Result<(), SqlError> {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::session::Session;
-use crate::session::api::{Response, SessionApi, SqlError};
+use crate::session::api::{Response, RowsTag, SessionApi, SqlError};
 
 pub async fn open_with(directory: &Path, config: EngineConfig) -> Session {
     let config = EngineConfig { checkpoint_interval: Duration::from_millis(20), ..config };
@@ -22,11 +22,14 @@ pub async fn open(directory: &Path) -> Session {
     open_with(directory, EngineConfig::default()).await
 }
 
+/// The rows of the last statement that has some, but for what never ends.
 pub async fn try_run(session: &mut Session, sql: &str) -> Result<Vec<Vec<String>>, SqlError> {
     let mut batches: Vec<RecordBatch> = Vec::new();
     for parsed in SessionApi::parse(session, sql)? {
         let response = SessionApi::execute(session, &parsed, Vec::new(), &CancellationToken::new()).await?;
-        if let Response::Rows { rows, .. } = response {
+        if let Response::Rows { rows, tag, .. } = response
+            && tag != RowsTag::SUBSCRIBE
+        {
             batches = rows.try_collect().await.map_err(|error| session.explain(error))?;
         }
     }

@@ -3,16 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use futures::TryStreamExt;
 use tidemill_engine::EngineConfig;
-use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::session::Session;
-use crate::session::api::{Response, RowsTag, SessionApi, SqlError};
+use crate::session::api::SessionApi;
+use crate::statements::testing::{on_a_runtime, run, try_run};
 
 async fn open(directory: &Path) -> Arc<Database> {
     Database::open(directory, 1, EngineConfig::default()).await.unwrap()
@@ -22,49 +19,11 @@ fn session(database: &Arc<Database>, user: &str) -> Session {
     Session::new(database.clone(), user.into())
 }
 
-/// The rows of the last statement. What never ends is not read.
-async fn try_run(session: &mut Session, sql: &str) -> Result<Vec<Vec<String>>, SqlError> {
-    let mut batches = Vec::new();
-    for parsed in SessionApi::parse(session, sql)? {
-        let response = SessionApi::execute(session, &parsed, Vec::new(), &CancellationToken::new()).await?;
-        if let Response::Rows { rows, tag, .. } = response
-            && tag != RowsTag::SUBSCRIBE
-        {
-            batches = rows.try_collect().await.map_err(|error| session.explain(error))?;
-        }
-    }
-    let options = FormatOptions::default().with_null("NULL");
-    let mut rows = Vec::new();
-    for batch in &batches {
-        let columns: Vec<ArrayFormatter> =
-            batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).unwrap()).collect();
-        for row in 0..batch.num_rows() {
-            rows.push(columns.iter().map(|column| column.value(row).to_string()).collect());
-        }
-    }
-    Ok(rows)
-}
-
-async fn run(session: &mut Session, sql: &str) -> Vec<Vec<String>> {
-    try_run(session, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
-}
-
 async fn state(session: &mut Session, sql: &str) -> String {
     match try_run(session, sql).await {
         Ok(_) => "ok".into(),
         Err(error) => error.sqlstate.0.into(),
     }
-}
-
-fn on_a_runtime<F: Future<Output = ()> + Send + 'static>(test: F) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_stack_size(16 << 20)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async { tokio::spawn(test).await.unwrap() });
-    runtime.shutdown_timeout(Duration::ZERO);
 }
 
 /// What everything is tried on, in schema `s`, which all of it belongs to `ann` with.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::database::Database;
 use crate::session::Session;
 use crate::session::api::{Response, SessionApi};
+use crate::statements::testing::on_a_runtime;
 
 async fn open(directory: &Path, n_lanes: usize) -> Session {
     let database = Database::open(directory, n_lanes, EngineConfig::default()).await.unwrap();
@@ -125,14 +126,7 @@ async fn everything() {
 
 #[test]
 fn explanations_are_true() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_stack_size(16 << 20)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async { tokio::spawn(everything()).await.unwrap() });
-    runtime.shutdown_timeout(std::time::Duration::ZERO);
+    on_a_runtime(everything());
 }
 
 #[test]

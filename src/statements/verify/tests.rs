@@ -5,44 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use futures::TryStreamExt;
 use tidemill_engine::{EngineConfig, TimeSource};
 use tidemill_storage::{CheckpointStore, Root, RunBuilder};
-use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::session::Session;
-use crate::session::api::{Response, SessionApi, SqlError};
+use crate::session::api::SessionApi;
+use crate::statements::testing::{run, try_run};
 
 async fn open(directory: &Path, n_lanes: usize) -> Session {
     let config = EngineConfig { checkpoint_interval: Duration::from_millis(20), ..EngineConfig::default() };
     Session::new(Database::open(directory, n_lanes, config).await.unwrap(), "tidemill".into())
-}
-
-async fn try_run(session: &mut Session, sql: &str) -> Result<Vec<Vec<String>>, SqlError> {
-    let mut batches: Vec<RecordBatch> = Vec::new();
-    for parsed in SessionApi::parse(session, sql)? {
-        let response = SessionApi::execute(session, &parsed, Vec::new(), &CancellationToken::new()).await?;
-        if let Response::Rows { rows, .. } = response {
-            batches = rows.try_collect().await.map_err(|error| session.explain(error))?;
-        }
-    }
-    let options = FormatOptions::default().with_null("NULL");
-    let mut rows = Vec::new();
-    for batch in &batches {
-        let columns: Vec<ArrayFormatter> =
-            batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).unwrap()).collect();
-        for row in 0..batch.num_rows() {
-            rows.push(columns.iter().map(|column| column.value(row).to_string()).collect());
-        }
-    }
-    Ok(rows)
-}
-
-async fn run(session: &mut Session, sql: &str) -> Vec<Vec<String>> {
-    try_run(session, sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"))
 }
 
 /// verdict, rows_expected, rows_shown, missing, extra, rounding, examples
