@@ -252,6 +252,8 @@ async fn live(directory: &Path, n_lanes: usize, rng: &mut Rng, is_first: bool, h
         checkpoint_interval: std::time::Duration::from_millis(20),
         // So little that state of a few hundred rows lies in files.
         memory_limit: 16 << 10,
+        // So few that most steps are taken in parts.
+        rows_max: 3,
         ..EngineConfig::default()
     };
     let database = Database::open(directory, n_lanes, config).await.unwrap();

@@ -211,6 +211,8 @@ pub(crate) struct Dataflow {
     pub checkpointed: Arc<AtomicU64>,
     pub positions: Arc<Positions>,
     pub checkpoint_interval: Duration,
+    /// As in [`StepContext`].
+    pub rows_max: usize,
     pub dead_letters: mpsc::UnboundedSender<Vec<DeadLetter>>,
     /// Where sources' time will stand at the end of a fill.
     pub filled_watermarks: BTreeMap<RelationId, i64>,
@@ -460,6 +462,7 @@ impl Dataflow {
             arrival: sealed.now.max(self.now),
             is_filling: false,
             is_created: false,
+            rows_max: self.rows_max,
         };
         let mut is_something = false;
         for member in &self.members {
@@ -631,6 +634,7 @@ impl Dataflow {
             arrival: self.now.max(self.filled_now),
             is_filling: is_timeless,
             is_created: !is_timeless && self.is_creating,
+            rows_max: self.rows_max,
         };
         let n_rows: Vec<(RelationId, usize)> = changes
             .iter()

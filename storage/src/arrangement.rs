@@ -74,6 +74,18 @@ impl Snapshot {
         keys: impl IntoIterator<Item = &'k [u8]>,
         mut found: impl FnMut(usize, &'a [u8], i64),
     ) {
+        self.lookup_until(keys, |key_idx, row, weight| {
+            found(key_idx, row, weight);
+            true
+        });
+    }
+
+    /// The same, until `found` says `false`.
+    pub fn lookup_until<'a, 'k>(
+        &'a self,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        mut found: impl FnMut(usize, &'a [u8], i64) -> bool,
+    ) {
         let mut positions = vec![0; self.runs.len()];
         let mut ranges: Vec<Range> = Vec::with_capacity(self.runs.len());
         for (key_idx, key) in keys.into_iter().enumerate() {
@@ -84,18 +96,22 @@ impl Snapshot {
                     ranges.push(Range { run, idx: *position });
                 }
             }
+            let mut goes_on = true;
             match &mut ranges[..] {
                 [] => (),
                 [range] => {
-                    while range.is_within(key) {
-                        found(key_idx, range.row(), range.weight());
+                    while goes_on && range.is_within(key) {
+                        goes_on = found(key_idx, range.row(), range.weight());
                         range.idx += 1;
                     }
                 }
                 ranges => merge_ranges(ranges, key, |row, weight| {
-                    found(key_idx, row, weight);
-                    true
+                    goes_on = found(key_idx, row, weight);
+                    goes_on
                 }),
+            }
+            if !goes_on {
+                return;
             }
         }
     }

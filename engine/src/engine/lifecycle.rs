@@ -21,10 +21,8 @@ use tidemill_plan::RelationId;
 use tidemill_storage::{Checkpoint, CheckpointStore};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    Engine, MemberEntry, MemberSpec, MemberWords, epoch_of, members_in, offsets_of, watermarks_of,
-    words_of_members,
-};
+use super::recovery::{MemberWords, epoch_of, members_in, offsets_of, watermarks_of, words_of_members};
+use super::{Engine, MemberEntry, MemberSpec};
 use crate::Error;
 use crate::dataflow::{CatchUp, Command, Dataflow, DataflowHandle, Fall, Fallen, Missed, Resume};
 use crate::feed::Feed;

@@ -13,11 +13,12 @@ use std::sync::atomic::Ordering;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tidemill_plan::RelationId;
-use tidemill_storage::{Checkpoint, CheckpointStore};
+use tidemill_storage::{Checkpoint, CheckpointStore, remove_all};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, MemberSpec, N_OPENED, remove_all, words_of_members};
+use super::recovery::{N_OPENED, words_of_members};
+use super::{Engine, MemberSpec};
 use crate::Error;
 use crate::dataflow::{Command, DataflowHandle, Replace};
 use crate::outbox::DeliveryStatus;

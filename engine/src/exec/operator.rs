@@ -1,11 +1,14 @@
 //! Any incremental operator as an execution plan.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch, not};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -17,11 +20,13 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::stream::{BoxStream, SelectAll};
+use futures::{StreamExt, stream};
 use tidemill_core::Delta;
 use tidemill_plan::RelationId;
 
-use crate::operators::{LateRows, Operator, StepContext};
+use crate::Error;
+use crate::operators::{LateRows, Operator, Output, StepContext};
 
 /// What an operator has done so far, lane by lane. It can be read while the operator runs.
 #[derive(Debug)]
@@ -72,24 +77,49 @@ impl fmt::Debug for Lanes {
 }
 
 impl Lanes {
-    fn step(&self, lane: usize, inputs: &[Delta]) -> Result<Vec<arrow::array::RecordBatch>> {
+    /// Lets a lane do its work, and counts what that was.
+    fn run(
+        &self,
+        lane: usize,
+        n_rows_in: usize,
+        work: impl FnOnce(&mut dyn Operator, &StepContext) -> Result<Output, Error>,
+    ) -> Result<Output> {
         let start = Instant::now();
         let context = self.context.read().expect("nobody panics while holding the context");
         let mut operator = self.lanes[lane].lock().map_err(|_| {
             DataFusionError::Internal(format!("operator {} panicked in an earlier step", self.id))
         })?;
-        let output = operator.step(&context, inputs)?;
+        let mut output = work(operator.as_mut(), &context)?;
         let metrics = &self.metrics.lanes[lane];
         let count = |counter: &AtomicU64, n: usize| counter.fetch_add(n as u64, Ordering::Relaxed);
-        count(&metrics.steps, 1);
-        count(&metrics.rows_in, inputs.iter().map(Delta::len).sum());
+        count(&metrics.rows_in, n_rows_in);
         count(&metrics.rows_out, output.batches.iter().map(|batch| batch.num_rows()).sum());
         count(&metrics.nanos, start.elapsed().as_nanos() as usize);
-        metrics.measure(operator.as_mut());
-        if !output.late.is_empty() {
-            self.late.lock().expect("nobody panics while holding late rows").extend(output.late);
+        if !output.has_more {
+            count(&metrics.steps, 1);
+            metrics.measure(operator.as_mut());
         }
-        Ok(output.batches)
+        if !output.late.is_empty() {
+            let mut late = self.late.lock().expect("nobody panics while holding late rows");
+            late.append(&mut output.late);
+        }
+        Ok(output)
+    }
+
+    fn step(&self, lane: usize, inputs: &[Delta]) -> Result<Output> {
+        let n_rows_in = inputs.iter().map(Delta::len).sum();
+        self.run(lane, n_rows_in, |operator, context| operator.step(context, inputs))
+    }
+
+    fn resume(&self, lane: usize) -> Result<Output> {
+        self.run(lane, 0, |operator, context| operator.resume(context))
+    }
+
+    /// How many rows a lane takes in at once.
+    fn rows_max(&self, lane: usize) -> usize {
+        let rows_max = self.context.read().expect("nobody panics while holding the context").rows_max;
+        let is_divisible = self.lanes[lane].lock().is_ok_and(|operator| operator.is_divisible());
+        if rows_max == 0 || !is_divisible { usize::MAX } else { rows_max }
     }
 
     /// Notes the size of the state, after it was changed by others than a step.
@@ -207,20 +237,129 @@ impl ExecutionPlan for OperatorExec {
             .iter()
             .map(|input| input.execute(partition, context.clone()))
             .collect::<Result<_>>()?;
-        let lanes = self.lanes.clone();
         let schema = self.schema();
-        let output = async move {
-            // Polled together: where both inputs come out of one repartition, neither may wait for the other.
-            let collected = streams.into_iter().map(|stream| async move {
-                let schema = stream.schema();
-                let batches: Vec<_> = stream.try_collect().await?;
-                Ok::<_, DataFusionError>(Delta::new(arrow::compute::concat_batches(&schema, &batches)?))
-            });
-            let inputs = futures::future::try_join_all(collected).await?;
-            let batches = lanes.step(partition, &inputs)?;
-            Ok::<_, DataFusionError>(stream::iter(batches.into_iter().map(Ok)))
-        };
-        let stream = stream::once(output).try_flatten().boxed();
+        let run = LaneRun::new(self.lanes.clone(), partition, streams);
+        let stream =
+            stream::try_unfold(run, |mut run| async move { Ok(run.next().await?.map(|batch| (batch, run))) });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
+    }
+}
+
+/// A step of a lane, while it is read.
+///
+/// A join can give far more rows than it takes, all of which would have to lie in memory at once if whoever reads it took
+/// them as one delta. So an operator whose step is divisible takes them in parts as they come: first
+/// insertions, and what is to go when all are there. That way nothing goes that has not come yet, in
+/// whatever order lanes hand it over, and what is given in the end is the same.
+struct LaneRun {
+    lanes: Arc<Lanes>,
+    lane: usize,
+    rows_max: usize,
+    /// Polled together: where both inputs come out of one repartition, neither may wait for the other.
+    inputs: SelectAll<BoxStream<'static, (usize, Result<RecordBatch>)>>,
+    schemas: Vec<SchemaRef>,
+    /// Of each input what has not been taken in yet.
+    waiting: Vec<Vec<RecordBatch>>,
+    n_waiting: usize,
+    /// Of each input what is to go.
+    held_back: Vec<Vec<RecordBatch>>,
+    ready: VecDeque<RecordBatch>,
+    has_more: bool,
+    is_finished: bool,
+}
+
+impl LaneRun {
+    fn new(lanes: Arc<Lanes>, lane: usize, inputs: Vec<SendableRecordBatchStream>) -> LaneRun {
+        let schemas: Vec<SchemaRef> = inputs.iter().map(|input| input.schema()).collect();
+        let numbered =
+            inputs.into_iter().enumerate().map(|(idx, input)| input.map(move |batch| (idx, batch)).boxed());
+        LaneRun {
+            rows_max: lanes.rows_max(lane),
+            lanes,
+            lane,
+            inputs: stream::select_all(numbered),
+            waiting: vec![Vec::new(); schemas.len()],
+            held_back: vec![Vec::new(); schemas.len()],
+            schemas,
+            n_waiting: 0,
+            ready: VecDeque::new(),
+            has_more: false,
+            is_finished: false,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Ok(Some(batch));
+            }
+            if self.has_more {
+                let output = self.lanes.resume(self.lane)?;
+                self.take(output);
+            } else if self.is_finished {
+                return Ok(None);
+            } else if let Some((idx, batch)) = self.inputs.next().await {
+                let batch = batch?;
+                self.n_waiting += batch.num_rows();
+                self.waiting[idx].push(batch);
+                if self.n_waiting >= self.rows_max {
+                    self.begin()?;
+                }
+            } else {
+                self.finish()?;
+            }
+        }
+    }
+
+    fn take(&mut self, output: Output) {
+        self.ready.extend(output.batches);
+        self.has_more = output.has_more;
+    }
+
+    /// Takes in what has come up to now, as far as it is insertions.
+    fn begin(&mut self) -> Result<()> {
+        self.n_waiting = 0;
+        let mut inputs = Vec::new();
+        for ((schema, waiting), held_back) in
+            self.schemas.iter().zip(&mut self.waiting).zip(&mut self.held_back)
+        {
+            let mut insertions = Vec::new();
+            for batch in std::mem::take(waiting) {
+                let weights = batch.column(batch.num_columns() - 1).as_primitive::<Int64Type>();
+                let is_insertion: BooleanArray =
+                    weights.values().iter().map(|weight| Some(*weight > 0)).collect();
+                match is_insertion.true_count() {
+                    0 => held_back.push(batch),
+                    n if n == batch.num_rows() => insertions.push(batch),
+                    _ => {
+                        held_back.push(filter_record_batch(&batch, &not(&is_insertion)?)?);
+                        insertions.push(filter_record_batch(&batch, &is_insertion)?);
+                    }
+                }
+            }
+            inputs.push(Delta::new(concat_batches(schema, &insertions)?));
+        }
+        if inputs.iter().all(Delta::is_empty) {
+            return Ok(());
+        }
+        let output = self.lanes.step(self.lane, &inputs)?;
+        self.take(output);
+        Ok(())
+    }
+
+    /// Takes in all the rest.
+    fn finish(&mut self) -> Result<()> {
+        self.is_finished = true;
+        let mut inputs = Vec::new();
+        for ((schema, waiting), held_back) in
+            self.schemas.iter().zip(&mut self.waiting).zip(&mut self.held_back)
+        {
+            let mut batches = std::mem::take(held_back);
+            batches.append(waiting);
+            inputs.push(Delta::new(concat_batches(schema, &batches)?));
+        }
+        let output = self.lanes.step(self.lane, &inputs)?;
+        self.take(output);
+        Ok(())
     }
 }

@@ -313,6 +313,11 @@ impl Operator for Aggregate {
         Ok(output)
     }
 
+    fn is_divisible(&self) -> bool {
+        // What is late, and what closes, is so by the watermarks of the whole step.
+        self.close.is_none()
+    }
+
     fn state(&mut self) -> Vec<&mut StateTable> {
         let mut tables = vec![&mut self.groups];
         tables.extend(self.calls.iter_mut().filter_map(Call::table));

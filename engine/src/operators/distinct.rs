@@ -53,6 +53,10 @@ impl Operator for Distinct {
         Ok(output)
     }
 
+    fn is_divisible(&self) -> bool {
+        true
+    }
+
     fn state(&mut self) -> Vec<&mut StateTable> {
         vec![&mut self.state]
     }

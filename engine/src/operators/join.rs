@@ -44,6 +44,35 @@ pub(crate) struct Join {
     filter: Option<Filter>,
     join_type: JoinType,
     output: SchemaRef,
+    /// A step of which not all has been given yet.
+    running: Option<Running>,
+}
+
+/// What a step has to do, and how far it is. What it reads stays as it is.
+struct Running {
+    left: Change,
+    right: Change,
+    left_before: Snapshot,
+    right_before: Snapshot,
+    left_after: Snapshot,
+    right_after: Snapshot,
+    stage: Stage,
+}
+
+/// What is next.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    /// Pairs with the change of the left side, those before a place have been given.
+    LeftPairs(Place),
+    RightPairs(Place),
+    Alone,
+}
+
+/// How many pairs of a group, and all of the groups before it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    group: usize,
+    n_pairs: usize,
 }
 
 struct Side {
@@ -87,6 +116,8 @@ struct Change {
     grouping: Grouping,
     /// For each group, whether its key can have a partner at all.
     matchable: Vec<bool>,
+    /// The rows of each group.
+    members: (Vec<std::ops::Range<usize>>, Vec<u32>),
 }
 
 impl Join {
@@ -131,6 +162,7 @@ impl Join {
             filter,
             join_type: join.join_type,
             output: build.output.clone(),
+            running: None,
         })
     }
 
@@ -142,6 +174,8 @@ impl Join {
 impl Operator for Join {
     fn step(&mut self, context: &StepContext, inputs: &[Delta]) -> Result<Output, Error> {
         let [left, right] = inputs else { unreachable!("a join has two inputs") };
+        // One that was given up was undone.
+        self.running = None;
         let mut output = Output::default();
         let (left, right) = (
             &self.left.on_time(context, left, &mut output)?,
@@ -156,26 +190,33 @@ impl Operator for Join {
         let right_before = self.right.state.snapshot();
         self.left.state.add(&left.columns, &left.weights)?;
         self.right.state.add(&right.columns, &right.weights)?;
-        let left_after = self.left.state.snapshot();
-        let right_after = self.right.state.snapshot();
+        let running = Running {
+            left_after: self.left.state.snapshot(),
+            right_after: self.right.state.snapshot(),
+            left,
+            right,
+            left_before,
+            right_before,
+            stage: match self.gives_pairs() {
+                true => Stage::LeftPairs(Place::default()),
+                false => Stage::Alone,
+            },
+        };
+        self.go_on(context, running, &mut output)?;
+        Ok(output)
+    }
 
-        if self.gives_pairs() {
-            self.pairs(&left, &right_before, false, &mut output)?;
-            self.pairs(&right, &left_after, true, &mut output)?;
-        }
-        let left_states =
-            States { own_before: &left_before, other_before: &right_before, other_after: &right_after };
-        let right_states =
-            States { own_before: &right_before, other_before: &left_before, other_after: &left_after };
-        self.alone(&left, &right, left_states, false, &mut output)?;
-        self.alone(&right, &left, right_states, true, &mut output)?;
-        let n_rows = left.weights.len() + right.weights.len();
-        for side in [&mut self.left, &mut self.right] {
-            if let Some(trim) = &mut side.trim {
-                trim.sweep(context, &mut side.state, n_rows)?;
-            }
+    fn resume(&mut self, context: &StepContext) -> Result<Output, Error> {
+        let mut output = Output::default();
+        if let Some(running) = self.running.take() {
+            self.go_on(context, running, &mut output)?;
         }
         Ok(output)
+    }
+
+    fn is_divisible(&self) -> bool {
+        // What is late is so by the rows of its whole step.
+        self.left.trim.is_none() && self.right.trim.is_none()
     }
 
     fn state(&mut self) -> Vec<&mut StateTable> {
@@ -218,7 +259,8 @@ impl Side {
             .iter()
             .map(|row| null_equals_null || keys.iter().all(|key| key.is_valid(*row as usize)))
             .collect();
-        Ok(Change { weights, columns, grouping, matchable })
+        let members = grouping.members();
+        Ok(Change { weights, columns, grouping, matchable, members })
     }
 
     /// Columns in the order of the state as columns in the order of the input, only those of a pair.
@@ -233,37 +275,105 @@ impl Side {
 }
 
 impl Join {
-    /// The pairs of a change of one side with the state of the other.
+    /// Does of a step what fits into one output.
+    fn go_on(
+        &mut self,
+        context: &StepContext,
+        mut running: Running,
+        output: &mut Output,
+    ) -> Result<(), Error> {
+        let n_pairs_max = if context.rows_max == 0 { usize::MAX } else { context.rows_max };
+        loop {
+            let (change, other, is_right, place) = match running.stage {
+                Stage::LeftPairs(place) => (&running.left, &running.right_before, false, place),
+                Stage::RightPairs(place) => (&running.right, &running.left_after, true, place),
+                Stage::Alone => break,
+            };
+            let next = self.pairs(change, other, is_right, place, n_pairs_max, output)?;
+            running.stage = match (next, is_right) {
+                (Some(place), false) => Stage::LeftPairs(place),
+                (Some(place), true) => Stage::RightPairs(place),
+                (None, false) => Stage::RightPairs(Place::default()),
+                (None, true) => Stage::Alone,
+            };
+            if next.is_some() {
+                output.has_more = true;
+                self.running = Some(running);
+                return Ok(());
+            }
+        }
+        let Running { left, right, left_before, right_before, left_after, right_after, .. } = &running;
+        let left_states =
+            States { own_before: left_before, other_before: right_before, other_after: right_after };
+        let right_states =
+            States { own_before: right_before, other_before: left_before, other_after: left_after };
+        self.alone(left, right, left_states, false, output)?;
+        self.alone(right, left, right_states, true, output)?;
+        let n_rows = left.weights.len() + right.weights.len();
+        for side in [&mut self.left, &mut self.right] {
+            if let Some(trim) = &mut side.trim {
+                trim.sweep(context, &mut side.state, n_rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The pairs of a change of one side with the state of the other, behind a place; where they are more than
+    /// `n_pairs_max`, the place behind those that are given.
     fn pairs(
         &self,
         change: &Change,
         other: &Snapshot,
         is_right: bool,
+        from: Place,
+        n_pairs_max: usize,
         output: &mut Output,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Place>, Error> {
         if change.weights.is_empty() || other.runs().is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let (members, rows) = change.grouping.members();
+        let (members, rows) = &change.members;
         let mut pairs = Pairs { own: Vec::new(), other: Vec::new(), weights: Vec::new() };
+        let mut place = Place { group: from.group, n_pairs: 0 };
+        let n_batch = BATCH_ROWS.min(n_pairs_max);
+        let mut n_given = 0;
+        let mut is_full = false;
         let mut failure = None;
-        other.lookup(change.grouping.keys(), |group, other_row, other_weight| {
-            if !change.matchable[group] || failure.is_some() {
-                return;
+        let keys = (from.group..change.grouping.len()).map(|group| change.grouping.key(group));
+        other.lookup_until(keys, |idx, other_row, other_weight| {
+            let group = from.group + idx;
+            if group != place.group {
+                place = Place { group, n_pairs: 0 };
             }
-            for row in &rows[members[group].clone()] {
+            if !change.matchable[group] {
+                return true;
+            }
+            let own = &rows[members[group].clone()];
+            // Those that have been given already.
+            let n_before = if group == from.group { from.n_pairs.saturating_sub(place.n_pairs) } else { 0 };
+            let n_known = n_before.min(own.len());
+            place.n_pairs += n_known;
+            for row in &own[n_known..] {
+                if is_full {
+                    return false;
+                }
                 pairs.own.push(*row);
                 pairs.other.push(other_row);
                 pairs.weights.push(change.weights[*row as usize] * other_weight);
-                if pairs.own.len() == BATCH_ROWS {
+                place.n_pairs += 1;
+                if pairs.own.len() == n_batch {
+                    n_given += n_batch;
                     failure = self.emit_pairs(change, &mut pairs, is_right, output).err();
+                    is_full = failure.is_some() || n_given >= n_pairs_max;
                 }
             }
+            true
         });
         if let Some(error) = failure {
             return Err(error);
         }
-        self.emit_pairs(change, &mut pairs, is_right, output)
+        self.emit_pairs(change, &mut pairs, is_right, output)?;
+        Ok(is_full.then_some(place))
     }
 
     fn emit_pairs(

@@ -69,6 +69,8 @@ pub struct StepContext {
     pub is_filling: bool,
     /// With this step a new pipeline has taken in all that there was before it.
     pub is_created: bool,
+    /// About how many rows an operator is to take in, or to give, at once; as many as there are where it is zero.
+    pub rows_max: usize,
 }
 
 /// Rows that came after their window had been emitted.
@@ -84,6 +86,8 @@ pub struct Output {
     /// Deltas, weight last, of bounded length each.
     pub batches: Vec<RecordBatch>,
     pub late: Vec<LateRows>,
+    /// Whether there is more, for which [`Operator::resume`] is to be asked.
+    pub has_more: bool,
 }
 
 impl Output {
@@ -98,6 +102,16 @@ impl Output {
 pub trait Operator: Send {
     /// Takes the change of each input, gives the change of the output.
     fn step(&mut self, context: &StepContext, inputs: &[Delta]) -> Result<Output, Error>;
+
+    /// What the last step gives beside what it has given.
+    fn resume(&mut self, _context: &StepContext) -> Result<Output, Error> {
+        Ok(Output::default())
+    }
+
+    /// Whether a step may be taken in parts, insertions first: the result is one of all rows, whenever they come.
+    fn is_divisible(&self) -> bool {
+        false
+    }
 
     /// All of the operator's state, always in the same order.
     fn state(&mut self) -> Vec<&mut StateTable>;

@@ -88,6 +88,10 @@ impl Operator for SetOperation {
         Ok(output)
     }
 
+    fn is_divisible(&self) -> bool {
+        true
+    }
+
     fn state(&mut self) -> Vec<&mut StateTable> {
         vec![&mut self.left, &mut self.right]
     }

@@ -189,6 +189,10 @@ impl Operator for TopN {
         Ok(output)
     }
 
+    fn is_divisible(&self) -> bool {
+        true
+    }
+
     fn state(&mut self) -> Vec<&mut StateTable> {
         vec![&mut self.state]
     }
