@@ -47,6 +47,10 @@ use crate::windows::rewrite_windows;
 /// The one database.
 pub const DATABASE: &str = "tidemill";
 
+/// Where the planner finds names that are given without a schema: the search path has decided for each what it is, and
+/// what has that name in a schema may be something else. No user's schema begins like this.
+const SEARCHED: &str = "%searched";
+
 /// What a name in a query stands for.
 #[derive(Debug, Clone)]
 pub enum Resolved {
@@ -94,7 +98,7 @@ impl Planner {
     pub fn with_text(n_lanes: usize, text: Arc<dyn TextFormat>) -> Planner {
         let mut config = SessionConfig::new()
             .with_target_partitions(n_lanes)
-            .with_default_catalog_and_schema(DATABASE, "public")
+            .with_default_catalog_and_schema(DATABASE, SEARCHED)
             .with_create_default_catalog_and_schema(false)
             .with_information_schema(false);
         let options = config.options_mut();
@@ -262,7 +266,7 @@ impl Planner {
         postgres::rewrite_query(query)?;
         let references = self.state.resolve_table_references(&statement(query.clone()))?;
         let mut schemas: HashMap<String, Arc<MemorySchemaProvider>> = HashMap::new();
-        schemas.insert("public".into(), Arc::default());
+        schemas.insert(SEARCHED.into(), Arc::default());
         for reference in references {
             let (catalog, schema, name) = match &reference {
                 TableReference::Bare { table } => (None, None, table),
@@ -297,8 +301,12 @@ impl Planner {
                     Arc::new(ViewTable::new(plan, Some(sql)))
                 }
             };
-            let schema = schema.map_or("public", |schema| schema.as_ref()).to_owned();
-            schemas.entry(schema).or_default().register_table(name.to_string(), table)?;
+            let schema = schema.map_or(SEARCHED, |schema| schema.as_ref()).to_owned();
+            let schema = schemas.entry(schema).or_default();
+            // The database may be named or not.
+            if !schema.table_exist(name) {
+                schema.register_table(name.to_string(), table)?;
+            }
         }
         let catalog = Arc::new(MemoryCatalogProvider::new());
         for (name, schema) in schemas {

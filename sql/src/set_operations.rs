@@ -11,7 +11,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DataFusionError, JoinType, NullEquality, Result};
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
@@ -103,6 +103,24 @@ fn mark(body: &mut SetExpr) -> Result<(), Refusal> {
 
 /// Replaces the marks in a plan.
 pub(crate) fn lower_set_operations(plan: LogicalPlan, lowering: Lowering) -> Result<LogicalPlan> {
+    // A pipeline runs recursions as a SELECT does, over all rows again.
+    let plan = match lowering {
+        Lowering::Select => plan,
+        Lowering::Pipeline => {
+            plan.transform_down_with_subqueries(|node| match node {
+                LogicalPlan::RecursiveQuery(_) => {
+                    let lowered = replace_marks(node, Lowering::Select)?;
+                    Ok(Transformed::new(lowered, true, TreeNodeRecursion::Jump))
+                }
+                other => Ok(Transformed::no(other)),
+            })?
+            .data
+        }
+    };
+    replace_marks(plan, lowering)
+}
+
+fn replace_marks(plan: LogicalPlan, lowering: Lowering) -> Result<LogicalPlan> {
     let mut is_changed = false;
     plan.transform_up_with_subqueries(|node| {
         if let LogicalPlan::Join(join) = &node

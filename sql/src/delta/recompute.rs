@@ -5,6 +5,8 @@ use std::sync::Arc;
 use datafusion::catalog::default_table_source::source_as_provider;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Extension, LogicalPlan, RecursiveQuery, TableScan};
+use datafusion::optimizer::push_down_limit::PushDownLimit;
+use datafusion::optimizer::{Optimizer, OptimizerContext};
 use tidemill_plan::{Held, IncrementalNode, Operator, Properties, Recompute};
 
 use super::columns::with_weight;
@@ -69,12 +71,15 @@ impl Rewriter {
             other => Ok(Transformed::no(other)),
         })?;
         assert_eq!(n_held, inputs.len(), "both walks meet the same scans in the same order");
+        // As for a SELECT: rows that tie at a limit are told apart where the sort knows of it.
+        let limits = Optimizer::with_rules(vec![Arc::new(PushDownLimit::new())]);
+        let batch = limits.optimize(batch.data, &OptimizerContext::new(), |_, _| {})?;
         let properties = Properties {
             is_append_only: inputs.is_empty(),
             unique_keys: Vec::new(),
             closes: vec![Vec::new(); plan.schema().fields().len()],
         };
-        let operator = Operator::Recompute(Recompute { plan: batch.data, construct: construct.into() });
+        let operator = Operator::Recompute(Recompute { plan: batch, construct: construct.into() });
         Ok(Node { plan: leaf(operator, inputs, with_weight(plan.schema())?), properties })
     }
 }
