@@ -6,6 +6,7 @@
 //! the batch answer over copies of all their rows.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use tidemill_engine::{EngineConfig, State, TimeSource};
 
@@ -93,9 +94,12 @@ async fn live(
     is_first: bool,
     history: &mut Vec<String>,
 ) -> i64 {
+    // The machine's clock may have been set back meanwhile, which is not to be seen.
+    let shown = if rng.below(3) == 0 { now - 3600 * SECOND } else { now };
+    let time = TimeSource::manual(shown);
     let config = EngineConfig {
         checkpoint_interval: std::time::Duration::from_millis(20),
-        time: TimeSource::manual(now),
+        time: time.clone(),
         ..EngineConfig::default()
     };
     let database = Database::open(directory, n_lanes, config).await.unwrap();
@@ -118,6 +122,13 @@ async fn live(
         }
     }
     for _ in 0..6 {
+        if rng.below(8) == 0
+            && let TimeSource::Manual(micros) = &time
+        {
+            let back = [1, 90 * SECOND, 10_000_000 * SECOND][rng.below(3) as usize];
+            history.push(format!("the clock is set back to {}", now - back));
+            micros.store(now - back, Ordering::SeqCst);
+        }
         if rng.below(2) == 0 {
             now += [1, SECOND - 1, SECOND, 7 * SECOND, 45 * SECOND][rng.below(5) as usize];
             history.push(format!("now {now}"));
