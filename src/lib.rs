@@ -17,6 +17,8 @@ pub mod server;
 pub mod session;
 
 #[cfg(test)]
+mod fault_oracle;
+#[cfg(test)]
 mod fuzz;
 mod machine;
 #[cfg(test)]

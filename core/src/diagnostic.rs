@@ -63,6 +63,7 @@ impl SqlState {
     pub const NOT_IN_PREREQUISITE_STATE: SqlState = SqlState("55000");
     pub const LOCK_NOT_AVAILABLE: SqlState = SqlState("55P03");
     pub const OBJECT_IN_USE: SqlState = SqlState("55006");
+    pub const DISK_FULL: SqlState = SqlState("53100");
     pub const QUERY_CANCELED: SqlState = SqlState("57014");
     pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");
     pub const IO_ERROR: SqlState = SqlState("58030");

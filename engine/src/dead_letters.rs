@@ -38,9 +38,9 @@ pub(crate) fn table() -> TableSpec {
 }
 
 /// The rows to insert.
-pub(crate) fn write(dead_letters: &[DeadLetter]) -> TableWrite {
+pub(crate) fn write(dead_letters: &[&DeadLetter]) -> TableWrite {
     let text = |value: fn(&DeadLetter) -> &str| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(dead_letters.iter().map(value)))
+        Arc::new(StringArray::from_iter_values(dead_letters.iter().map(|letter| value(letter))))
     };
     let columns: Vec<ArrayRef> = vec![
         text(|letter| &letter.object),

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use datafusion::common::DataFusionError;
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{Diagnostic, SqlState};
@@ -12,6 +14,9 @@ pub enum Error {
     Arrow(#[from] arrow::error::ArrowError),
     #[error(transparent)]
     Storage(#[from] tidemill_storage::Error),
+    /// Nothing of an epoch's writes is there.
+    #[error("the table log cannot be written, so nothing was changed")]
+    Log(#[source] Arc<tidemill_storage::Error>),
     #[error(transparent)]
     Connector(#[from] ConnectorError),
     #[error("{operator} got a retraction of a row that was never there")]
@@ -57,6 +62,7 @@ impl Diagnostic for Error {
         match self {
             Error::Execution(_) | Error::Arrow(_) => SqlState::DATA_EXCEPTION,
             Error::Storage(error) => error.sqlstate(),
+            Error::Log(error) => error.sqlstate(),
             Error::Connector(error) => error.sqlstate(),
             Error::NegativeWeight { .. } => SqlState::DATA_EXCEPTION,
             Error::DuplicateKey { .. } => SqlState::UNIQUE_VIOLATION,
@@ -77,6 +83,7 @@ impl Diagnostic for Error {
     fn hint(&self) -> Option<String> {
         match self {
             Error::Storage(error) => error.hint(),
+            Error::Log(error) => error.hint(),
             Error::Pattern(error) => error.hint(),
             Error::Connector(error) => error.hint(),
             Error::NegativeWeight { .. } => {
@@ -113,6 +120,10 @@ impl Diagnostic for Error {
     fn detail(&self) -> Option<String> {
         match self {
             Error::Storage(error) => error.detail(),
+            Error::Log(error) => {
+                let detail = error.detail().map_or(String::new(), |detail| format!(": {detail}"));
+                Some(format!("{error}{detail}."))
+            }
             Error::DuplicateKey { key, .. } => Some(format!("Key {key} already exists.")),
             Error::Deadlock { table } => Some(format!(
                 "Who holds the lock of table \"{table}\" waits, directly or not, for a lock of this transaction."

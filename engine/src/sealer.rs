@@ -167,11 +167,15 @@ impl Sealer {
     async fn due(&self) -> (Option<Instant>, Option<Instant>) {
         let clock = self.clock.lock().await;
         let due = |source: &Arc<SourceRuntime>| {
-            let (n_rows, arrived) = source.waiting()?;
+            let waiting = source.waiting()?;
             if clock.feeds.values().any(|feed| feed.is_full_for(source.spec.id)) {
                 return None;
             }
-            Some(if n_rows >= EPOCH_ROWS { Instant::now() } else { arrived + self.epoch_interval })
+            let due = match waiting.n_rows {
+                EPOCH_ROWS.. => Instant::now(),
+                _ => waiting.arrived + self.epoch_interval,
+            };
+            Some(waiting.not_before.map_or(due, |not_before| not_before.max(due)))
         };
         let rows = clock.sources.values().filter_map(due).min();
         let deadline = clock.feeds.values().filter_map(|feed| feed.deadline()).min();
@@ -189,30 +193,39 @@ impl Sealer {
     pub async fn seal(&self, clock: &mut Clock, writes: Vec<WriteRequest>) -> Epoch {
         let now = self.time.now().max(clock.now);
         let mut sealed = Sealed { epoch: clock.epoch.next(), now, ..Sealed::default() };
-        let mut dead_letters = Vec::new();
+        let mut taken = Vec::new();
         for (id, source) in &clock.sources {
             if clock.feeds.values().any(|feed| feed.is_full_for(*id)) {
                 continue;
             }
-            let Some(taken) = source.take() else { continue };
-            if !taken.batches.is_empty() {
-                sealed.changes.insert(*id, taken.batches);
-            }
-            sealed.offsets.insert(*id, taken.offsets);
-            if let Some(watermark) = taken.watermark {
-                sealed.watermarks.insert(*id, watermark);
-            }
-            dead_letters.extend(taken.dead_letters);
-            sealed.arrived = match (sealed.arrived, taken.arrived) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            taken.extend(source.take().map(|taken| (*id, taken)));
         }
         if !writes.is_empty() {
-            sealed.arrived.get_or_insert_with(Instant::now);
+            sealed.arrived = Some(Instant::now());
         }
-        let writes = self.with_dead_letters(clock, writes, dead_letters);
-        let answers = self.write(clock, writes, &mut sealed).await;
+        let dead_letters: Vec<&DeadLetter> =
+            taken.iter().flat_map(|(_, taken)| &taken.dead_letters).collect();
+        let writes = with_dead_letters(clock, writes, &dead_letters);
+        let n_dead_letters = dead_letters.len();
+        let (answers, is_logged) = self.write(clock, writes, &mut sealed).await;
+        if is_logged {
+            self.n_dead_letters.add(n_dead_letters);
+        }
+        for (id, taken) in taken {
+            if !is_logged && !taken.dead_letters.is_empty() {
+                // What comes behind a bad record counts when that record is kept.
+                clock.sources[&id].put_back(taken);
+                continue;
+            }
+            if !taken.batches.is_empty() {
+                sealed.changes.insert(id, taken.batches);
+            }
+            sealed.offsets.insert(id, taken.offsets);
+            if let Some(watermark) = taken.watermark {
+                sealed.watermarks.insert(id, watermark);
+            }
+            sealed.arrived = sealed.arrived.into_iter().chain(taken.arrived).min();
+        }
 
         clock.epoch = sealed.epoch;
         clock.now = sealed.now;
@@ -238,28 +251,13 @@ impl Sealer {
         sealed.epoch
     }
 
-    fn with_dead_letters(
+    /// Decides the writes in order, logs them, applies them; says whether they could be logged.
+    async fn write(
         &self,
-        clock: &Clock,
-        mut writes: Vec<WriteRequest>,
-        dead_letters: Vec<DeadLetter>,
-    ) -> Vec<WriteRequest> {
-        if let (Some(table), false) = (clock.dead_letters, dead_letters.is_empty()) {
-            self.n_dead_letters.add(dead_letters.len());
-            let write = crate::dead_letters::write(&dead_letters);
-            let (answer, _) = oneshot::channel();
-            writes.push(WriteRequest {
-                writes: vec![(table, write)],
-                unchanged: Vec::new(),
-                retired: Vec::new(),
-                answer,
-            });
-        }
-        writes
-    }
-
-    /// Decides the writes in order, logs them, applies them.
-    async fn write(&self, clock: &mut Clock, writes: Vec<WriteRequest>, sealed: &mut Sealed) -> Vec<Answer> {
+        clock: &mut Clock,
+        writes: Vec<WriteRequest>,
+        sealed: &mut Sealed,
+    ) -> (Vec<Answer>, bool) {
         let mut answers = Vec::new();
         let mut undo = BTreeMap::new();
         let mut records = Vec::new();
@@ -293,21 +291,20 @@ impl Sealer {
             for (id, parts) in undo {
                 clock.tables[&id].view.reset(parts);
             }
+            let error = Arc::new(error);
             for (_, outcome) in answers.iter_mut().filter(|(_, outcome)| outcome.is_ok()) {
-                *outcome = Err(match &error {
+                *outcome = Err(match error.as_ref() {
                     tidemill_storage::Error::Fenced { root, by } => {
                         tidemill_storage::Error::Fenced { root: root.clone(), by: by.clone() }.into()
                     }
-                    other => {
-                        Error::NotRunning { kind: "log", name: "tables".into(), reason: other.to_string() }
-                    }
+                    _ => Error::Log(error.clone()),
                 });
             }
-            return answers;
+            return (answers, false);
         }
         clock.retired = retired;
         sealed.changes.extend(changes);
-        answers
+        (answers, true)
     }
 
     /// Waits until the epoch after everything that has come in so far has been sealed.
@@ -315,6 +312,25 @@ impl Sealer {
         let mut clock = self.clock.lock().await;
         self.seal(&mut clock, Vec::new()).await
     }
+}
+
+/// `writes`, and behind them what puts `dead_letters` into their table.
+fn with_dead_letters(
+    clock: &Clock,
+    mut writes: Vec<WriteRequest>,
+    dead_letters: &[&DeadLetter],
+) -> Vec<WriteRequest> {
+    if let (Some(table), false) = (clock.dead_letters, dead_letters.is_empty()) {
+        let write = crate::dead_letters::write(dead_letters);
+        let (answer, _) = oneshot::channel();
+        writes.push(WriteRequest {
+            writes: vec![(table, write)],
+            unchanged: Vec::new(),
+            retired: Vec::new(),
+            answer,
+        });
+    }
+    writes
 }
 
 /// Decides writes one after the other and adds them to their tables; if one cannot be, none is. `undo` is what the

@@ -30,6 +30,8 @@ const PENDING_ROWS_MAX: usize = 256 * 1024;
 /// A rate over less time than this says nothing.
 const RATE_SECONDS_MIN: f64 = 1.0;
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long what could not be sealed waits.
+const PUT_BACK_PAUSE: Duration = Duration::from_millis(250);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Bounded sources, that is files, are read this many splits at a time.
@@ -147,12 +149,22 @@ struct Pending {
     n_read: Option<u64>,
     sequence: i64,
     arrived: Option<Instant>,
+    /// Until when what was put back is to wait.
+    not_before: Option<Instant>,
     has_news: bool,
+}
+
+/// What waits to be sealed.
+pub(crate) struct Waiting {
+    pub n_rows: usize,
+    pub arrived: Instant,
+    pub not_before: Option<Instant>,
 }
 
 /// What the sealer takes.
 #[derive(Debug)]
 pub(crate) struct Taken {
+    generation: u64,
     pub batches: Vec<RecordBatch>,
     pub offsets: Arc<Offsets>,
     pub watermark: Option<i64>,
@@ -294,14 +306,18 @@ impl SourceRuntime {
         heard.map(|(_, heard)| *heard + timeout).min()
     }
 
-    /// How many rows wait, and since when.
-    pub fn waiting(&self) -> Option<(usize, Instant)> {
+    /// How much waits, and since when.
+    pub fn waiting(&self) -> Option<Waiting> {
         let is_running = self.is_running();
         let mut pending = self.pending();
         if let Some(timeout) = self.spec.idle_timeout.filter(|_| is_running) {
             pending.note_idle(timeout);
         }
-        pending.has_news.then(|| (pending.n_rows, pending.arrived.unwrap_or_else(Instant::now)))
+        pending.has_news.then(|| Waiting {
+            n_rows: pending.n_rows,
+            arrived: pending.arrived.unwrap_or_else(Instant::now),
+            not_before: pending.not_before,
+        })
     }
 
     /// Takes all that waits.
@@ -317,7 +333,9 @@ impl SourceRuntime {
             // A split that speaks again does not turn time back.
             pending.watermarks.insert(SplitId::from(""), watermark);
         }
+        pending.not_before = None;
         let taken = Taken {
+            generation: pending.generation,
             batches: std::mem::take(&mut pending.batches),
             offsets: Arc::new(pending.offsets.clone()),
             watermark,
@@ -327,6 +345,21 @@ impl SourceRuntime {
         drop(pending);
         self.space.notify_waiters();
         Some(taken)
+    }
+
+    /// Lets what was taken, and could not be sealed, wait before what has come in since.
+    pub fn put_back(&self, taken: Taken) {
+        let mut pending = self.pending();
+        // Readers that have been started since begin where the last sealed epoch ends.
+        if pending.generation != taken.generation {
+            return;
+        }
+        pending.n_rows += taken.batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        pending.batches.splice(0..0, taken.batches);
+        pending.dead_letters.splice(0..0, taken.dead_letters);
+        pending.arrived = taken.arrived.into_iter().chain(pending.arrived).min();
+        pending.not_before = Some(Instant::now() + PUT_BACK_PAUSE);
+        pending.has_news = true;
     }
 
     /// How many rows there are from the splits' starts up to what has been sealed, if that is known.

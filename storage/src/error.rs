@@ -1,3 +1,5 @@
+use std::io::ErrorKind;
+
 use tidemill_core::{Diagnostic, SqlState};
 
 /// What can go wrong between us and what is durable.
@@ -41,9 +43,24 @@ pub enum Error {
     Encoding(#[from] arrow::error::ArrowError),
 }
 
+impl Error {
+    /// Whether there was no room for what was to be written.
+    pub fn is_disk_full(&self) -> bool {
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                return matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            }
+            source = error.source();
+        }
+        false
+    }
+}
+
 impl Diagnostic for Error {
     fn sqlstate(&self) -> SqlState {
         match self {
+            Error::Object { .. } | Error::File { .. } if self.is_disk_full() => SqlState::DISK_FULL,
             Error::Object { .. } | Error::File { .. } => SqlState::IO_ERROR,
             Error::Damaged { .. } | Error::UnknownFormat { .. } | Error::Missing { .. } => {
                 SqlState::DATA_CORRUPTED
@@ -67,6 +84,9 @@ impl Diagnostic for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Error::Object { .. } | Error::File { .. } if self.is_disk_full() => {
+                Some("Make room on the disk; what could not be written can then be tried again.".into())
+            }
             Error::Conflict { .. } => Some(
                 "Another server uses this data directory. Stop it, or give this one a directory of its own."
                     .into(),

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tidemill_core::{Epoch, crash_point};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -40,7 +41,13 @@ pub struct LogRecord {
 pub(crate) enum Refused {
     /// Another server has the root.
     Fenced,
-    Failed(String),
+    Failed(std::io::ErrorKind, String),
+}
+
+impl From<std::io::Error> for Refused {
+    fn from(error: std::io::Error) -> Refused {
+        Refused::Failed(error.kind(), error.to_string())
+    }
 }
 
 type Answer = oneshot::Sender<Result<(), Refused>>;
@@ -127,10 +134,10 @@ impl Log {
         match answered.await.expect("the writer answers") {
             Ok(()) => Ok(()),
             Err(Refused::Fenced) => Err(self.root.fenced().expect("whoever refuses for that knows it")),
-            Err(Refused::Failed(reason)) => Err(Error::File {
+            Err(Refused::Failed(kind, reason)) => Err(Error::File {
                 verb: "appended to",
                 path: self.root.display(""),
-                source: std::io::Error::other(reason),
+                source: std::io::Error::new(kind, reason),
             }),
         }
     }
@@ -203,7 +210,7 @@ fn read_files(directory: &Path) -> Result<BTreeMap<u64, Vec<LogRecord>>, Error> 
             Err(source) => return Err(file_error("read", path, source)),
         };
         let is_last = idx + 1 == paths.len();
-        if is_last && content.len() < HEADER.len() {
+        if is_unbegun(&content) {
             continue;
         }
         let segment = ReadSegment::of(path, &content)?;
@@ -272,9 +279,14 @@ impl ReadSegment {
     }
 }
 
+/// Whether a segment never had a record: its header is synced before the first one comes.
+fn is_unbegun(content: &[u8]) -> bool {
+    content.len() < HEADER.len() && HEADER.starts_with(content)
+}
+
 fn read_segment(path: &Path, is_last: bool) -> Result<Vec<LogRecord>, Error> {
     let content = std::fs::read(path).map_err(|source| file_error("read", path, source))?;
-    if content.len() < HEADER.len() && is_last {
+    if is_unbegun(&content) {
         std::fs::remove_file(path).map_err(|source| file_error("removed", path, source))?;
         return Ok(Vec::new());
     }
@@ -342,38 +354,26 @@ impl Writer {
             }
             if !group.is_empty() {
                 let outcome = self.append(&group.bytes, group.newest);
-                group.answer(&outcome.map_err(|error| Refused::Failed(error.to_string())));
+                group.answer(&outcome.map_err(Refused::from));
             }
         }
     }
 
     fn append(&mut self, bytes: &[u8], newest: Epoch) -> std::io::Result<()> {
-        let outcome = self.try_append(bytes, newest);
-        if outcome.is_err() {
-            // What is at the end of the file now is unknown: never append behind it. Reading stops
-            // at a broken record only in the last segment, so cut this one back to what is whole.
-            if let Some((segment, file, n_bytes)) = self.open.take()
-                && file.set_len(n_bytes).is_ok()
-            {
-                self.closed.push(segment);
-            }
-        }
-        outcome
-    }
-
-    fn try_append(&mut self, bytes: &[u8], newest: Epoch) -> std::io::Result<()> {
         if self.open.is_none() {
-            let path = self.directory.join(segment_name(self.next));
-            self.next += 1;
-            let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
-            file.write_all(HEADER)?;
-            File::open(&self.directory)?.sync_all()?;
-            self.open = Some((Segment { path, newest: Epoch::ZERO }, file, HEADER.len() as u64));
+            self.open = Some(self.create()?);
         }
         let (segment, file, n_bytes) = self.open.as_mut().expect("opened above");
-        file.write_all(bytes)?;
-        crash_point("log.written");
-        file.sync_data()?;
+        let written = file.write_all(bytes).and_then(|()| {
+            crash_point("log.written");
+            file.sync_data()
+        });
+        if let Err(error) = written {
+            // What the file ends with is unknown. To say that these records failed is right only once they cannot be read
+            // any more: what follows counts on that, and a record in the middle of a segment must not be broken.
+            cut(&segment.path, file, *n_bytes);
+            return Err(error);
+        }
         crash_point("log.synced");
         segment.newest = segment.newest.max(newest);
         *n_bytes += bytes.len() as u64;
@@ -384,6 +384,25 @@ impl Writer {
         Ok(())
     }
 
+    /// Begins the next segment; if that cannot be done, nothing is left of it.
+    fn create(&mut self) -> std::io::Result<(Segment, File, u64)> {
+        let path = self.directory.join(segment_name(self.next));
+        let mut file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        let written = file
+            .write_all(HEADER)
+            .and_then(|()| file.sync_data())
+            .and_then(|()| File::open(&self.directory)?.sync_all());
+        if let Err(error) = written {
+            // Should it stay, it is empty, which reading takes for what it is; its number is not used again.
+            if std::fs::remove_file(&path).is_err() {
+                self.next += 1;
+            }
+            return Err(error);
+        }
+        self.next += 1;
+        Ok((Segment { path, newest: Epoch::ZERO }, file, HEADER.len() as u64))
+    }
+
     fn trim(&mut self, epoch: Epoch) {
         self.closed.retain(|segment| {
             let is_needed = segment.newest > epoch;
@@ -392,6 +411,19 @@ impl Writer {
             }
             is_needed
         });
+    }
+}
+
+/// Cuts a segment back to what has been acknowledged, however long that takes.
+fn cut(path: &Path, file: &File, n_bytes: u64) {
+    let mut pause = Duration::from_millis(20);
+    let mut is_told = false;
+    while let Err(error) = file.set_len(n_bytes).and_then(|()| file.sync_data()) {
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::error!(path = %path.display(), %error, "the table log cannot be cut back; writers wait");
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }
 
@@ -426,6 +458,15 @@ mod tests {
             std::fs::write(&path, &torn[..end]).unwrap();
             let (_, records) = open(directory.path()).await.unwrap();
             assert_eq!(records, [record(1, "a"), record(1, "b"), record(2, "c")], "cut at {end}");
+        }
+        // One that was never begun, for want of room, is none, wherever it stands.
+        for content in [&b""[..], &HEADER[..3]] {
+            std::fs::write(&path, &torn[..whole]).unwrap();
+            std::fs::write(directory.path().join(format!("{:020}.log", 1)), content).unwrap();
+            std::fs::write(directory.path().join(format!("{:020}.log", 2)), HEADER).unwrap();
+            assert_eq!(Log::check(&Root::local(directory.path()).unwrap()).await.unwrap(), 3);
+            let (_, records) = open(directory.path()).await.unwrap();
+            assert_eq!(records, [record(1, "a"), record(1, "b"), record(2, "c")]);
         }
         // In a segment that is not the last one the same is damage.
         std::fs::write(&path, &torn[..whole + 3]).unwrap();

@@ -152,10 +152,8 @@ impl Writer {
                 Ok(true) => break,
                 Ok(false) => {
                     // Nobody but us may write here, and we write a number once.
-                    return Err(Refused::Failed(format!(
-                        "\"{}\" is there already",
-                        self.root.display(&name)
-                    )));
+                    let reason = format!("\"{}\" is there already", self.root.display(&name));
+                    return Err(Refused::Failed(std::io::ErrorKind::AlreadyExists, reason));
                 }
                 Err(Error::Fenced { .. }) => return Err(Refused::Fenced),
                 Err(error) => {

@@ -131,7 +131,8 @@ impl Root {
         Root::of_store(store, "memory://", Path::default(), cache, RootOptions::default().n_kept)
     }
 
-    pub(crate) fn of_store(
+    /// Any object store; `url` is what it is called, `cache` is for files that need not survive.
+    pub fn of_store(
         store: Arc<dyn ObjectStore>,
         url: &str,
         prefix: Path,

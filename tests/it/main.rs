@@ -5,6 +5,7 @@
 
 mod clients;
 mod crash;
+mod disk;
 mod docs;
 mod exactly_once;
 mod fill;
