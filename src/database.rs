@@ -206,9 +206,13 @@ impl Database {
         let (mut members, mut refused) = (Vec::new(), Vec::new());
         for object in &catalog.in_order() {
             let started = match &object.definition {
-                Definition::Table(_) => {
-                    self.engine.add_table(table_spec(object)).await.map_err(SqlError::from)
-                }
+                Definition::Table(_) => match self.engine.add_table(table_spec(object)).await {
+                    // The store does not answer, which says nothing of the table.
+                    Err(error) if error.is_unanswered() && self.root.directory().is_none() => {
+                        return Err(error.into());
+                    }
+                    outcome => outcome.map_err(SqlError::from),
+                },
                 Definition::Source(_) => match self.source_spec(object) {
                     Ok(spec) => {
                         self.engine.add_source(spec).await;
@@ -279,7 +283,7 @@ impl Database {
     /// and where nobody drops it half way.
     pub async fn put_catalog(&self, catalog: Catalog) -> Result<(), SqlError> {
         if !self.is_for_checks {
-            self.store.lock().await.put(catalog.to_bytes().into()).await?;
+            self.store.lock().await.put_surely(catalog.to_bytes().into()).await?;
             crash_point("catalog.written");
         }
         *self.catalog.write().expect("nobody panics while holding the catalog") = Arc::new(catalog);

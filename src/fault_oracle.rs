@@ -245,7 +245,7 @@ async fn live(
                 weather.leave_for(time);
             }
             1 => {
-                let per_mille = [0, 20, 100, 300][rng.below(4) as usize];
+                let per_mille = [5, 50, 150, 300][rng.below(4) as usize];
                 history.push(format!("{per_mille} of 1000 requests fail"));
                 weather.set_per_mille(per_mille);
             }
@@ -387,7 +387,7 @@ fn nothing_is_lost_doubled_or_stuck_whatever_the_store_does() {
         let mut rng = Rng::new(seed ^ 0x5bd1_e995);
         let mut model = Model::default();
         let mut history = vec![format!("seed {seed}")];
-        weather.set_per_mille([0, 50, 200][rng.below(3) as usize]);
+        weather.set_per_mille([20, 100, 250][rng.below(3) as usize]);
         for _ in 0..3 {
             in_runtime(live(&weather, scratch.path(), &mut rng, &mut model, &mut history));
             history.push("crash".into());

@@ -18,7 +18,7 @@ use tidemill_core::{Delta, Epoch};
 use tidemill_plan::RelationId;
 use tidemill_storage::{Checkpoint, CheckpointStore};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
@@ -348,17 +348,23 @@ impl Dataflow {
                 biased;
                 written = written => {
                     writing = None;
+                    if written.as_ref().is_err_and(JoinError::is_cancelled) {
+                        // The runtime ends.
+                        return;
+                    }
                     let Written { store, epoch, members, blobs, outcome } = written.expect("writing a checkpoint does not panic");
                     self.store = Some(store);
-                    let outcome = outcome.map_err(|error| { tracing::error!(dataflow = self.id, %error, "a checkpoint failed"); error.to_string() });
+                    let outcome = outcome.map_err(|error| {
+                        tracing::error!(dataflow = self.id, %error, "a checkpoint failed");
+                        Arc::new(error)
+                    });
                     match &outcome {
                         Ok(()) => self.durable(epoch, &members, &blobs),
                         Err(_) => self.is_dirty = true,
                     }
                     has_failed = outcome.is_err();
                     for answer in answered.drain(..) {
-                        let outcome = outcome.clone().map(|()| epoch).map_err(|reason| Error::NotRunning { kind: "checkpoint", name: self.id.to_string(), reason });
-                        let _ = answer.send(outcome);
+                        let _ = answer.send(outcome.clone().map(|()| epoch).map_err(Error::Checkpoint));
                     }
                 }
                 command = inbox.recv() => match command {

@@ -17,6 +17,8 @@ pub enum Error {
     /// Nothing of an epoch's writes is there.
     #[error("the table log cannot be written, so nothing was changed")]
     Log(#[source] Arc<tidemill_storage::Error>),
+    #[error("a checkpoint cannot be written")]
+    Checkpoint(#[source] Arc<Error>),
     #[error(transparent)]
     Connector(#[from] ConnectorError),
     #[error("{operator} got a retraction of a row that was never there")]
@@ -57,12 +59,20 @@ impl From<tidemill_pattern::Error> for Error {
     }
 }
 
+impl Error {
+    /// Whether a store could not be asked, so that it is not known what is there.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Error::Storage(tidemill_storage::Error::Object { .. }))
+    }
+}
+
 impl Diagnostic for Error {
     fn sqlstate(&self) -> SqlState {
         match self {
             Error::Execution(_) | Error::Arrow(_) => SqlState::DATA_EXCEPTION,
             Error::Storage(error) => error.sqlstate(),
             Error::Log(error) => error.sqlstate(),
+            Error::Checkpoint(error) => error.sqlstate(),
             Error::Connector(error) => error.sqlstate(),
             Error::NegativeWeight { .. } => SqlState::DATA_EXCEPTION,
             Error::DuplicateKey { .. } => SqlState::UNIQUE_VIOLATION,
@@ -84,6 +94,7 @@ impl Diagnostic for Error {
         match self {
             Error::Storage(error) => error.hint(),
             Error::Log(error) => error.hint(),
+            Error::Checkpoint(error) => error.hint(),
             Error::Pattern(error) => error.hint(),
             Error::Connector(error) => error.hint(),
             Error::NegativeWeight { .. } => {
@@ -120,10 +131,8 @@ impl Diagnostic for Error {
     fn detail(&self) -> Option<String> {
         match self {
             Error::Storage(error) => error.detail(),
-            Error::Log(error) => {
-                let detail = error.detail().map_or(String::new(), |detail| format!(": {detail}"));
-                Some(format!("{error}{detail}."))
-            }
+            Error::Log(error) => Some(with_detail(error.as_ref())),
+            Error::Checkpoint(error) => Some(with_detail(error.as_ref())),
             Error::DuplicateKey { key, .. } => Some(format!("Key {key} already exists.")),
             Error::Deadlock { table } => Some(format!(
                 "Who holds the lock of table \"{table}\" waits, directly or not, for a lock of this transaction."
@@ -131,6 +140,12 @@ impl Diagnostic for Error {
             _ => None,
         }
     }
+}
+
+/// What an error says, with its detail.
+fn with_detail(error: &(impl Diagnostic + std::fmt::Display)) -> String {
+    let detail = error.detail().map_or(String::new(), |detail| format!(": {detail}"));
+    format!("{error}{detail}")
 }
 
 impl From<Error> for DataFusionError {

@@ -23,11 +23,15 @@ use tidemill_core::SqlState;
 use tidemill_plan::{IncrementalNode, Operator, SetOperation};
 
 use crate::Error;
+use crate::functions::with_one_zero;
 use crate::refusal::Refusal;
 
 /// Names of the two sides of a marked join; nobody else's by their prefix.
 const LEFT: &str = "__multiset";
 const RIGHT: &str = "__multiset_other";
+/// The same with their copies numbered, which is no mark any more.
+const NUMBERED: &str = "__numbered";
+const NUMBERED_OTHER: &str = "__numbered_other";
 
 /// Whom a plan is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,9 +179,10 @@ fn lower(join: &Join, kind: SetOperation, lowering: Lowering) -> Result<LogicalP
             plan.schema().iter().zip(left.iter()).zip(&types).map(|((own, (qualifier, named)), to)| {
                 let column = Expr::Column(Column::from(own));
                 let column = if own.1.data_type() == to { column } else { cast(column, to.clone()) };
-                column.alias_qualified(qualifier.cloned(), named.name())
+                let column = with_one_zero(column, plan.schema())?;
+                Ok(column.alias_qualified(qualifier.cloned(), named.name()))
             });
-        Ok(LogicalPlan::Projection(Projection::try_new(exprs.collect(), plan.clone())?))
+        Ok(LogicalPlan::Projection(Projection::try_new(exprs.collect::<Result<_>>()?, plan.clone())?))
     };
     let (left, right) = (side(&join.left)?, side(&join.right)?);
     match lowering {
@@ -203,10 +208,10 @@ fn compare_numbered(left: LogicalPlan, right: LogicalPlan, join_type: JoinType) 
         .iter()
         .map(|(qualifier, field)| {
             let named = Column::new(qualifier.cloned(), field.name());
-            (Column::new(Some(LEFT), field.name()), named)
+            (Column::new(Some(NUMBERED), field.name()), named)
         })
         .collect();
-    let (left, right) = (numbered(left, LEFT)?, numbered(right, RIGHT)?);
+    let (left, right) = (numbered(left, NUMBERED)?, numbered(right, NUMBERED_OTHER)?);
     let keys = |plan: &LogicalPlan| plan.schema().columns();
     let on = (keys(&left), keys(&right));
     LogicalPlanBuilder::from(left)

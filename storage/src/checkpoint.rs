@@ -262,10 +262,9 @@ impl CheckpointStore {
         let mut bytes_written = 0;
         for run in &new_runs {
             if let Some(file) = run.file() {
-                let id = RunId { pack: self.next_pack, offset: 0, len: file.len };
+                let id = RunId { pack: self.take_number(), offset: 0, len: file.len };
                 self.root.adopt(&pack_name(id.pack), file).await?;
-                self.unnamed.insert(id.pack);
-                self.next_pack += 1;
+                self.written(id.pack);
                 run.set_id(self.id, id, None);
                 bytes_written += file.len as usize;
             }
@@ -343,10 +342,10 @@ impl CheckpointStore {
     async fn write_pack(&mut self, pack: Pack) -> Result<(usize, Option<Bytes>), Error> {
         let mut mapped = None;
         if pack.len > 0 {
-            let name = pack_name(self.next_pack);
+            let number = self.take_number();
+            let name = pack_name(number);
             self.root.put_pieces(&name, pack.pieces).await?;
-            self.unnamed.insert(self.next_pack);
-            self.next_pack += 1;
+            self.written(number);
             if self.root.directory().is_some() {
                 mapped = self.root.map(&name).await?;
             }
@@ -355,6 +354,21 @@ impl CheckpointStore {
             run.set_id(self.id, id, mapped.as_ref().map(|file| piece(file, id)));
         }
         Ok((pack.len as usize, mapped))
+    }
+
+    /// A number for a pack, used once: a write that has failed may be made yet, and would take the place of what had been
+    /// written under that number since.
+    fn take_number(&mut self) -> u64 {
+        let number = self.next_pack;
+        self.next_pack += 1;
+        self.garbage.insert(number);
+        number
+    }
+
+    /// A pack is there, for a manifest to name.
+    fn written(&mut self, number: u64) {
+        self.garbage.remove(&number);
+        self.unnamed.insert(number);
     }
 
     /// Removes everything: the owner has been dropped.
@@ -406,6 +420,28 @@ mod tests {
 
     use super::*;
     use crate::RunBuilder;
+    use crate::testing::Troubled;
+
+    #[tokio::test]
+    async fn write_that_failed_and_is_made_later_changes_nothing() {
+        let store = Arc::new(Troubled::default());
+        let scratch = tempfile::tempdir().unwrap();
+        let root = || {
+            let cache = scratch.path().to_owned();
+            Root::of_store(store.clone(), "s3://b", object_store::path::Path::default(), cache, 3)
+        };
+        let (mut checkpoints, _) = CheckpointStore::open(root()).await.unwrap();
+        let of = |rows: &[&str]| Checkpoint {
+            runs: BTreeMap::from([("t".to_owned(), vec![run(rows)])]),
+            ..Checkpoint::default()
+        };
+        store.refuse("packs");
+        assert!(checkpoints.write(&of(&["given up"])).await.is_err());
+        checkpoints.write(&of(&["a", "b"])).await.unwrap();
+        store.make_what_was_refused().await;
+        let (_, found) = CheckpointStore::open(root()).await.unwrap();
+        assert_eq!(rows(&found.unwrap(), "t"), ["a", "b"]);
+    }
 
     fn run(rows: &[&str]) -> Arc<Run> {
         let mut builder = RunBuilder::with_capacity(rows.len(), 0);

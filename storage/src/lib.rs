@@ -21,6 +21,8 @@ mod root;
 mod run;
 mod run_file;
 mod s3;
+#[cfg(test)]
+mod testing;
 mod versioned;
 
 pub use arrangement::{Arrangement, Cursor, Snapshot, sort_rows};

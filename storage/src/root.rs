@@ -552,6 +552,7 @@ fn cache_of_user() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Troubled;
 
     #[tokio::test]
     async fn only_the_parts_that_are_read_are_fetched() {
@@ -603,78 +604,10 @@ mod tests {
 
     #[tokio::test]
     async fn store_that_ignores_conditions_is_refused() {
-        let store = Arc::new(Unconditional(object_store::memory::InMemory::new()));
+        let store = Arc::new(Troubled::unconditional());
         let root = Root::of_store(store, "s3://b", Path::default(), std::env::temp_dir(), 3);
         let error = root.claim().await.unwrap_err();
         assert!(matches!(error, Error::NoConditionalPut { .. }), "{error:?}");
         assert_eq!(root.list().await.unwrap(), Vec::<String>::new());
-    }
-
-    /// A store that writes whatever the condition says.
-    #[derive(Debug)]
-    struct Unconditional(object_store::memory::InMemory);
-
-    impl std::fmt::Display for Unconditional {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("unconditional")
-        }
-    }
-
-    #[async_trait::async_trait]
-    impl ObjectStore for Unconditional {
-        async fn put_opts(
-            &self,
-            location: &Path,
-            payload: PutPayload,
-            _: PutOptions,
-        ) -> object_store::Result<object_store::PutResult> {
-            self.0.put_opts(location, payload, PutOptions::default()).await
-        }
-
-        async fn put_multipart_opts(
-            &self,
-            location: &Path,
-            options: object_store::PutMultipartOptions,
-        ) -> object_store::Result<Box<dyn object_store::MultipartUpload>> {
-            self.0.put_multipart_opts(location, options).await
-        }
-
-        async fn get_opts(
-            &self,
-            location: &Path,
-            options: object_store::GetOptions,
-        ) -> object_store::Result<object_store::GetResult> {
-            self.0.get_opts(location, options).await
-        }
-
-        fn delete_stream(
-            &self,
-            locations: futures::stream::BoxStream<'static, object_store::Result<Path>>,
-        ) -> futures::stream::BoxStream<'static, object_store::Result<Path>> {
-            self.0.delete_stream(locations)
-        }
-
-        fn list(
-            &self,
-            prefix: Option<&Path>,
-        ) -> futures::stream::BoxStream<'static, object_store::Result<object_store::ObjectMeta>> {
-            self.0.list(prefix)
-        }
-
-        async fn list_with_delimiter(
-            &self,
-            prefix: Option<&Path>,
-        ) -> object_store::Result<object_store::ListResult> {
-            self.0.list_with_delimiter(prefix).await
-        }
-
-        async fn copy_opts(
-            &self,
-            from: &Path,
-            to: &Path,
-            options: object_store::CopyOptions,
-        ) -> object_store::Result<()> {
-            self.0.copy_opts(from, to, options).await
-        }
     }
 }

@@ -169,7 +169,7 @@ impl Sections {
             && heads_end <= sections.offsets_at
             && offsets_end <= sections.rows_at
             && weights_fit
-            && sections.len() <= file.len();
+            && sections.len() == file.len();
         match fits {
             true => Ok((sections, u32_at(56))),
             false => Err(damaged("its parts do not fit it")),

@@ -8,11 +8,16 @@
 //! Below a root that servers claim (see `claim.rs`) a version begins with a line `writer <term>`, so that no two
 //! servers write the same bytes, and a version counts once a look at the claims has followed it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::{Error, Root};
 
 const WRITER: &[u8] = b"writer ";
+
+/// How long it is waited at most before a store that does not answer is asked again.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// An object of which each version is written once.
 #[derive(Debug)]
@@ -93,6 +98,31 @@ impl VersionedObject {
             self.oldest += 1;
         }
         Ok(())
+    }
+
+    /// The same; in an object store it is tried until it is known whether it was done.
+    ///
+    /// A write whose answer does not come may have been made, or be made later. Who takes back what the version names,
+    /// because it failed, must be sure that it did.
+    pub async fn put_surely(&mut self, content: Bytes) -> Result<(), Error> {
+        let mut pause = Duration::from_millis(50);
+        let mut is_told = false;
+        loop {
+            match self.put(content.clone()).await {
+                Err(error @ Error::Object { .. }) if self.root.term() > 0 => {
+                    if let Some(fenced) = self.root.fenced() {
+                        return Err(fenced);
+                    }
+                    if !std::mem::replace(&mut is_told, true) {
+                        let source = std::error::Error::source(&error);
+                        tracing::error!(%error, ?source, "it may have been written or not; it is tried until that is known");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Whether the next version could be written.

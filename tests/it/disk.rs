@@ -61,7 +61,7 @@ impl Drop for SmallDisk {
 const PIPELINES: [(&str, &str); 3] = [
     ("per_k", "SELECT k, count(*) AS n, sum(v) AS s FROM t GROUP BY k"),
     ("events", "SELECT count(*) AS n, sum(id) AS ids FROM e"),
-    ("both", "SELECT t.id, e.id AS event FROM t JOIN e ON t.id = e.id"),
+    ("joined", "SELECT t.id, e.id AS event FROM t JOIN e ON t.id = e.id"),
 ];
 
 /// Lines of which every tenth is none.
@@ -116,7 +116,7 @@ async fn full_disk_loses_nothing_and_all_goes_on_when_there_is_room() {
         execute(&client, &format!("CREATE PIPELINE {name} AS {select}")).await;
     }
     let sink = format!(
-        "CREATE SINK out FROM both WITH (connector = 'file', path = '{}') FORMAT DEBEZIUM ENCODE JSON",
+        "CREATE SINK out FROM joined WITH (connector = 'file', path = '{}') FORMAT DEBEZIUM ENCODE JSON",
         output.display()
     );
     execute(&client, &sink).await;
@@ -174,12 +174,12 @@ async fn full_disk_loses_nothing_and_all_goes_on_when_there_is_room() {
             assert_eq!(verified[0][2], "equal", "{name}: {verified:?}");
         }
         if !is_restarted {
-            shown = sorted(&client, "SELECT * FROM both").await;
+            shown = sorted(&client, "SELECT * FROM joined").await;
             server.kill_and_restart().await;
         }
     }
     let client = server.connect().await;
-    assert_eq!(sorted(&client, "SELECT * FROM both").await, shown);
+    assert_eq!(sorted(&client, "SELECT * FROM joined").await, shown);
     let deadline = Instant::now() + TIMEOUT;
     let expected: Vec<String> = shown.iter().map(|row| row.join("|")).collect();
     loop {

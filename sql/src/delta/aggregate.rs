@@ -15,6 +15,7 @@ use super::columns::{Columns, with_weight};
 use super::expire::expiring;
 use super::properties::closes_of;
 use super::{Node, Result, Rewriter, internal};
+use crate::functions::with_one_zero;
 
 impl Rewriter {
     pub(super) fn aggregate(&mut self, aggregate: &AggregatePlan) -> Result<Node> {
@@ -22,7 +23,9 @@ impl Rewriter {
             return self.grouping_sets(aggregate, sets);
         }
         let input = self.rewrite(&aggregate.input, None)?;
-        let mut columns = Columns::new(&aggregate.group_expr);
+        let groups =
+            aggregate.group_expr.iter().map(|group| with_one_zero(group.clone(), aggregate.input.schema()));
+        let mut columns = Columns::new(&groups.collect::<datafusion::common::Result<Vec<_>>>()?);
         let n_groups = aggregate.group_expr.len();
         let mut calls = Vec::new();
         for (idx, expr) in aggregate.aggr_expr.iter().enumerate() {

@@ -10,6 +10,7 @@ use super::columns::{Columns, with_weight};
 use super::expire::expiring;
 use super::properties::join_properties;
 use super::{Node, Result, Rewriter, interval_join, refuse_subqueries, temporal};
+use crate::functions::with_one_zero;
 use crate::refusal::Refusal;
 
 impl Rewriter {
@@ -41,8 +42,11 @@ impl Rewriter {
         let n_right = join.right.schema().fields().len();
         let mut left_columns = Columns::all(join.left.schema());
         let mut right_columns = Columns::all(join.right.schema());
-        let left_keys: Vec<usize> = join.on.iter().map(|(left, _)| left_columns.of(left)).collect();
-        let right_keys: Vec<usize> = join.on.iter().map(|(_, right)| right_columns.of(right)).collect();
+        let (mut left_keys, mut right_keys) = (Vec::new(), Vec::new());
+        for (left, right) in &join.on {
+            left_keys.push(left_columns.of(&with_one_zero(left.clone(), join.left.schema())?));
+            right_keys.push(right_columns.of(&with_one_zero(right.clone(), join.right.schema())?));
+        }
         if let Some(filter) = &join.filter {
             refuse_subqueries(filter)?;
         }

@@ -20,6 +20,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 
+use crate::functions::with_one_zero;
 use crate::postgres::arithmetic::Checked;
 use crate::postgres::intervals::{INTERVAL, Op};
 use crate::postgres::numeric;
@@ -381,6 +382,18 @@ pub(crate) fn checked(
             let InList { expr, list, negated } = list;
             let list = list.into_iter().map(key).collect();
             Ok(Transformed::yes(Expr::InList(InList::new(Box::new(key(*expr)), list, negated))))
+        }
+        Expr::AggregateFunction(mut function) if function.params.distinct => {
+            for arg in &mut function.params.args {
+                *arg = with_one_zero(std::mem::take(arg), schema)?;
+            }
+            Ok(Transformed::yes(Expr::AggregateFunction(function)))
+        }
+        Expr::WindowFunction(mut function) => {
+            for key in &mut function.params.partition_by {
+                *key = with_one_zero(std::mem::take(key), schema)?;
+            }
+            Ok(Transformed::yes(Expr::WindowFunction(function)))
         }
         other => Ok(Transformed::no(other)),
     })
