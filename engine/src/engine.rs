@@ -24,8 +24,8 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Fallen, Missed};
-use crate::dead_letters;
+use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Fallen, Missed, ticks};
+use crate::dead_letters::{self, LateLetters};
 use crate::engine::lifecycle::Launch;
 use crate::feed::{Feed, Sealed};
 use crate::halt::{Halt, Pause, Restarts};
@@ -36,7 +36,7 @@ use crate::member::{Identity, Member, MemberHandle};
 use crate::memory::Memory;
 use crate::outbox::{DeliveryStatus, Outbox};
 use crate::sealer::{Clock, LOGGED_TIME, Sealer, WriteRequest, is_read, whole_epochs};
-use crate::source::{DeadLetter, SourceRuntime, SourceSpec};
+use crate::source::{SourceRuntime, SourceSpec};
 use crate::status::{
     EngineStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State, TableStatus,
 };
@@ -55,6 +55,7 @@ const SHUTDOWN_FLUSH: Duration = Duration::from_secs(10);
 pub struct EngineConfig {
     /// How long rows wait for others before they become an epoch.
     pub epoch_interval: Duration,
+    /// `Duration::MAX` is never, unless somebody asks for one.
     pub checkpoint_interval: Duration,
     /// What `now()` is.
     pub time: TimeSource,
@@ -163,7 +164,7 @@ pub struct Engine {
     /// Held while what runs is changed.
     ddl: Mutex<()>,
     locks: Arc<Locks>,
-    late: mpsc::UnboundedSender<Vec<DeadLetter>>,
+    late: mpsc::UnboundedSender<LateLetters>,
     fallen: mpsc::UnboundedSender<Fallen>,
     jobs: Arc<Jobs>,
     started: Instant,
@@ -252,7 +253,7 @@ impl Engine {
         };
         let (sealer, requests) = Sealer::new(clock, arrived, config.epoch_interval, config.time.clone());
         let memory = Memory::new(root.scratch()?, config.memory_limit);
-        let (late, mut late_letters) = mpsc::unbounded_channel::<Vec<DeadLetter>>();
+        let (late, mut late_letters) = mpsc::unbounded_channel::<LateLetters>();
         let (fallen, has_fallen) = mpsc::unbounded_channel();
         let engine = Arc::new(Engine {
             config,
@@ -275,16 +276,16 @@ impl Engine {
         tokio::spawn(sealer.clone().run(requests));
         tokio::spawn(lifecycle::supervise(Arc::downgrade(&engine), has_fallen));
         tokio::spawn(async move {
-            while let Some(letters) = late_letters.recv().await {
-                sealer.n_dead_letters.add(letters.len());
-                let (answer, _) = oneshot::channel();
-                let write = dead_letters::write(&letters);
-                let request = WriteRequest {
-                    writes: vec![(dead_letters::DEAD_LETTERS, write)],
-                    unchanged: Vec::new(),
-                    retired: Vec::new(),
-                    answer,
+            while let Some(late) = late_letters.recv().await {
+                let (writes, answer) = match late {
+                    LateLetters::Met(letters) => {
+                        sealer.n_dead_letters.add(letters.len());
+                        let write = dead_letters::write(&letters);
+                        (vec![(dead_letters::DEAD_LETTERS, write)], oneshot::channel().0)
+                    }
+                    LateLetters::Written(answer) => (Vec::new(), answer),
                 };
+                let request = WriteRequest { writes, unchanged: Vec::new(), retired: Vec::new(), answer };
                 if sealer.writes.send(request).await.is_err() {
                     return;
                 }
@@ -368,7 +369,7 @@ impl Engine {
 
     /// Adds a source. It is read as soon as something needs it.
     pub async fn add_source(&self, spec: SourceSpec) {
-        let source = SourceRuntime::new(spec, self.sealer.arrived.clone());
+        let source = SourceRuntime::new(spec, self.sealer.arrived.clone(), self.sealer.time.clone());
         self.sealer.clock.lock().await.sources.insert(source.spec.id, Arc::new(source));
     }
 
@@ -1194,6 +1195,27 @@ impl Engine {
         Ok(epoch)
     }
 
+    /// As [`flush`](Engine::flush); what that has come to is with subscribers and among the dead letters, too.
+    pub async fn settle(&self) -> Result<Epoch, Error> {
+        let epoch = self.flush().await?;
+        let handles: Vec<Arc<MemberHandle>> =
+            self.registry().members.values().map(|entry| entry.handle.clone()).collect();
+        for handle in handles {
+            // Who shows an epoch holds it until all of them have its changes.
+            drop(handle.subscribers.lock().expect("nobody panics while holding it"));
+        }
+        let (answer, written) = oneshot::channel();
+        self.late.send(LateLetters::Written(answer)).map_err(|_| Error::ShuttingDown)?;
+        written.await.map_err(|_| Error::ShuttingDown)??;
+        Ok(epoch)
+    }
+
+    /// When something happens although nothing comes in, as far as that is known now.
+    pub async fn next_time(&self) -> Option<i64> {
+        let clock = self.sealer.clock.lock().await;
+        clock.feeds.values().filter_map(|feed| feed.deadline()).min()
+    }
+
     /// What `now()` is to a statement: not before the time of any epoch that it can see.
     pub fn now(&self) -> i64 {
         self.sealer.time.now().max(self.sealer.sealed_now.load(Ordering::SeqCst))
@@ -1255,12 +1277,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes everything that runs durable as it is now, whatever the time.
+    pub async fn checkpoint_all(&self) -> Result<(), Error> {
+        let dataflows: Vec<u64> = self.registry().dataflows.keys().copied().collect();
+        for id in dataflows {
+            match self.checkpoint(id).await {
+                // What has failed keeps the one that it has.
+                Err(Error::NotRunning { kind: "dataflow", .. }) => (),
+                written => written?,
+            }
+        }
+        self.checkpoint_tables().await
+    }
+
     /// Makes tables' checkpoints from time to time, for ever.
     pub async fn maintain(self: Arc<Engine>) {
-        let mut tick = tokio::time::interval(self.config.checkpoint_interval);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let Some(mut ticks) = ticks(self.config.checkpoint_interval) else { return };
         loop {
-            tick.tick().await;
+            ticks.tick().await;
             if let Err(error) = self.checkpoint_tables().await {
                 tracing::error!(%error, "tables cannot be checkpointed");
             }
