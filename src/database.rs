@@ -17,6 +17,7 @@ use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use tidemill_catalog::{Catalog, Definition, Kind, Object, PipelineDefinition, SinkInput};
+use tidemill_connectors::stand_in::StandIns;
 use tidemill_connectors::{
     Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec as ConnectorSpec,
 };
@@ -66,6 +67,8 @@ pub struct Database {
     pub advisory: Arc<AdvisoryLocks>,
     /// Nothing runs and nothing is kept: statements are only looked at.
     is_for_checks: bool,
+    /// In a test, what sources read and sinks write instead of the outside.
+    stand_ins: Option<Arc<StandIns>>,
     /// Of a database for checks, where its engine is.
     _scratch: Option<Scratch>,
 }
@@ -112,6 +115,7 @@ impl Database {
             sequences: Arc::default(),
             advisory: Arc::default(),
             is_for_checks: true,
+            stand_ins: None,
             _scratch: Some(Scratch(scratch)),
         });
         // Pipelines are planned, for what holds for their rows.
@@ -142,6 +146,25 @@ impl Database {
         root: Root,
         n_lanes: usize,
         config: EngineConfig,
+    ) -> Result<Arc<Database>, SqlError> {
+        Database::open_with(root, n_lanes, config, None).await
+    }
+
+    /// The same for a test, where nobody is connected to.
+    pub async fn open_for_tests(
+        directory: &Path,
+        n_lanes: usize,
+        config: EngineConfig,
+        stand_ins: Arc<StandIns>,
+    ) -> Result<Arc<Database>, SqlError> {
+        Database::open_with(Root::local(directory)?, n_lanes, config, Some(stand_ins)).await
+    }
+
+    async fn open_with(
+        root: Root,
+        n_lanes: usize,
+        config: EngineConfig,
+        stand_ins: Option<Arc<StandIns>>,
     ) -> Result<Arc<Database>, SqlError> {
         root.claim().await?;
         let (mut store, content) = VersionedObject::take_over(root.child("catalog")).await?;
@@ -185,6 +208,7 @@ impl Database {
             sequences: Arc::default(),
             advisory: Arc::default(),
             is_for_checks: false,
+            stand_ins,
             _scratch: None,
         });
         database.sequences.recover(&database.engine, &database.catalog()).await?;
@@ -414,7 +438,7 @@ impl Database {
             .collect::<Result<_, SqlError>>()?;
         let primary_key: Vec<usize> =
             object.primary_key.iter().filter_map(|column| columns[*column]).collect();
-        let source = tidemill_connectors::create_source(&ConnectorSpec {
+        let declared = ConnectorSpec {
             name: &object.name,
             schema: read_schema.clone(),
             include: &include,
@@ -423,7 +447,12 @@ impl Database {
             format: format(&definition.format)?,
             encode: encode(&definition.encode)?,
             encode_options: &encode_options,
-        })?;
+        };
+        let (source, rate_limit) = match &self.stand_ins {
+            None => (tidemill_connectors::create_source(&declared)?, rate_limit),
+            // What was given is read at once: a test waits for nothing.
+            Some(stand_ins) => (stand_ins.source(object.oid, &declared)?, None),
+        };
         let is_bounded = source.is_bounded();
         self.bounded.write().expect("nobody panics while holding it").insert(object.oid, is_bounded);
         let read_columns =
@@ -583,9 +612,10 @@ impl Database {
         let memory_limit = take_memory_limit(&mut options)?;
         let encode_options = map(&definition.encode_options);
         let primary_key = sink_key(object, &plan, &options)?;
-        let sink = tidemill_connectors::create_sink(&SinkSpec {
+        let id = format!("{}-{:x}", object.oid, object.created_at);
+        let declared = SinkSpec {
             name: &object.name,
-            id: &format!("{}-{:x}", object.oid, object.created_at),
+            id: &id,
             schema: plan.schema.clone(),
             primary_key: &primary_key,
             append_only: plan.properties.is_append_only,
@@ -593,7 +623,11 @@ impl Database {
             format: format(&definition.format)?,
             encode: encode(&definition.encode)?,
             encode_options: &encode_options,
-        })?;
+        };
+        let sink = match &self.stand_ins {
+            None => tidemill_connectors::create_sink(&declared)?,
+            Some(stand_ins) => stand_ins.sink(object.oid, &declared)?,
+        };
         Ok(MemberSpec {
             id: RelationId(object.oid),
             state: RelationId(object.state()),

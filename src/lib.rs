@@ -15,6 +15,7 @@ pub mod pg_catalog;
 pub mod pgwire;
 pub mod server;
 pub mod session;
+pub mod sqltest;
 
 #[cfg(test)]
 mod fault_oracle;

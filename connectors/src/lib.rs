@@ -24,6 +24,7 @@ pub mod generator;
 pub mod kafka;
 pub mod postgres;
 pub mod print;
+pub mod stand_in;
 
 mod registry;
 

@@ -22,6 +22,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
+use crate::dead_letters::LateLetters;
 use crate::feed::{Feed, Sealed};
 use crate::halt::{Halt, Pause, Restarts};
 use crate::member::{GiveBack, Member, outbox_blobs};
@@ -213,7 +214,7 @@ pub(crate) struct Dataflow {
     pub checkpoint_interval: Duration,
     /// As in [`StepContext`].
     pub rows_max: usize,
-    pub dead_letters: mpsc::UnboundedSender<Vec<DeadLetter>>,
+    pub dead_letters: mpsc::UnboundedSender<LateLetters>,
     /// Where sources' time will stand at the end of a fill.
     pub filled_watermarks: BTreeMap<RelationId, i64>,
     /// What time it will be at the end of a fill.
@@ -329,8 +330,7 @@ impl Dataflow {
         let mut writing: Option<JoinHandle<Written>> = None;
         let mut asked: Vec<oneshot::Sender<Result<Epoch, Error>>> = Vec::new();
         let mut answered: Vec<oneshot::Sender<Result<Epoch, Error>>> = Vec::new();
-        let mut tick = tokio::time::interval(self.checkpoint_interval);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = ticks(self.checkpoint_interval);
         let mut is_time = false;
         // A full outbox asks for a checkpoint at once, but not again and again for one that cannot be written.
         let mut has_failed = false;
@@ -341,6 +341,12 @@ impl Dataflow {
             let written = async {
                 match &mut writing {
                     Some(task) => task.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let tick = async {
+                match &mut ticks {
+                    Some(ticks) => ticks.tick().await,
                     None => std::future::pending().await,
                 }
             };
@@ -415,7 +421,7 @@ impl Dataflow {
                         self.fail(&error);
                     }
                 }
-                _ = tick.tick() => {
+                _ = tick => {
                     is_time = true;
                     has_failed = false;
                 }
@@ -504,11 +510,12 @@ impl Dataflow {
         self.is_dirty |= is_something;
         // Before anybody sees the epoch, so that who does finds out what it is made of.
         self.note_position();
+        self.tell_deadline()?;
         for member in &mut self.members {
             let output = changes.get(&member.id).map(Vec::as_slice).unwrap_or_default();
             member.publish(sealed.epoch, output, touched.contains(&member.id), sealed.arrived)?;
         }
-        self.tell_deadline()
+        Ok(())
     }
 
     /// Says when something is to be done although nothing comes in.
@@ -917,6 +924,13 @@ async fn space(members: &[Member]) {
     }
 }
 
+/// When checkpoints are due by themselves, if they ever are.
+pub(crate) fn ticks(interval: Duration) -> Option<tokio::time::Interval> {
+    let mut ticks = (interval != Duration::MAX).then(|| tokio::time::interval(interval))?;
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    Some(ticks)
+}
+
 fn named(member: &Member, error: Error) -> Error {
     let name = &member.handle.name;
     match error {
@@ -926,7 +940,7 @@ fn named(member: &Member, error: Error) -> Error {
 }
 
 fn report_late(
-    dead_letters: &mpsc::UnboundedSender<Vec<DeadLetter>>,
+    dead_letters: &mpsc::UnboundedSender<LateLetters>,
     member: &Member,
     epoch: Epoch,
     late: Vec<LateRows>,
@@ -957,7 +971,7 @@ fn report_late(
     }
     if !letters.is_empty() {
         // Nobody listens any more while the server shuts down.
-        let _ = dead_letters.send(letters);
+        let _ = dead_letters.send(LateLetters::Met(letters));
     }
 }
 

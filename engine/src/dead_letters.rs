@@ -7,12 +7,21 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use tidemill_plan::RelationId;
+use tokio::sync::oneshot;
 
+use crate::Error;
 use crate::source::DeadLetter;
-use crate::table::{OnConflict, TableSpec, TableWrite};
+use crate::table::{OnConflict, TableSpec, TableWrite, Written};
 
 /// The table's identity: below the first that users get.
 pub const DEAD_LETTERS: RelationId = RelationId(1000);
+
+/// What dataflows say of rows that came too late for them.
+pub(crate) enum LateLetters {
+    Met(Vec<DeadLetter>),
+    /// Somebody waits until all that came before is in the table.
+    Written(oneshot::Sender<Result<Vec<Written>, Error>>),
+}
 
 /// `object, stage, split, offset, raw, sqlstate, reason`
 pub fn schema() -> SchemaRef {

@@ -25,7 +25,8 @@ use tidemill_storage::{Budget, CheckpointStore, Log, LogRecord, Root, remove_all
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Fallen, Missed};
+use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Fallen, Missed, ticks};
+use crate::dead_letters::LateLetters;
 use crate::feed::Feed;
 use crate::halt::{Halt, Pause, Restarts};
 use crate::ipc::decode_batch;
@@ -35,7 +36,7 @@ use crate::memory::Memory;
 use crate::outbox::{DeliveryStatus, Outbox};
 use crate::sealer::{Clock, LOGGED_TIME, Sealer, WriteRequest, is_read, whole_epochs};
 use crate::source::{DeadLetter, SourceRuntime, SourceSpec};
-use crate::table::Locks;
+use crate::table::{Locks, TableWrite};
 use crate::time::TimeSource;
 use crate::{Error, dead_letters, marks};
 
@@ -50,6 +51,7 @@ const SHUTDOWN_FLUSH: Duration = Duration::from_secs(10);
 pub struct EngineConfig {
     /// How long rows wait for others before they become an epoch.
     pub epoch_interval: Duration,
+    /// `Duration::MAX` is never, unless somebody asks for one.
     pub checkpoint_interval: Duration,
     /// What `now()` is.
     pub time: TimeSource,
@@ -123,7 +125,7 @@ pub struct Engine {
     /// Held while what runs is changed.
     ddl: Mutex<()>,
     locks: Arc<Locks>,
-    late: mpsc::UnboundedSender<Vec<DeadLetter>>,
+    late: mpsc::UnboundedSender<LateLetters>,
     fallen: mpsc::UnboundedSender<Fallen>,
     jobs: Arc<Jobs>,
     started: Instant,
@@ -212,7 +214,7 @@ impl Engine {
         };
         let (sealer, requests) = Sealer::new(clock, arrived, config.epoch_interval, config.time.clone());
         let memory = Memory::new(root.scratch()?, config.memory_limit);
-        let (late, mut late_letters) = mpsc::unbounded_channel::<Vec<DeadLetter>>();
+        let (late, mut late_letters) = mpsc::unbounded_channel::<LateLetters>();
         let (fallen, has_fallen) = mpsc::unbounded_channel();
         let engine = Arc::new(Engine {
             config,
@@ -235,17 +237,23 @@ impl Engine {
         tokio::spawn(sealer.clone().run(requests));
         tokio::spawn(lifecycle::supervise(Arc::downgrade(&engine), has_fallen));
         tokio::spawn(async move {
-            while let Some(letters) = late_letters.recv().await {
+            let send = async |writes: Vec<(RelationId, TableWrite)>, answer| {
+                let request = WriteRequest { writes, unchanged: Vec::new(), retired: Vec::new(), answer };
+                sealer.writes.send(request).await.is_ok()
+            };
+            while let Some(late) = late_letters.recv().await {
+                let letters = match late {
+                    LateLetters::Met(letters) => letters,
+                    LateLetters::Written(answer) => match send(Vec::new(), answer).await {
+                        true => continue,
+                        false => return,
+                    },
+                };
                 let letters: Vec<&DeadLetter> = letters.iter().collect();
                 loop {
                     let (answer, answered) = oneshot::channel();
-                    let request = WriteRequest {
-                        writes: vec![(dead_letters::DEAD_LETTERS, dead_letters::write(&letters))],
-                        unchanged: Vec::new(),
-                        retired: Vec::new(),
-                        answer,
-                    };
-                    if sealer.writes.send(request).await.is_err() {
+                    let writes = vec![(dead_letters::DEAD_LETTERS, dead_letters::write(&letters))];
+                    if !send(writes, answer).await {
                         return;
                     }
                     match answered.await {
@@ -269,7 +277,7 @@ impl Engine {
 
     /// Adds a source. It is read as soon as something needs it.
     pub async fn add_source(&self, spec: SourceSpec) {
-        let source = SourceRuntime::new(spec, self.sealer.arrived.clone());
+        let source = SourceRuntime::new(spec, self.sealer.arrived.clone(), self.sealer.time.clone());
         self.sealer.clock.lock().await.sources.insert(source.spec.id, Arc::new(source));
     }
 
@@ -685,12 +693,24 @@ impl Engine {
         *self.sealer.sealed.borrow()
     }
 
+    /// Makes everything that runs durable as it is now, whatever the time.
+    pub async fn checkpoint_all(&self) -> Result<(), Error> {
+        let dataflows: Vec<u64> = self.registry().dataflows.keys().copied().collect();
+        for id in dataflows {
+            match self.checkpoint(id).await {
+                // What has failed keeps the one that it has.
+                Err(Error::NotRunning { kind: "dataflow", .. }) => (),
+                written => written?,
+            }
+        }
+        self.checkpoint_tables().await
+    }
+
     /// Makes tables' checkpoints from time to time, for ever.
     pub async fn maintain(self: Arc<Engine>) {
-        let mut tick = tokio::time::interval(self.config.checkpoint_interval);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let Some(mut ticks) = ticks(self.config.checkpoint_interval) else { return };
         loop {
-            tick.tick().await;
+            ticks.tick().await;
             if let Err(error) = self.checkpoint_tables().await {
                 tracing::error!(%error, "tables cannot be checkpointed");
             }

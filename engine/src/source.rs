@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::Error;
 use crate::metrics::Counter;
 use crate::status::State;
+use crate::time::TimeSource;
 
 /// With more rows than this waiting to be sealed, the readers of a source wait.
 const PENDING_ROWS_MAX: usize = 256 * 1024;
@@ -93,6 +94,8 @@ pub(crate) struct SourceRuntime {
     space: Notify,
     /// Shared with the sealer: there is something to seal.
     arrived: Arc<Notify>,
+    /// By it a split has been silent for so long.
+    time: TimeSource,
     pub state: RwLock<State>,
     pub last_error: RwLock<Option<String>>,
     pub rows: Counter,
@@ -139,7 +142,7 @@ struct Pending {
     offsets: Offsets,
     watermarks: BTreeMap<SplitId, i64>,
     /// When each open split has last given a row, if that matters.
-    heard: BTreeMap<SplitId, Instant>,
+    heard: BTreeMap<SplitId, Duration>,
     idle: HashSet<SplitId>,
     open: HashSet<SplitId>,
     finished: HashSet<SplitId>,
@@ -182,7 +185,7 @@ struct Prepared {
 }
 
 impl SourceRuntime {
-    pub fn new(spec: SourceSpec, arrived: Arc<Notify>) -> SourceRuntime {
+    pub fn new(spec: SourceSpec, arrived: Arc<Notify>, time: TimeSource) -> SourceRuntime {
         let mut schema = spec.schema.as_ref().clone();
         if spec.kind == InputKind::Upsert {
             let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
@@ -200,6 +203,7 @@ impl SourceRuntime {
             pending: Mutex::default(),
             space: Notify::new(),
             arrived,
+            time,
             state: RwLock::new(State::Idle),
             last_error: RwLock::default(),
             rows: Counter::default(),
@@ -303,16 +307,13 @@ impl SourceRuntime {
         let timeout = self.spec.idle_timeout.filter(|_| self.is_running())?;
         let pending = self.pending();
         let heard = pending.heard.iter().filter(|(split, _)| !pending.idle.contains(*split));
-        heard.map(|(_, heard)| *heard + timeout).min()
+        let silent = heard.map(|(_, heard)| *heard + timeout).min()?;
+        Some(Instant::now() + self.time.wait_elapsed(silent)?)
     }
 
     /// How much waits, and since when.
     pub fn waiting(&self) -> Option<Waiting> {
-        let is_running = self.is_running();
-        let mut pending = self.pending();
-        if let Some(timeout) = self.spec.idle_timeout.filter(|_| is_running) {
-            pending.note_idle(timeout);
-        }
+        let pending = self.note_idle();
         pending.has_news.then(|| Waiting {
             n_rows: pending.n_rows,
             arrived: pending.arrived.unwrap_or_else(Instant::now),
@@ -320,9 +321,19 @@ impl SourceRuntime {
         })
     }
 
+    /// What is pending, after a look at which splits have been silent for too long.
+    fn note_idle(&self) -> std::sync::MutexGuard<'_, Pending> {
+        let is_running = self.is_running();
+        let mut pending = self.pending();
+        if let Some(timeout) = self.spec.idle_timeout.filter(|_| is_running) {
+            pending.note_idle(timeout, self.time.elapsed());
+        }
+        pending
+    }
+
     /// Takes all that waits.
     pub fn take(&self) -> Option<Taken> {
-        let mut pending = self.pending();
+        let mut pending = self.note_idle();
         if !pending.has_news {
             return None;
         }
@@ -400,7 +411,7 @@ impl SourceRuntime {
             *known = watermark.max(*known);
         }
         if prepared.n_rows > 0 && self.spec.idle_timeout.is_some() {
-            pending.heard.insert(split.clone(), Instant::now());
+            pending.heard.insert(split.clone(), self.time.elapsed());
             pending.idle.remove(split);
         }
         let dead_letters = prepared.bad.into_iter().map(|bad| self.dead_letter(split, bad));
@@ -545,9 +556,8 @@ impl SourceRuntime {
 impl Pending {
     /// Notes which splits have been silent for too long. What that makes of the watermark is sealed with the
     /// next epoch, and so is the same for everybody and after a crash.
-    fn note_idle(&mut self, timeout: Duration) {
-        let now = Instant::now();
-        let silent = self.heard.iter().filter(|(_, heard)| now.duration_since(**heard) >= timeout);
+    fn note_idle(&mut self, timeout: Duration, now: Duration) {
+        let silent = self.heard.iter().filter(|(_, heard)| now.saturating_sub(**heard) >= timeout);
         let silent: Vec<SplitId> = silent.map(|(split, _)| split.clone()).collect();
         for split in silent {
             self.has_news |= self.idle.insert(split);
@@ -638,7 +648,7 @@ impl SourceRuntime {
             }
             pending.open.insert(split.id.clone());
             if self.spec.idle_timeout.is_some() {
-                pending.heard.insert(split.id.clone(), Instant::now());
+                pending.heard.insert(split.id.clone(), self.time.elapsed());
             }
             let from = pending.offsets.entry(split.id.clone()).or_insert(split.start).clone();
             opened.push((split.id, from));
@@ -821,14 +831,14 @@ mod tests {
     fn a_silent_split_does_not_hold_the_watermark_back() {
         let split = |name: &str| SplitId::from(name);
         let mut pending = Pending::default();
-        let start = Instant::now();
+        let second = Duration::from_secs(1);
         for name in ["a", "b"] {
             pending.open.insert(split(name));
-            pending.heard.insert(split(name), start);
+            pending.heard.insert(split(name), second);
         }
         pending.watermarks.insert(split("a"), 100);
         assert_eq!(pending.watermark(), None, "b has not said anything");
-        pending.note_idle(Duration::from_secs(3600));
+        pending.note_idle(3 * second, 3 * second);
         assert_eq!((pending.watermark(), pending.has_news), (None, false));
         pending.idle.insert(split("b"));
         assert_eq!(pending.watermark(), Some(100));
@@ -837,7 +847,7 @@ mod tests {
         pending.watermarks.insert(split(""), 100);
         pending.watermarks.insert(split("b"), 50);
         assert_eq!(pending.watermark(), Some(100), "time does not go back");
-        pending.note_idle(Duration::ZERO);
+        pending.note_idle(3 * second, 4 * second);
         assert!(pending.has_news);
         pending.watermarks.insert(split("a"), 170);
         assert_eq!(pending.watermark(), Some(170), "both are silent");

@@ -3,9 +3,12 @@
 //! Only the sealer asks: each epoch is sealed with a time, which is `now()` to every pipeline. So an operator
 //! that lets rows expire is still a function of its inputs.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What lengths of time are counted from.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Where epochs' time comes from, in microseconds since 1970.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,23 @@ impl TimeSource {
             }
             TimeSource::Manual(micros) => micros.load(Ordering::SeqCst),
         }
+    }
+
+    /// How long it has been since some moment: the difference of two is a length of time, whatever somebody does to the
+    /// system's clock in between.
+    pub(crate) fn elapsed(&self) -> Duration {
+        match self {
+            TimeSource::System => START.elapsed(),
+            TimeSource::Manual(micros) => {
+                Duration::from_micros(u64::try_from(micros.load(Ordering::SeqCst)).unwrap_or_default())
+            }
+        }
+    }
+
+    /// How long it takes until [`elapsed`](TimeSource::elapsed) is so much; `None` if nobody can know.
+    pub(crate) fn wait_elapsed(&self, elapsed: Duration) -> Option<Duration> {
+        let left = elapsed.saturating_sub(self.elapsed());
+        (left.is_zero() || matches!(self, TimeSource::System)).then_some(left)
     }
 
     /// How long it takes until the clock shows `micros`; `None` if nobody can know.

@@ -98,6 +98,12 @@ impl Error {
         self
     }
 
+    /// The same error, with its position somewhere else.
+    pub(crate) fn moved(mut self, to: impl FnOnce(usize) -> usize) -> Error {
+        self.0.position = self.0.position.map(to);
+        self
+    }
+
     /// What DataFusion said about the statement `sql`, in PostgreSQL's words.
     ///
     /// The position is DataFusion's span where it has one (plan with `collect_spans`, from the

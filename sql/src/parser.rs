@@ -10,6 +10,7 @@ pub(crate) mod cursor;
 pub(crate) mod dialect;
 mod emit;
 pub(crate) mod row_pattern;
+pub mod test_script;
 pub(crate) mod text;
 
 use datafusion::sql::sqlparser::ast::{Expr, Query};

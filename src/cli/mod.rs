@@ -17,6 +17,7 @@ pub(crate) mod settings;
 mod shell;
 mod signals;
 mod start;
+mod test;
 mod version;
 
 use std::io::Write;
@@ -32,6 +33,7 @@ use crate::demo::Demo;
 use crate::server::Service;
 use crate::session::api::SqlError;
 
+pub(crate) use self::migrate::files as migrations;
 pub(crate) use self::signals::stop_requests;
 pub use self::version::VERSION;
 
@@ -48,6 +50,7 @@ const STACK_BYTES: usize = 8 << 20;
   tidemill start                                   serve SQL on 127.0.0.1:7432
   psql postgres://tidemill@127.0.0.1:7432/tidemill
   tidemill run job.sql                             run a file as a job
+  tidemill test tests                              run tests of pipelines
 
 Exit codes: 0 done, 1 failed, 2 used wrongly, 3 not connected, 4 another server has the data; those of
 \"tidemill migrate\" from 5 on are in its help.",
@@ -71,6 +74,8 @@ enum Command {
     Backup(backup::Backup),
     /// Compare everything in a data directory with its checksums
     CheckData(check_data::CheckData),
+    /// Run tests of pipelines, without a server
+    Test(test::Test),
     /// Apply files of statements to a server, each once
     Migrate(migrate::Migrate),
     /// Talk SQL to a server
@@ -146,6 +151,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => runtime.block_on(check.run()),
         Command::Backup(backup) => runtime.block_on(backup.run()),
         Command::CheckData(check) => runtime.block_on(check.run()),
+        Command::Test(test) => test.run(),
         Command::Migrate(migrate) => migrate.run(&runtime),
         Command::Shell(shell) => shell.run(&runtime),
         Command::Demo(demo) => runtime.block_on(demo.run()),

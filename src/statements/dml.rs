@@ -511,7 +511,7 @@ async fn default_values(session: &mut Session, text: &str, n_rows: usize) -> Res
 }
 
 /// A column of values as values of a table's column.
-fn assign(values: &ArrayRef, field: &arrow::datatypes::Field, table: &str) -> Result<ArrayRef, SqlError> {
+pub fn assign(values: &ArrayRef, field: &arrow::datatypes::Field, table: &str) -> Result<ArrayRef, SqlError> {
     let declared = tidemill_sql::types::declared_type(field);
     if values.data_type() == field.data_type() && declared.is_none() {
         return Ok(values.clone());

@@ -6,7 +6,7 @@ mod copy;
 mod create;
 mod cursor;
 mod describe;
-mod dml;
+pub(crate) mod dml;
 mod drop;
 mod explain;
 mod origin;
@@ -19,7 +19,7 @@ mod tables;
 mod testing;
 mod transaction;
 mod unbounded;
-mod verify;
+pub(crate) mod verify;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 //! come, up to what the pipeline had seen. Nothing of it is in the dataflow's way: all the work is the
 //! session's own, and ends with the statement.
 
-mod differences;
+pub(crate) mod differences;
 mod replay;
 #[cfg(test)]
 mod tests;

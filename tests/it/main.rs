@@ -24,5 +24,6 @@ mod security;
 mod server;
 mod slt;
 mod soak;
+mod sqltest;
 mod statements;
 mod wire;

@@ -470,7 +470,7 @@ impl Decoded {
 }
 
 /// One value of the column's type that is not NULL: zero, or empty.
-fn filler(column: &ArrayRef) -> ArrayRef {
+pub(crate) fn filler(column: &ArrayRef) -> ArrayRef {
     let nothing = arrow::array::new_null_array(column.data_type(), 1).to_data();
     let builder = nothing.into_builder().nulls(None);
     arrow::array::make_array(builder.build().expect("an array of zeros is valid without its NULLs"))

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tidemill_core::{Delta, Epoch};
 use tidemill_plan::RelationId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Engine;
 use crate::Error;
+use crate::dead_letters::LateLetters;
 use crate::feed::Feed;
 use crate::member::MemberHandle;
 use crate::status::State;
@@ -179,5 +180,26 @@ impl Engine {
             }
         }
         Ok(epoch)
+    }
+
+    /// As [`flush`](Engine::flush); what that has come to is with subscribers and among the dead letters, too.
+    pub async fn settle(&self) -> Result<Epoch, Error> {
+        let epoch = self.flush().await?;
+        let handles: Vec<Arc<MemberHandle>> =
+            self.registry().members.values().map(|entry| entry.handle.clone()).collect();
+        for handle in handles {
+            // Who shows an epoch holds it until all of them have its changes.
+            drop(handle.subscribers.lock().expect("nobody panics while holding it"));
+        }
+        let (answer, written) = oneshot::channel();
+        self.late.send(LateLetters::Written(answer)).map_err(|_| Error::ShuttingDown)?;
+        written.await.map_err(|_| Error::ShuttingDown)??;
+        Ok(epoch)
+    }
+
+    /// When something happens although nothing comes in, as far as that is known now.
+    pub async fn next_time(&self) -> Option<i64> {
+        let clock = self.sealer.clock.lock().await;
+        clock.feeds.values().filter_map(|feed| feed.deadline()).min()
     }
 }

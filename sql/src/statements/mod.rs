@@ -318,6 +318,11 @@ pub fn verbs() -> &'static [&'static str] {
 const FOREIGN_VERBS: [&str; 10] =
     ["MERGE", "CALL", "DO", "CHECKPOINT", "REINDEX", "CLUSTER", "IMPORT", "LOAD", "SECURITY", "TAIL"];
 
+/// Whether a statement begins with the word here, or in other databases.
+pub(crate) fn is_verb(word: &str) -> bool {
+    VERBS.contains(&word) || FOREIGN_VERBS.contains(&word)
+}
+
 /// The statement that the cursor stands before.
 pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     if cursor.is_token(&Token::LParen) {

@@ -3,7 +3,7 @@
 //! What has been applied is a table in the database, with a checksum of each file. A file runs in one transaction with
 //! its line in that table, so that it is applied or not, whatever happens. One run at a time: an advisory lock is held.
 
-mod files;
+pub(crate) mod files;
 mod history;
 mod plan;
 mod run;

@@ -26,14 +26,14 @@ const ROUNDING_NEAR_ZERO: f64 = 1e-12;
 const ROW_BYTES: usize = 48;
 
 /// Which rows are compared.
-pub(super) struct Sampling {
+pub struct Sampling {
     pub percent: Option<f64>,
     /// Rows with the same values here are in the sample together; all columns if there are none.
     pub key: Vec<usize>,
 }
 
 /// Rows that are expected, less those that are shown.
-pub(super) struct Differences {
+pub struct Differences {
     schema: SchemaRef,
     sampling: Sampling,
     rows: RowConverter,
@@ -47,7 +47,7 @@ pub(super) struct Differences {
 }
 
 /// What was found.
-pub(super) struct Found {
+pub struct Found {
     schema: SchemaRef,
     pub n_expected: i64,
     pub n_shown: i64,
@@ -254,6 +254,11 @@ impl Found {
             format!("{}{times}: ({})", kind(copies), values.join(", "))
         };
         Ok(self.places().take(n_max).map(line).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// The rows that differ, in order, and how often each is expected more often than shown.
+    pub fn differing(&self) -> (&RecordBatch, &[i64]) {
+        (&self.differing, &self.copies)
     }
 
     /// All rows that differ, behind what is the matter with each and how often.
