@@ -30,12 +30,11 @@ def die(message):
 def programs(*wanted, given=()):
     """
     The paths of compiled programs: those that are given, and what the checkout compiles to. "tidemill" is the server, "batch"
-    is benches/batch, "nexmark" is benches/nexmark.rs.
+    is benches/batch.
     """
     found = {name: Path(path).resolve() for name, path in given if path}
     packages = {"tidemill": ["-p", "tidemill", "--bin", "tidemill"],
-                "batch": ["-p", "tidemill-batch", "--bin", "tidemill-batch"],
-                "nexmark": ["-p", "tidemill", "--bench", "nexmark"]}
+                "batch": ["-p", "tidemill-batch", "--bin", "tidemill-batch"]}
     missing = [name for name in wanted if name not in found]
     if missing:
         # All at once: alone, a package may be compiled with other features of what it depends on, and all of that anew.

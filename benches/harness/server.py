@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 from harness.machine import cpu_seconds, memory
@@ -15,7 +16,7 @@ from harness.wire import Client
 class Server:
     """A new server over an empty directory. Nothing is configured but what is given: checkpoints are on."""
 
-    def __init__(self, binary, **settings):
+    def __init__(self, binary, http=False, **settings):
         self.directory = Path(tempfile.mkdtemp(prefix="tidemill-bench-"))
         ready = self.directory / "ready"
         config = self.directory / "tidemill.toml"
@@ -24,11 +25,12 @@ class Server:
         began = time.monotonic()
         self.process = subprocess.Popen(
             [binary, "start", "--config", config, "--data", self.directory / "data", "--listen", "127.0.0.1:0",
-             "--http", "off", "--ready-file", ready],
+             "--http", "127.0.0.1:0" if http else "off", "--ready-file", ready],
             stdout=self.log, stderr=self.log)
         while True:
             try:
-                self.address = json.loads(ready.read_text())["sql"]
+                addresses = json.loads(ready.read_text())
+                self.address, self.http = addresses["sql"], addresses.get("http")
                 break
             except (OSError, ValueError, KeyError):
                 pass
@@ -50,6 +52,11 @@ class Server:
     def cpu_seconds(self):
         return cpu_seconds(self.pid)
 
+    def metric(self, name, label):
+        """A sample of /metrics whose labels have `label` among them."""
+        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=30) as answer:
+            return sample(answer.read().decode(), name, label)
+
     def memory(self, name="VmHWM"):
         return memory(self.pid, name)
 
@@ -60,3 +67,14 @@ class Server:
             self.process.wait()
         self.log.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def sample(text, name, label):
+    """
+    >>> sample('x_seconds{pipeline="p",quantile="0.5"} 0.25', "x_seconds", 'quantile="0.5"')
+    0.25
+    """
+    for line in text.splitlines():
+        if line.startswith(name + "{") and label in line:
+            return float(line.rpartition(" ")[2])
+    raise ValueError(f"there is no {name} with {label}")

@@ -92,7 +92,8 @@ impl Files {
             let written = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(external)?;
             let read = schema.get_or_insert_with(|| with_views(written.schema()));
             let options = ArrowReaderOptions::new().with_schema(read.clone());
-            let metadata = ArrowReaderMetadata::try_new(written.metadata().clone(), options).map_err(external)?;
+            let metadata =
+                ArrowReaderMetadata::try_new(written.metadata().clone(), options).map_err(external)?;
             let path: Arc<Path> = path.into();
             pieces.extend((0..metadata.metadata().num_row_groups()).map(|idx| Piece {
                 path: path.clone(),
