@@ -314,12 +314,12 @@ impl Planner {
         }
         let list = MemoryCatalogProviderList::new();
         datafusion::catalog::CatalogProviderList::register_catalog(&list, DATABASE.into(), catalog);
-        Ok(SessionStateBuilder::new_from_existing(self.state.clone())
-            .with_catalog_list(Arc::new(list))
-            // With a counter of its own for the names that rules make up: a query has one plan, whatever was
-            // planned before it, or the state of a pipeline would not fit its plan after a restart.
-            .with_execution_props(ExecutionProps::new())
-            .build())
+        let mut state = self.state.clone();
+        state.register_catalog_list(Arc::new(list));
+        // With a counter of its own for the names that rules make up: a query has one plan, whatever was planned before it,
+        // or the state of a pipeline would not fit its plan after a restart.
+        *state.execution_props_mut() = ExecutionProps::new();
+        Ok(state)
     }
 }
 

@@ -178,7 +178,7 @@ impl Snapshot {
 
     /// All rows in ascending order.
     pub fn cursor(&self) -> Cursor<'_> {
-        Cursor { ranges: self.runs.iter().map(|run| Range { run, idx: 0 }).collect() }
+        Cursor { ranges: self.runs.iter().map(|run| Range { run, idx: 0 }).collect(), leader: None }
     }
 
     /// Where the rows that are not below `from` begin in each run.
@@ -191,6 +191,7 @@ impl Snapshot {
         assert_eq!(positions.len(), self.runs.len(), "a place in each run");
         Cursor {
             ranges: self.runs.iter().zip(positions).map(|(run, idx)| Range { run, idx: *idx }).collect(),
+            leader: None,
         }
     }
 
@@ -234,23 +235,55 @@ impl<'a> Range<'a> {
     }
 }
 
-/// Merges what is left of `ranges` within `key`.
+/// Where the smallest row of some ranges is, and the smallest row of the others: what is below that is in no other.
 ///
-/// A linear search for the smallest: there are few runs, and a heap costs more below about eight.
-fn merge_ranges<'a>(ranges: &mut [Range<'a>], key: &[u8], mut found: impl FnMut(&'a [u8], i64) -> bool) {
-    loop {
-        let Some(row) = ranges.iter().filter(|range| range.is_within(key)).map(Range::row).min() else {
-            return;
-        };
-        let mut weight = 0;
-        for range in ranges.iter_mut() {
-            if range.is_within(key) && range.row() == row {
-                weight += range.weight();
-                range.idx += 1;
+/// A linear search: there are few runs, and a heap costs more below about eight.
+fn leader<'a>(ranges: &[Range<'a>], key: &[u8]) -> Option<(usize, Option<&'a [u8]>)> {
+    let mut first: Option<(usize, &'a [u8])> = None;
+    let mut bound: Option<&'a [u8]> = None;
+    for (idx, range) in ranges.iter().enumerate().filter(|(_, range)| range.is_within(key)) {
+        let row = range.row();
+        match first {
+            Some((_, least)) if least <= row => bound = Some(bound.map_or(row, |bound| bound.min(row))),
+            _ => {
+                bound = first.map(|(_, least)| least);
+                first = Some((idx, row));
             }
         }
-        if weight != 0 && !found(row, weight) {
-            return;
+    }
+    first.map(|(idx, _)| (idx, bound))
+}
+
+/// The total weight of the row that a range stands at; all ranges that stand there go on to the next.
+fn take_row<'a>(ranges: &mut [Range<'a>], row: &[u8]) -> i64 {
+    let mut weight = 0;
+    for range in ranges.iter_mut().filter(|range| range.idx < range.run.len()) {
+        if range.row() == row {
+            weight += range.weight();
+            range.idx += 1;
+        }
+    }
+    weight
+}
+
+/// Merges what is left of `ranges` within `key`.
+fn merge_ranges<'a>(ranges: &mut [Range<'a>], key: &[u8], mut found: impl FnMut(&'a [u8], i64) -> bool) {
+    while let Some((idx, bound)) = leader(ranges, key) {
+        let row = ranges[idx].row();
+        if bound == Some(row) {
+            let weight = take_row(ranges, row);
+            if weight != 0 && !found(row, weight) {
+                return;
+            }
+            continue;
+        }
+        let range = &mut ranges[idx];
+        while range.is_within(key) && bound.is_none_or(|bound| range.row() < bound) {
+            let (row, weight) = (range.row(), range.weight());
+            range.idx += 1;
+            if weight != 0 && !found(row, weight) {
+                return;
+            }
         }
     }
 }
@@ -259,6 +292,8 @@ fn merge_ranges<'a>(ranges: &mut [Range<'a>], key: &[u8], mut found: impl FnMut(
 #[derive(Debug)]
 pub struct Cursor<'a> {
     ranges: Vec<Range<'a>>,
+    /// Of which run the next rows are, and up to which row.
+    leader: Option<(usize, Option<&'a [u8]>)>,
 }
 
 impl<'a> Cursor<'a> {
@@ -272,6 +307,7 @@ impl<'a> Cursor<'a> {
         for range in &mut self.ranges {
             range.idx = range.run.lower_bound(key, range.idx);
         }
+        self.leader = None;
     }
 }
 
@@ -279,12 +315,30 @@ impl<'a> Iterator for Cursor<'a> {
     type Item = (&'a [u8], i64);
 
     fn next(&mut self) -> Option<(&'a [u8], i64)> {
-        let mut next = None;
-        merge_ranges(&mut self.ranges, &[], |row, weight| {
-            next = Some((row, weight));
-            false
-        });
-        next
+        loop {
+            if let Some((idx, bound)) = self.leader {
+                let range = &mut self.ranges[idx];
+                if range.is_within(&[]) && bound.is_none_or(|bound| range.row() < bound) {
+                    let (row, weight) = (range.row(), range.weight());
+                    range.idx += 1;
+                    if weight != 0 {
+                        return Some((row, weight));
+                    }
+                    continue;
+                }
+            }
+            let (idx, bound) = leader(&self.ranges, &[])?;
+            let row = self.ranges[idx].row();
+            if bound == Some(row) {
+                self.leader = None;
+                let weight = take_row(&mut self.ranges, row);
+                if weight != 0 {
+                    return Some((row, weight));
+                }
+            } else {
+                self.leader = Some((idx, bound));
+            }
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Templates of `to_char`, `to_date`, `to_timestamp` and `to_number`; see PostgreSQL's formatting.c.
 
+use std::cell::RefCell;
+
 use chrono::{Datelike, NaiveDate, NaiveDateTime, Timelike};
 use datafusion::arrow::datatypes::IntervalMonthDayNano;
 use tidemill_core::SqlState;
@@ -30,12 +32,12 @@ const KEYWORDS: [&str; 43] = [
 ];
 const SHORT: [&str; 9] = ["am", "pm", "Y", "I", "D", "W", "Q", "J", "tz"];
 
-enum Token<'a> {
-    Keyword { word: &'a str, fill: bool, ordinal: Option<bool> },
+enum Token {
+    Keyword { word: &'static str, fill: bool, ordinal: Option<bool> },
     Text(String),
 }
 
-fn tokens(template: &str) -> Vec<Token<'_>> {
+fn tokens(template: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = template;
     while let Some(first) = rest.chars().next() {
@@ -67,8 +69,6 @@ fn tokens(template: &str) -> Vec<Token<'_>> {
                 if ordinal.is_some() {
                     rest = &rest[2..];
                 }
-                let written = &behind[..word.len()];
-                let word = if word.chars().any(char::is_lowercase) { written } else { word };
                 tokens.push(Token::Keyword { word, fill, ordinal });
             }
             None => {
@@ -122,17 +122,32 @@ pub(crate) fn interval(interval: IntervalMonthDayNano, template: &str) -> String
     formatted(&fields, template)
 }
 
+thread_local! {
+    /// The last template, as it was read: that of the next row is the same, as a rule.
+    static LAST: RefCell<(String, Vec<Token>)> = const { RefCell::new((String::new(), Vec::new())) };
+}
+
 fn formatted(fields: &Fields, template: &str) -> String {
+    LAST.with_borrow_mut(|(last, read)| {
+        if last != template {
+            *read = tokens(template);
+            template.clone_into(last);
+        }
+        written(fields, read)
+    })
+}
+
+fn written(fields: &Fields, tokens: &[Token]) -> String {
     let mut text = String::new();
-    for token in tokens(template) {
+    for token in tokens {
         match token {
-            Token::Text(literal) => text.push_str(&literal),
+            Token::Text(literal) => text.push_str(literal),
             Token::Keyword { word, fill, ordinal } => {
-                let value = keyword(fields, word, fill);
+                let value = keyword(fields, word, *fill);
                 text.push_str(&value);
                 if let Some(upper) = ordinal {
                     let suffix = ordinal_of(value.trim());
-                    text.push_str(&if upper { suffix.to_uppercase() } else { suffix.to_owned() });
+                    text.push_str(&if *upper { suffix.to_uppercase() } else { suffix.to_owned() });
                 }
             }
         }
