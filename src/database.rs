@@ -16,16 +16,18 @@ use datafusion::common::DFSchema;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
-use tidemill_catalog::{Catalog, Definition, Kind, Object, PipelineDefinition, SinkInput};
+use tidemill_catalog::{Catalog, Definition, Index, Kind, Object, PipelineDefinition, SinkInput};
 use tidemill_connectors::stand_in::StandIns;
 use tidemill_connectors::{
     Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec as ConnectorSpec,
 };
 use tidemill_core::{ByteSize, SqlState, Upkeep, crash_point};
 use tidemill_engine::{
-    Engine, EngineConfig, MemberSpec, RefusedMember, SourceColumn, SourceSpec, TableLock, TableSpec,
+    Engine, EngineConfig, IndexSpec, MemberSpec, RefusedMember, SourceColumn, SourceSpec, TableLock,
+    TableSpec,
 };
 use tidemill_plan::{CloseSource, InputKind, PipelinePlan, Properties, RelationId};
+use tidemill_sql::statements::index_column;
 use tidemill_sql::{Planner, RelationNames};
 use tidemill_storage::{Root, VersionedObject};
 use tokio::sync::Mutex;
@@ -601,6 +603,7 @@ impl Database {
             sink: None,
             memory_limit,
             paused: object.paused,
+            indexes: index_specs(object),
         })
     }
 
@@ -637,6 +640,7 @@ impl Database {
             sink: Some(sink),
             memory_limit,
             paused: object.paused,
+            indexes: Vec::new(),
         })
     }
 }
@@ -787,7 +791,31 @@ pub fn table_spec(object: &Object) -> TableSpec {
         name: object.name.clone(),
         schema: object.arrow_schema(),
         primary_key: object.primary_key.clone(),
+        indexes: index_specs(object),
     }
+}
+
+/// The indexes of a table or pipeline that are more than a name.
+pub fn index_specs(object: &Object) -> Vec<IndexSpec> {
+    let spec = |index: &Index| {
+        let columns = indexed_columns(object, &index.keys)?;
+        Some(IndexSpec { id: RelationId(index.oid), name: index.name.clone(), columns })
+    };
+    object.indexes.iter().filter_map(spec).collect()
+}
+
+/// The columns in whose order an index with these keys has its rows. None where a key is an expression, or where no
+/// value of the first column can be looked up.
+pub fn indexed_columns(object: &Object, keys: &[String]) -> Option<Vec<usize>> {
+    let mut columns: Vec<usize> = Vec::new();
+    for key in keys {
+        let column = object.column_idx(&index_column(key)?)?;
+        if !columns.contains(&column) {
+            columns.push(column);
+        }
+    }
+    let first = object.columns.get(*columns.first()?)?;
+    tidemill_engine::is_looked_up(&first.data_type).then_some(columns)
 }
 
 fn map(options: &[(String, String)]) -> BTreeMap<String, String> {

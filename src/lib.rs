@@ -21,6 +21,8 @@ pub mod sqltest;
 mod fault_oracle;
 #[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod index_oracle;
 mod machine;
 #[cfg(test)]
 mod messages;

@@ -362,6 +362,7 @@ pub(crate) mod testing {
             memory_limit: 1 << 20,
             memory_error: None,
             view: None,
+            indexes: Vec::new(),
             step_time: Histogram::default().counts(),
             latency: Histogram::default().counts(),
             fill: None,

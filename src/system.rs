@@ -182,7 +182,7 @@ fn operators(status: &EngineStatus) -> RecordBatch {
         .finish()
 }
 
-/// A row for each lane of each operator, each view and each table: how much it keeps, and where.
+/// A row for each lane of each operator, each view, each table and each index that is used: how much it keeps, and where.
 fn state(status: &EngineStatus) -> RecordBatch {
     struct Row<'a> {
         oid: u32,
@@ -217,6 +217,15 @@ fn state(status: &EngineStatus) -> RecordBatch {
         operator: None,
         kind: "table",
         size: t.state,
+        bound: None,
+    }));
+    let indexes = status.pipelines.iter().flat_map(|p| &p.indexes);
+    rows.extend(indexes.chain(status.tables.iter().flat_map(|t| &t.indexes)).map(|index| Row {
+        oid: index.id.0,
+        name: &index.name,
+        operator: None,
+        kind: "index",
+        size: index.state,
         bound: None,
     }));
     Columns::default()

@@ -97,7 +97,7 @@ pub enum Identity {
     ByDefault,
 }
 
-/// `CREATE INDEX`: a name for some columns of a table. Rows are found by the primary key alone.
+/// `CREATE INDEX`: the rows of a table or pipeline in the order of some columns. One that begins with an expression is a name only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
     pub oid: Oid,

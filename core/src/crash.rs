@@ -22,6 +22,7 @@ pub const CRASH_POINTS: &[(&str, &str)] = &[
     ("replace.filled", "what is to take a pipeline's place, beside it"),
     ("replace.decided", "a pipeline in another's place, which the catalog's file does not say plainly"),
     ("create.filled", "the first checkpoint of a pipeline that the catalog does not name"),
+    ("index.built", "an index that the catalog does not name"),
     ("drop.stopped", "half of a DROP"),
     ("sink.delivered", "a batch at its destination that the sink does not know to be there"),
     ("file.begun", "the names of a sink's files, and none of the files"),

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -25,6 +26,7 @@ use crate::Error;
 use crate::dead_letters::LateLetters;
 use crate::feed::{Feed, Sealed};
 use crate::halt::{Halt, Pause, Restarts};
+use crate::index::{Built, IndexSpec, IsBuilt};
 use crate::member::{GiveBack, Member, outbox_blobs};
 use crate::operators::{LateRows, StepContext};
 use crate::outbox::Outbox;
@@ -53,6 +55,12 @@ pub(crate) enum Command {
     Replace(Box<Replace>),
     /// Forgets of sources what no member reads.
     Narrow { answer: oneshot::Sender<()> },
+    /// Lets a member have these indexes and no others. Says who says when they are ready.
+    SetIndexes {
+        id: RelationId,
+        indexes: Vec<IndexSpec>,
+        answer: oneshot::Sender<Result<Vec<IsBuilt>, Error>>,
+    },
     /// Lets a member go.
     Detach { id: RelationId, answer: oneshot::Sender<bool> },
     /// Makes a checkpoint now, and says when it is durable.
@@ -338,6 +346,7 @@ impl Dataflow {
         loop {
             let is_full =
                 self.members.iter().filter_map(|member| member.outbox.as_ref()).any(Outbox::is_full);
+            self.begin_builds();
             let written = async {
                 match &mut writing {
                     Some(task) => task.await,
@@ -412,7 +421,11 @@ impl Dataflow {
                         let _ = answer.send(());
                     }
                     Some(Command::Resume(resume)) => self.resume(*resume).await,
+                    Some(Command::SetIndexes { id, indexes, answer }) => {
+                        let _ = answer.send(self.set_indexes(id, &indexes));
+                    }
                 },
+                (id, built) = built(&self.members) => self.finish_build(id, built),
                 // Until a checkpoint has taken to disk what waits.
                 () = space(&self.members), if is_full => (),
                 () = feed.sealed(), if self.halt.is_none() && !is_full => {
@@ -431,7 +444,7 @@ impl Dataflow {
             let is_full =
                 self.members.iter().filter_map(|member| member.outbox.as_ref()).any(Outbox::is_full);
             // What a step has left half done is no checkpoint. One that is paused is whole.
-            let is_whole = !self.is_broken.load(Ordering::Acquire);
+            let is_whole = !self.is_broken();
             let is_due =
                 (is_full && !has_failed) || !asked.is_empty() || (is_time && (self.is_dirty || is_stale));
             if writing.is_none() && is_due && is_whole {
@@ -790,6 +803,40 @@ impl Dataflow {
         self.is_dirty = true;
     }
 
+    fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Acquire)
+    }
+
+    fn set_indexes(&mut self, id: RelationId, indexes: &[IndexSpec]) -> Result<Vec<IsBuilt>, Error> {
+        // It has left something half done, and begins again with the indexes that its members are to have.
+        if self.is_broken() {
+            return Err(self.not_running());
+        }
+        let Some(member) = self.members.iter_mut().find(|member| member.id == id) else {
+            return Err(Error::ShuttingDown);
+        };
+        let is_built = member.set_indexes(indexes)?;
+        member.renew_snapshot();
+        self.is_dirty = true;
+        Ok(is_built)
+    }
+
+    /// Begins to build the indexes that wait for that, out of what views have between two steps.
+    fn begin_builds(&mut self) {
+        if !self.is_broken() {
+            self.members.iter_mut().for_each(Member::begin_builds);
+        }
+    }
+
+    fn finish_build(&mut self, id: RelationId, built: Built) {
+        let is_broken = self.is_broken();
+        let member = self.members.iter_mut().find(|member| member.id == id);
+        if let Some(member) = member.filter(|_| !is_broken) {
+            member.finish_build(built);
+            self.is_dirty = true;
+        }
+    }
+
     async fn detach(&mut self, id: RelationId) {
         let Some(idx) = self.members.iter().position(|member| member.id == id) else { return };
         let mut member = self.members.remove(idx);
@@ -915,6 +962,19 @@ fn in_order(mut members: Vec<Member>) -> Vec<Member> {
         ordered.push(members.remove(next));
     }
     ordered
+}
+
+/// Waits for an index that has been built.
+async fn built(members: &[Member]) -> (RelationId, Built) {
+    std::future::poll_fn(|context| {
+        for member in members {
+            if let Poll::Ready(built) = member.poll_built(context) {
+                return Poll::Ready((member.id, built));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Waits until no outbox is full.

@@ -43,6 +43,7 @@ pub(crate) fn table() -> TableSpec {
         name: "tm_dead_letters".into(),
         schema: schema(),
         primary_key: vec![0, 1, 2, 3],
+        indexes: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Everything that runs, and how it is asked.
 
+mod indexes;
 mod lifecycle;
 mod reading;
 mod recovery;
@@ -29,6 +30,7 @@ use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Fallen
 use crate::dead_letters::LateLetters;
 use crate::feed::Feed;
 use crate::halt::{Halt, Pause, Restarts};
+use crate::index::IndexSpec;
 use crate::ipc::decode_batch;
 use crate::jobs::{CancelError, JobKind, Jobs};
 use crate::member::{Identity, Member, MemberHandle};
@@ -94,6 +96,7 @@ pub struct MemberSpec {
     pub memory_limit: Option<usize>,
     /// Since when somebody wants it to stand still, in microseconds since 1970.
     pub paused: Option<i64>,
+    pub indexes: Vec<IndexSpec>,
 }
 
 /// A pipeline or sink that is defined and cannot be planned. Its checkpoint stays.
@@ -289,7 +292,10 @@ impl Engine {
             None => self.memory.budget(spec.memory_limit),
         };
         let identity = Identity { id: spec.id, state: spec.state, name: &spec.name };
-        Member::new(identity, &spec.plan, &spec.session, outbox, &budget, handle).await
+        let mut member = Member::new(identity, &spec.plan, &spec.session, outbox, &budget, handle).await?;
+        // Nobody waits for them here.
+        drop(member.set_indexes(&spec.indexes)?);
+        Ok(member)
     }
 
     fn enter(&self, dataflow: u64, member: &Member, spec: &Arc<MemberSpec>, is_filling: bool) {

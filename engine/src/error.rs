@@ -35,6 +35,8 @@ pub enum Error {
     NotRunning { kind: &'static str, name: String, reason: String },
     #[error("the state of {what} is missing from checkpoint {epoch} of its dataflow")]
     StateMissing { what: String, epoch: tidemill_core::Epoch },
+    #[error("the index could not be built: {reason}")]
+    IndexNotBuilt { reason: String },
     #[error("canceled while it was being filled")]
     Cancelled,
     #[error(transparent)]
@@ -81,6 +83,7 @@ impl Diagnostic for Error {
             Error::Deadlock { .. } => SqlState::DEADLOCK_DETECTED,
             Error::NotRunning { .. } => SqlState::NOT_IN_PREREQUISITE_STATE,
             Error::StateMissing { .. } => SqlState::DATA_CORRUPTED,
+            Error::IndexNotBuilt { .. } => SqlState::NOT_IN_PREREQUISITE_STATE,
             Error::Cancelled => SqlState::QUERY_CANCELED,
             Error::Pattern(error) => error.sqlstate(),
             Error::EndlessRecursion { .. } => SqlState::PROGRAM_LIMIT_EXCEEDED,

@@ -14,8 +14,10 @@ mod engine;
 mod exec;
 mod feed;
 mod halt;
+mod index;
 mod ipc;
 mod jobs;
+mod key_ranges;
 pub mod marks;
 mod member;
 mod memory;
@@ -33,12 +35,14 @@ pub use engine::{
 };
 pub use error::Error;
 pub use halt::Pause;
+pub use index::{IndexBuilds, IndexSpec};
 pub use jobs::{CancelError, JobKind, JobState, JobStatus};
+pub use key_ranges::is_looked_up;
 pub use member::MemberHandle;
 pub use source::{SourceColumn, SourceSpec};
 pub use status::{
-    EngineStatus, LaneStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus, SplitStatus, State,
-    StateSize, TableStatus,
+    EngineStatus, IndexStatus, LaneStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus,
+    SplitStatus, State, StateSize, TableStatus,
 };
 pub use table::{OnConflict, Savepoint, TableLock, TableSpec, TableWrite, Transaction, Written};
 pub use time::TimeSource;

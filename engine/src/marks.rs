@@ -23,7 +23,13 @@ fn schema() -> SchemaRef {
 }
 
 pub(crate) fn table() -> TableSpec {
-    TableSpec { id: MARKS, name: "tm_marks".into(), schema: schema(), primary_key: vec![0] }
+    TableSpec {
+        id: MARKS,
+        name: "tm_marks".into(),
+        schema: schema(),
+        primary_key: vec![0],
+        indexes: Vec::new(),
+    }
 }
 
 fn batch(marks: &[(i64, i64)]) -> RecordBatch {

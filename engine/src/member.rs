@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -21,17 +22,19 @@ use tidemill_core::{Delta, Epoch, delta_schema};
 use tidemill_plan::{Growth, InputKind, PipelinePlan, RelationId};
 use tidemill_storage::{Budget, Checkpoint, Run, Snapshot};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
 use crate::exec::{Compiled, LaneMetrics, OperatorMetrics, compile};
 use crate::halt::Halt;
+use crate::index::{Built, IndexSpec, IsBuilt};
 use crate::metrics::{Counter, Histogram};
 use crate::operators::{LateRows, Operator, StepContext};
 use crate::outbox::Outbox;
 use crate::status::{LaneStatus, OperatorStatus};
 use crate::time::TimeSource;
-use crate::view::{History, View, ViewSnapshot};
+use crate::view::{Held, History, View, ViewSnapshot};
 
 /// Rows of an input batch above which it is cut up for the lanes.
 const LANE_ROWS: usize = 4096;
@@ -161,6 +164,8 @@ pub(crate) struct Member {
     compiled: Compiled,
     session: SessionState,
     view: Option<View>,
+    /// Indexes of the view that are being built.
+    builds: Mutex<JoinSet<Built>>,
     pub outbox: Option<Outbox>,
     has_run: bool,
     /// The last step was a part of a fill, of which operators wait for the end.
@@ -229,7 +234,7 @@ impl Member {
                     .min_by_key(|key| key.len())
                     .cloned()
                     .unwrap_or_default();
-                let view = View::new(plan.schema.clone(), &key, n_parts)?;
+                let mut view = View::new(plan.schema.clone(), &key, n_parts)?;
                 view.keep_within(budget);
                 Some(view)
             }
@@ -249,6 +254,7 @@ impl Member {
             compiled,
             session: session.clone(),
             view,
+            builds: Mutex::default(),
             outbox,
             has_run: false,
             is_filling: false,
@@ -387,7 +393,7 @@ impl Member {
         Ok(batches)
     }
 
-    fn undo_point(&self) -> (Vec<Snapshot>, Vec<Snapshot>) {
+    fn undo_point(&self) -> (Vec<Snapshot>, Option<Held>) {
         let mut operators = Vec::new();
         for lanes in &self.compiled.operators {
             for lane in &lanes.lanes {
@@ -395,10 +401,10 @@ impl Member {
                 operators.extend(operator.state().iter().map(|table| table.snapshot()));
             }
         }
-        (operators, self.view.as_ref().map(View::parts).unwrap_or_default())
+        (operators, self.view.as_ref().map(View::held))
     }
 
-    fn undo(&self, (operators, parts): (Vec<Snapshot>, Vec<Snapshot>)) {
+    fn undo(&self, (operators, held): (Vec<Snapshot>, Option<Held>)) {
         let mut snapshots = operators.into_iter();
         for lanes in &self.compiled.operators {
             for lane in &lanes.lanes {
@@ -407,10 +413,51 @@ impl Member {
                 }
             }
         }
-        if let Some(view) = &self.view {
-            view.reset(parts);
+        if let (Some(view), Some(held)) = (&self.view, held) {
+            view.reset(held);
         }
         self.compiled.operators.iter().for_each(|lanes| lanes.measure());
+    }
+
+    /// Lets the member have these indexes and no others. Gives who says when they are ready; a member without rows has
+    /// them at once.
+    pub fn set_indexes(&mut self, indexes: &[IndexSpec]) -> Result<Vec<IsBuilt>, Error> {
+        self.view.as_mut().map_or(Ok(Vec::new()), |view| view.set_indexes(indexes))
+    }
+
+    /// Begins to build the indexes that wait for that.
+    pub fn begin_builds(&mut self) {
+        let builds = self.view.as_mut().map(View::begin_builds).unwrap_or_default();
+        let mut running = self.builds.lock().expect("nobody panics while holding it");
+        builds.into_iter().for_each(|build| drop(running.spawn_blocking(move || build.run())));
+    }
+
+    /// Asks for an index that has been built.
+    pub fn poll_built(&self, context: &mut Context<'_>) -> Poll<Built> {
+        let mut builds = self.builds.lock().expect("nobody panics while holding it");
+        loop {
+            match builds.poll_join_next(context) {
+                Poll::Ready(Some(Ok(built))) => return Poll::Ready(built),
+                // It was not begun any more: the server shuts down.
+                Poll::Ready(Some(Err(_))) => (),
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Takes over an index that was built, and lets readers use it.
+    pub fn finish_build(&mut self, built: Built) {
+        if self.view.as_mut().is_some_and(|view| view.finish_build(built)) {
+            self.renew_snapshot();
+        }
+    }
+
+    /// Lets readers see the rows that they see in the orders that there are now. The view shows what they see.
+    pub fn renew_snapshot(&self) {
+        if let Some(view) = &self.view {
+            let mut history = self.handle.history.write().expect("nobody panics while holding it");
+            history.renew(|epoch| view.snapshot(epoch));
+        }
     }
 
     /// The epoch that its state is of.
@@ -560,6 +607,9 @@ impl Member {
         for (part, snapshot) in self.view.iter().flat_map(View::parts).enumerate() {
             add(format!("{id}/view/{part}"), &snapshot);
         }
+        for (name, snapshot) in self.view.iter().flat_map(View::captured_indexes) {
+            add(format!("{id}/{name}"), &snapshot);
+        }
         if let Some(outbox) = &self.outbox {
             let blobs = outbox.capture().into_iter();
             checkpoint.blobs.extend(blobs.map(|(name, bytes)| (format!("{id}/outbox{name}"), bytes)));
@@ -616,9 +666,10 @@ impl Member {
                 }
             }
         }
-        if let Some(view) = &self.view {
+        if let Some(view) = &mut self.view {
             let parts = (0..).map_while(|part| checkpoint.runs.get(&format!("{id}/view/{part}")));
-            view.restore(parts.flatten().cloned().collect());
+            let runs = parts.flatten().cloned().collect();
+            view.restore(runs, |name| checkpoint.runs.get(&format!("{id}/{name}")));
         }
         self.compiled.operators.iter().for_each(|lanes| lanes.measure());
         if let Some(outbox) = &mut self.outbox {

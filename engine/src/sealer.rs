@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use tidemill_core::source::Offsets;
 use tidemill_core::{Delta, Epoch};
 use tidemill_plan::RelationId;
-use tidemill_storage::{Log, LogRecord, Snapshot};
+use tidemill_storage::{Log, LogRecord};
 use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 
 use crate::Error;
@@ -25,6 +25,7 @@ use crate::metrics::Counter;
 use crate::source::{DeadLetter, SourceRuntime};
 use crate::table::{Table, TableWrite, Written, insertions};
 use crate::time::TimeSource;
+use crate::view::Held;
 
 /// This many rows are sealed without waiting.
 const EPOCH_ROWS: usize = 64 * 1024;
@@ -288,8 +289,8 @@ impl Sealer {
         }
         if let Err(error) = clock.log.append(&records).await {
             tracing::error!(%error, "the table log cannot be written");
-            for (id, parts) in undo {
-                clock.tables[&id].view.reset(parts);
+            for (id, held) in undo {
+                clock.tables[&id].view.reset(held);
             }
             let error = Arc::new(error);
             for (_, outcome) in answers.iter_mut().filter(|(_, outcome)| outcome.is_ok()) {
@@ -339,7 +340,7 @@ fn apply(
     clock: &Clock,
     request: &WriteRequest,
     retired: &BTreeSet<RelationId>,
-    undo: &mut BTreeMap<RelationId, Vec<Snapshot>>,
+    undo: &mut BTreeMap<RelationId, Held>,
 ) -> Result<Vec<(RelationId, Delta)>, Error> {
     for (id, since) in &request.unchanged {
         let changed = clock.tables.get(id).is_none_or(|table| table.changed > *since);
@@ -350,7 +351,7 @@ fn apply(
         }
     }
     let mut deltas = Vec::new();
-    let mut before: Vec<(&Table, Vec<Snapshot>)> = Vec::new();
+    let mut before: Vec<(&Table, Held)> = Vec::new();
     let mut outcome = Ok(());
     for (id, write) in &request.writes {
         let Some(table) = clock.tables.get(id) else {
@@ -363,9 +364,9 @@ fn apply(
         }
         let added = table.rules.resolve(&table.rows(), write).and_then(|delta| {
             if !delta.is_empty() {
-                let parts = table.view.parts();
-                undo.entry(*id).or_insert_with(|| parts.clone());
-                before.push((table, parts));
+                let held = table.view.held();
+                undo.entry(*id).or_insert_with(|| held.clone());
+                before.push((table, held));
                 table.view.add(0, delta.batch())?;
             }
             Ok(delta)
@@ -379,7 +380,7 @@ fn apply(
         }
     }
     if outcome.is_err() {
-        before.into_iter().rev().for_each(|(table, parts)| table.view.reset(parts));
+        before.into_iter().rev().for_each(|(table, held)| table.view.reset(held));
     }
     outcome.map(|()| deltas)
 }

@@ -103,6 +103,15 @@ pub struct TableStatus {
     pub epoch: Epoch,
     pub rows: i64,
     pub state: StateSize,
+    pub indexes: Vec<IndexStatus>,
+}
+
+/// What an index keeps that is used.
+#[derive(Debug, Clone)]
+pub struct IndexStatus {
+    pub id: RelationId,
+    pub name: String,
+    pub state: StateSize,
 }
 
 /// How much some state is.
@@ -139,6 +148,7 @@ pub struct PipelineStatus {
     pub memory_error: Option<String>,
     /// What its view keeps.
     pub view: Option<StateSize>,
+    pub indexes: Vec<IndexStatus>,
     pub step_time: HistogramCounts,
     /// From the arrival of a row to its result being readable.
     pub latency: HistogramCounts,

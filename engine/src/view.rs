@@ -1,20 +1,22 @@
 //! The readable result of a pipeline, and the rows of a table.
 //!
-//! A view is one arrangement per partition of the plan that fills it. Readers take a [`ViewSnapshot`], which
+//! A view is one arrangement per partition of the plan that fills it, and as many more for each of its indexes. Readers take a [`ViewSnapshot`], which
 //! is a list of runs and never changes; the writer goes on beside them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use arrow::row::Rows;
 use tidemill_core::{Delta, Epoch};
+use tidemill_plan::RelationId;
 use tidemill_storage::{Arrangement, Budget, Layout, Run, Snapshot, SortColumn, sort_rows};
 
 use crate::Error;
+use crate::index::{Built, Index, IndexBuild, IndexSnapshot, IndexSpec, IsBuilt};
 use crate::operators::BATCH_ROWS;
-use crate::status::StateSize;
+use crate::status::{IndexStatus, StateSize};
 
 /// How rows of one schema are laid out, to be looked up by some of their columns.
 #[derive(Debug)]
@@ -65,47 +67,148 @@ impl Shape {
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
 
-    /// What some runs show together, for readers.
-    pub fn snapshot(self: &Arc<Shape>, epoch: Epoch, runs: Vec<Arc<Run>>) -> Arc<ViewSnapshot> {
+    /// What some runs show together, for readers; with the same rows in other orders.
+    pub fn snapshot(
+        self: &Arc<Shape>,
+        epoch: Epoch,
+        runs: Vec<Arc<Run>>,
+        indexes: Vec<IndexSnapshot>,
+    ) -> Arc<ViewSnapshot> {
         Arc::new(ViewSnapshot {
             epoch,
             schema: self.schema.clone(),
             shape: self.clone(),
             arrangement: Snapshot::of(self.layout.clone(), runs),
+            indexes,
             batches: OnceLock::new(),
         })
     }
 }
 
-/// Rows of one schema, indexed by some of their columns.
+/// Arrangements of one layout, of which the sum counts.
+#[derive(Debug)]
+pub(crate) struct Parts(Vec<Mutex<Arrangement>>);
+
+impl Parts {
+    pub fn new(layout: &Arc<Layout>, n_parts: usize) -> Parts {
+        Parts((0..n_parts).map(|_| Mutex::new(Arrangement::new(layout.clone()))).collect())
+    }
+
+    pub fn part(&self, part: usize) -> MutexGuard<'_, Arrangement> {
+        self.0[part].lock().expect("nobody panics while adding")
+    }
+
+    fn all(&self) -> impl Iterator<Item = MutexGuard<'_, Arrangement>> {
+        (0..self.0.len()).map(|part| self.part(part))
+    }
+
+    /// What each of them holds.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.all().map(|part| part.snapshot()).collect()
+    }
+
+    /// What all of them hold.
+    pub fn runs(&self) -> Vec<Arc<Run>> {
+        self.all().flat_map(|part| part.current().runs().to_vec()).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.all().all(|part| part.current().runs().is_empty())
+    }
+
+    /// Puts back what each of them held.
+    fn reset(&self, snapshots: Vec<Snapshot>) {
+        self.all().zip(snapshots).for_each(|(mut part, snapshot)| part.reset(snapshot));
+    }
+
+    pub fn clear(&self) {
+        self.all().for_each(|mut part| part.replace(Vec::new()));
+    }
+}
+
+/// Rows of one schema, looked up by some of their columns.
 #[derive(Debug)]
 pub(crate) struct View {
     shape: Arc<Shape>,
-    parts: Vec<Mutex<Arrangement>>,
+    parts: Parts,
+    indexes: Vec<Index>,
+    budget: Option<Arc<Budget>>,
+}
+
+/// What a view and its indexes held at a moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Held {
+    rows: Vec<Snapshot>,
+    indexes: Vec<Vec<Snapshot>>,
 }
 
 impl View {
     /// An empty view of `n_parts` parts; `key` are the columns to look rows up by.
     pub fn new(schema: SchemaRef, key: &[usize], n_parts: usize) -> Result<View, Error> {
         let shape = Arc::new(Shape::new(schema, key)?);
-        let parts = (0..n_parts).map(|_| Mutex::new(Arrangement::new(shape.layout.clone()))).collect();
-        Ok(View { shape, parts })
+        let parts = Parts::new(&shape.layout, n_parts);
+        Ok(View { shape, parts, indexes: Vec::new(), budget: None })
     }
 
     /// Keeps its memory within a budget, together with what else has that.
-    pub fn keep_within(&self, budget: &Arc<Budget>) {
-        for part in &self.parts {
-            part.lock().expect("nobody panics while adding").keep_within(budget);
-        }
+    pub fn keep_within(&mut self, budget: &Arc<Budget>) {
+        self.all_parts().flat_map(Parts::all).for_each(|mut part| part.keep_within(budget));
+        self.budget = Some(budget.clone());
     }
 
     /// Moves memory to disk where there is more of it than the budget allows.
     pub fn relieve(&self) {
-        self.parts.iter().for_each(|part| part.lock().expect("nobody panics while adding").relieve());
+        self.all_parts().flat_map(Parts::all).for_each(|mut part| part.relieve());
+    }
+
+    fn all_parts(&self) -> impl Iterator<Item = &Parts> {
+        std::iter::once(&self.parts).chain(self.indexes.iter().map(Index::parts))
     }
 
     pub fn shape(&self) -> &Arc<Shape> {
         &self.shape
+    }
+
+    /// Lets the view have these indexes and no others, but none for an order in which its rows stand anyway. Gives who
+    /// says when they are ready.
+    pub fn set_indexes(&mut self, specs: &[IndexSpec]) -> Result<Vec<IsBuilt>, Error> {
+        let is_needed = |spec: &&IndexSpec| !self.shape.columns.starts_with(&spec.columns);
+        let is_empty = self.parts.is_empty();
+        let mut indexes = Vec::new();
+        for spec in specs.iter().filter(is_needed) {
+            let is_it = |index: &Index| index.spec == *spec;
+            if !self.indexes.iter().any(is_it) {
+                indexes.push(Index::new(spec, &self.shape, self.parts.0.len(), is_empty)?);
+            }
+        }
+        if let Some(budget) = &self.budget {
+            indexes
+                .iter()
+                .flat_map(|index| index.parts().all())
+                .for_each(|mut part| part.keep_within(budget));
+        }
+        self.indexes.retain(|index| specs.contains(&index.spec));
+        self.indexes.append(&mut indexes);
+        // Of two in one order the same is used each time.
+        self.indexes.sort_by_key(|index| specs.iter().position(|spec| *spec == index.spec));
+        Ok(self.indexes.iter_mut().map(Index::ask).collect())
+    }
+
+    /// The indexes that a checkpoint of now has.
+    pub fn indexes_ready(&self) -> Vec<RelationId> {
+        self.indexes.iter().filter(|index| index.is_ready()).map(|index| index.spec.id).collect()
+    }
+
+    /// Begins to build the indexes that wait for that: each to be run beside what goes on.
+    pub fn begin_builds(&mut self) -> Vec<IndexBuild> {
+        let (shape, parts, budget) = (&self.shape, &self.parts, self.budget.as_ref());
+        self.indexes.iter_mut().filter_map(|index| index.begin_build(shape, parts, budget)).collect()
+    }
+
+    /// Takes over what was built, and says whether snapshots have an index more from now on.
+    pub fn finish_build(&mut self, built: Built) -> bool {
+        let index = self.indexes.iter_mut().find(|index| index.spec.id == built.id);
+        index.is_some_and(|index| index.finish_build(built))
     }
 
     /// Adds a delta to a part.
@@ -113,32 +216,45 @@ impl View {
         if delta.num_rows() == 0 {
             return Ok(());
         }
-        let run = self.shape.run(&Delta::new(delta.clone()))?;
-        self.parts[part].lock().expect("nobody panics while adding").append(run);
-        Ok(())
+        let delta = Delta::new(delta.clone());
+        let run = self.shape.run(&delta)?;
+        self.parts.part(part).append(run);
+        self.indexes.iter().try_for_each(|index| index.add(part, &delta))
     }
 
     /// What every part holds.
     pub fn parts(&self) -> Vec<Snapshot> {
-        self.parts.iter().map(|part| part.lock().expect("nobody panics while adding").snapshot()).collect()
+        self.parts.snapshots()
     }
 
-    /// Puts back what every part held.
-    pub fn reset(&self, parts: Vec<Snapshot>) {
-        for (part, snapshot) in self.parts.iter().zip(parts) {
-            part.lock().expect("nobody panics while adding").reset(snapshot);
-        }
+    /// What all of it holds.
+    pub fn held(&self) -> Held {
+        let indexes = self.indexes.iter().map(|index| index.parts().snapshots()).collect();
+        Held { rows: self.parts.snapshots(), indexes }
     }
 
-    /// Takes over the runs of a checkpoint. Any number of parts fits: their sum is what counts.
-    pub fn restore(&self, runs: Vec<Arc<Run>>) {
-        self.parts[0].lock().expect("nobody panics while adding").replace(runs);
+    /// Puts back what all of it held. It has the indexes that it had then.
+    pub fn reset(&self, held: Held) {
+        self.parts.reset(held.rows);
+        self.indexes.iter().zip(held.indexes).for_each(|(index, held)| index.parts().reset(held));
+    }
+
+    /// What a checkpoint keeps of the indexes, by names.
+    pub fn captured_indexes(&self) -> impl Iterator<Item = (String, Snapshot)> {
+        self.indexes.iter().flat_map(Index::capture)
+    }
+
+    /// Takes over the runs of a checkpoint, and of its indexes what that has under their names. Any number of parts fits:
+    /// their sum is what counts.
+    pub fn restore<'a>(&mut self, runs: Vec<Arc<Run>>, stored: impl Fn(&str) -> Option<&'a Vec<Arc<Run>>>) {
+        self.parts.part(0).replace(runs);
+        self.indexes.iter_mut().for_each(|index| index.restore(&stored));
     }
 
     /// What the view shows now, for readers.
     pub fn snapshot(&self, epoch: Epoch) -> Arc<ViewSnapshot> {
-        let runs = self.parts().iter().flat_map(|part| part.runs().to_vec()).collect();
-        self.shape.snapshot(epoch, runs)
+        let indexes = self.indexes.iter().filter_map(Index::snapshot).collect();
+        self.shape.snapshot(epoch, self.parts.runs(), indexes)
     }
 }
 
@@ -149,10 +265,50 @@ pub struct ViewSnapshot {
     pub schema: SchemaRef,
     shape: Arc<Shape>,
     arrangement: Snapshot,
+    /// The same rows in other orders.
+    indexes: Vec<IndexSnapshot>,
     batches: OnceLock<Vec<RecordBatch>>,
 }
 
+/// An order in which a snapshot has its rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order<'a> {
+    /// Whose it is, unless it is the view's own.
+    pub index: Option<&'a IndexSpec>,
+    pub shape: &'a Arc<Shape>,
+    pub rows: &'a Snapshot,
+}
+
+impl IndexSnapshot {
+    fn order(&self) -> Order<'_> {
+        Order { index: Some(&self.spec), shape: &self.shape, rows: &self.rows }
+    }
+}
+
 impl ViewSnapshot {
+    /// The orders in which it has its rows, its own first.
+    pub(crate) fn orders(&self) -> impl Iterator<Item = Order<'_>> {
+        let own = Order { index: None, shape: &self.shape, rows: &self.arrangement };
+        std::iter::once(own).chain(self.indexes.iter().map(IndexSnapshot::order))
+    }
+
+    /// One of its orders.
+    pub(crate) fn order(&self, idx: usize) -> Order<'_> {
+        self.orders().nth(idx).expect("a snapshot keeps its orders")
+    }
+
+    /// With changes behind the rows, in all orders.
+    pub(crate) fn with(&self, changes: &Delta) -> Result<Arc<ViewSnapshot>, Error> {
+        let behind = |shape: &Shape, rows: &Snapshot| -> Result<Vec<Arc<Run>>, Error> {
+            Ok(rows.runs().iter().cloned().chain([shape.run(changes)?]).collect())
+        };
+        let mut indexes = self.indexes.clone();
+        for index in &mut indexes {
+            index.rows = Snapshot::of(index.shape.layout.clone(), behind(&index.shape, &index.rows)?);
+        }
+        Ok(self.shape.snapshot(self.epoch, behind(&self.shape, &self.arrangement)?, indexes))
+    }
+
     /// The rows, copies repeated, in batches. Computed once, whoever asks.
     pub fn batches(&self) -> Result<Vec<RecordBatch>, Error> {
         if let Some(batches) = self.batches.get() {
@@ -248,13 +404,27 @@ impl ViewSnapshot {
         &self.arrangement
     }
 
-    /// What it keeps.
+    /// What it keeps, without its indexes.
     pub fn size(&self) -> StateSize {
-        StateSize {
-            rows: self.arrangement.n_rows_max() as u64,
-            bytes: self.arrangement.size() as u64,
-            heap_bytes: self.arrangement.heap_size() as u64,
-        }
+        size_of(&self.arrangement)
+    }
+
+    /// What its indexes keep.
+    pub fn index_sizes(&self) -> Vec<IndexStatus> {
+        let status = |index: &IndexSnapshot| IndexStatus {
+            id: index.spec.id,
+            name: index.spec.name.clone(),
+            state: size_of(&index.rows),
+        };
+        self.indexes.iter().map(status).collect()
+    }
+}
+
+fn size_of(rows: &Snapshot) -> StateSize {
+    StateSize {
+        rows: rows.n_rows_max() as u64,
+        bytes: rows.size() as u64,
+        heap_bytes: rows.heap_size() as u64,
     }
 }
 
@@ -287,6 +457,13 @@ impl History {
     pub fn push(&mut self, snapshot: Arc<ViewSnapshot>, frontier: Epoch) {
         let from = snapshot.epoch;
         self.add(snapshot, frontier, from);
+    }
+
+    /// The newest snapshot has the same rows in more orders.
+    pub fn renew(&mut self, snapshot: impl FnOnce(Epoch) -> Arc<ViewSnapshot>) {
+        if let Some(shown) = self.shown.back_mut() {
+            shown.snapshot = snapshot(shown.snapshot.epoch);
+        }
     }
 
     /// The view shows at `epoch` what it showed until `frontier`, and nobody knows what it would have in between.

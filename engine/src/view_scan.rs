@@ -1,8 +1,10 @@
-//! SELECT over a view: rows are decoded as they are asked for, in lanes, and found by key where a filter says one.
+//! SELECT over a view: rows are decoded as they are asked for, in lanes, and found by the view's key or an index where filters
+//! allow that.
 //!
 //! What is small is decoded once and kept with the snapshot, for the next SELECT over the same. What is not is read
 //! run by run where it lies, so that a SELECT over a view that is bigger than memory takes the memory of its answer.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,19 +14,21 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
+use datafusion::common::{Result, Statistics, internal_err};
 use datafusion::datasource::MemTable;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream;
+use tidemill_storage::{Snapshot, SortColumn};
 
 use crate::Error;
+use crate::key_ranges::{KeyRange, KeyRanges, values};
 use crate::operators::BATCH_ROWS;
-use crate::view::ViewSnapshot;
+use crate::view::{Order, ViewSnapshot};
 
 /// Below this a view is decoded whole, and stays so.
 const KEPT_BYTES_MAX: usize = 4 << 20;
@@ -38,49 +42,102 @@ pub struct ViewTable {
     snapshot: Arc<ViewSnapshot>,
 }
 
+/// What is to be read of a snapshot.
+#[derive(Debug, Clone)]
+struct Way {
+    /// Which of its orders is read.
+    order: usize,
+    /// Of how many columns of that order something is known.
+    n_columns: usize,
+    ranges: KeyRanges,
+    /// About how many rows there are.
+    n_rows: usize,
+}
+
+impl Way {
+    fn all(snapshot: &ViewSnapshot) -> Way {
+        Way { order: 0, n_columns: 0, ranges: KeyRanges::all(), n_rows: snapshot.order(0).rows.n_rows_max() }
+    }
+
+    fn write(&self, order: Order<'_>, f: &mut impl fmt::Write) -> fmt::Result {
+        if self.n_columns == 0 {
+            return write!(f, "all rows");
+        }
+        if let Some(index) = order.index {
+            write!(f, "index=[{}] ", index.name)?;
+        }
+        let columns = &order.rows.layout().columns()[..self.n_columns];
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        write!(f, "key=[{}]", names.join(", "))?;
+        match self.ranges.0.len() {
+            1 => Ok(()),
+            n_ranges => write!(f, " ranges={n_ranges}"),
+        }
+    }
+}
+
 impl ViewTable {
     pub fn new(snapshot: Arc<ViewSnapshot>) -> ViewTable {
         ViewTable { snapshot }
     }
 
-    /// The bytes that the rows asked for begin with, as far as `filters` say a value for the first columns of
-    /// the view's key, and of how many columns that is.
-    fn prefix(&self, filters: &[Expr]) -> Result<(Vec<u8>, usize)> {
-        let layout = self.snapshot.arrangement().layout();
-        let mut values = Vec::new();
-        for position in 0..layout.n_keys() {
-            let column = &layout.columns()[position];
-            let wanted = filters.iter().find_map(|filter| {
-                let (name, value) = equality(filter)?;
-                (name == column.name).then(|| exact(value, &column.data_type)).flatten()
-            });
-            let Some(wanted) = wanted else { break };
-            values.push(wanted.to_array()?);
+    /// How the rows that pass `filters` are found, as EXPLAIN says it.
+    pub fn explain(&self, filters: &[Expr]) -> Result<String> {
+        let way = self.way(filters)?;
+        let mut text = String::new();
+        way.write(self.snapshot.order(way.order), &mut text).expect("a string takes everything");
+        Ok(text)
+    }
+
+    /// Whether it is decoded as a whole, once.
+    fn is_kept(&self) -> bool {
+        self.snapshot.is_decoded() || self.snapshot.size().bytes < KEPT_BYTES_MAX as u64
+    }
+
+    /// The order in which the rows that pass `filters` lie closest together.
+    fn way(&self, filters: &[Expr]) -> Result<Way> {
+        let all = Way::all(&self.snapshot);
+        if filters.is_empty() {
+            return Ok(all);
         }
-        let n_values = values.len();
-        let prefix = layout.encode_prefix(&values).map_err(Error::from)?;
-        Ok((prefix, n_values))
+        // By column, whatever the order: values have the same bytes in all of them.
+        let mut known: HashMap<&str, Option<KeyRanges>> = HashMap::new();
+        let mut best: Option<Way> = None;
+        for (idx, order) in self.snapshot.orders().enumerate() {
+            let mut way = Way { order: idx, ..all.clone() };
+            for column in order.rows.layout().columns() {
+                if !known.contains_key(column.name.as_str()) {
+                    known.insert(&column.name, values_of(filters, column)?);
+                }
+                let Some(values) = &known[column.name.as_str()] else { break };
+                way.n_columns += 1;
+                if !way.ranges.narrow(values) {
+                    break;
+                }
+            }
+            if way.n_columns == 0 {
+                continue;
+            }
+            way.n_rows = way.ranges.n_rows(order.rows);
+            let cost = |way: &Way| (way.n_rows, std::cmp::Reverse(way.n_columns));
+            if best.as_ref().is_none_or(|best| cost(&way) < cost(best)) {
+                best = Some(way);
+            }
+        }
+        // What is decoded already is read faster. Of a batch's rows it makes no difference.
+        let is_worse = |way: &Way| self.is_kept() && all.n_rows > BATCH_ROWS && way.n_rows > all.n_rows / 2;
+        Ok(best.filter(|way| !is_worse(way)).unwrap_or(all))
     }
 }
 
-/// `column = value`, either way round.
-fn equality(filter: &Expr) -> Option<(&str, &ScalarValue)> {
-    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else { return None };
-    match (left.as_ref(), right.as_ref()) {
-        (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
-            Some((&column.name, value))
-        }
-        _ => None,
+/// Where the values of a column lie in rows that pass all of some filters, if these say something about that.
+fn values_of(filters: &[Expr], column: &SortColumn) -> Result<Option<KeyRanges>> {
+    let mut known: Option<KeyRanges> = None;
+    for filter in filters {
+        let Some(values) = values(filter, column)? else { continue };
+        known = Some(known.map_or_else(|| values.clone(), |known| known.intersection(&values)));
     }
-}
-
-/// The value as one of `data_type`, where equal values have equal bytes.
-fn exact(value: &ScalarValue, data_type: &arrow::datatypes::DataType) -> Option<ScalarValue> {
-    if value.is_null() || data_type.is_floating() || data_type.is_nested() {
-        return None;
-    }
-    let cast = value.cast_to(data_type).ok()?;
-    (cast.cast_to(&value.data_type()).ok()? == *value).then_some(cast)
+    Ok(known)
 }
 
 #[async_trait]
@@ -94,12 +151,19 @@ impl TableProvider for ViewTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        // A filter stays where it is: what is read by key is no more than what it lets through.
-        let support = |filter: &&Expr| match equality(filter) {
-            Some(_) => TableProviderFilterPushDown::Inexact,
-            None => TableProviderFilterPushDown::Unsupported,
+        let layout = self.snapshot.order(0).rows.layout();
+        // A filter stays where it is: what is found is no less than what it lets through, and may be more.
+        let support = |filter: &&Expr| {
+            let columns = filter.column_refs();
+            let is_in = |column: &&SortColumn| columns.iter().any(|known| known.name == column.name);
+            for column in layout.columns().iter().filter(is_in) {
+                if values(filter, column)?.is_some() {
+                    return Ok(TableProviderFilterPushDown::Inexact);
+                }
+            }
+            Ok(TableProviderFilterPushDown::Unsupported)
         };
-        Ok(filters.iter().map(support).collect())
+        filters.iter().map(support).collect()
     }
 
     async fn scan(
@@ -109,20 +173,17 @@ impl TableProvider for ViewTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let (prefix, n_values) = self.prefix(filters)?;
-        let size = self.snapshot.size();
-        if n_values == 0 && (self.snapshot.is_decoded() || size.bytes < KEPT_BYTES_MAX as u64) {
+        let way = self.way(filters)?;
+        if way.n_columns == 0 && self.is_kept() {
             let batches = self.snapshot.batches()?;
             let table = MemTable::try_new(self.snapshot.schema.clone(), vec![batches])?;
             return table.scan(state, projection, filters, limit).await;
         }
-        let n_lanes = match n_values {
-            0 if size.rows as usize >= LANE_ROWS_MIN => state.config().target_partitions(),
+        let n_lanes = match way.n_rows {
+            LANE_ROWS_MIN.. => state.config().target_partitions(),
             _ => 1,
         };
-        let exec =
-            ViewExec::new(self.snapshot.clone(), projection.cloned(), prefix, n_values, n_lanes, limit);
-        Ok(Arc::new(exec))
+        Ok(Arc::new(ViewExec::new(self.snapshot.clone(), projection.cloned(), way, n_lanes, limit)))
     }
 
     fn statistics(&self) -> Option<Statistics> {
@@ -137,22 +198,34 @@ impl TableProvider for ViewTable {
 struct ViewExec {
     snapshot: Arc<ViewSnapshot>,
     projection: Option<Vec<usize>>,
-    /// What the rows begin with.
-    prefix: Vec<u8>,
-    /// Of how many columns.
-    n_values: usize,
-    /// The first row of each lane but the first.
-    splits: Vec<Vec<u8>>,
+    way: Way,
+    /// What each lane reads of it.
+    lanes: Vec<Arc<[KeyRange]>>,
     limit: Option<usize>,
     properties: Arc<PlanProperties>,
+}
+
+/// Deals ranges out to lanes.
+fn dealt(rows: &Snapshot, ranges: &KeyRanges, n_lanes: usize) -> Vec<Arc<[KeyRange]>> {
+    let [range] = &ranges.0[..] else {
+        let n_each = ranges.0.len().div_ceil(n_lanes).max(1);
+        let lanes: Vec<Arc<[KeyRange]>> = ranges.0.chunks(n_each).map(Arc::from).collect();
+        return if lanes.is_empty() { vec![Arc::from([])] } else { lanes };
+    };
+    let splits = rows.splits(&range.from, range.to.as_deref(), n_lanes);
+    let starts = std::iter::once(&range.from).chain(&splits);
+    let ends = splits.iter().map(|split| Some(split.clone())).chain([range.to.clone()]);
+    let lane = |(from, to): (&Vec<u8>, Option<Vec<u8>>)| {
+        Arc::from([KeyRange { from: from.clone(), to, is_value: false }])
+    };
+    starts.zip(ends).map(lane).collect()
 }
 
 impl ViewExec {
     fn new(
         snapshot: Arc<ViewSnapshot>,
         projection: Option<Vec<usize>>,
-        prefix: Vec<u8>,
-        n_values: usize,
+        way: Way,
         n_lanes: usize,
         limit: Option<usize>,
     ) -> ViewExec {
@@ -162,26 +235,21 @@ impl ViewExec {
             }
             None => snapshot.schema.clone(),
         };
-        let splits = snapshot.arrangement().splits(n_lanes);
+        let lanes = dealt(snapshot.order(way.order).rows, &way.ranges, n_lanes);
         let properties = PlanProperties::new(
             EquivalenceProperties::new(schema),
-            Partitioning::UnknownPartitioning(splits.len() + 1),
+            Partitioning::UnknownPartitioning(lanes.len()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        ViewExec { snapshot, projection, prefix, n_values, splits, limit, properties: Arc::new(properties) }
+        ViewExec { snapshot, projection, way, lanes, limit, properties: Arc::new(properties) }
     }
 }
 
 impl DisplayAs for ViewExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let layout = self.snapshot.arrangement().layout();
-        let names: Vec<_> =
-            layout.columns()[..self.n_values].iter().map(|column| column.name.as_str()).collect();
-        match names.is_empty() {
-            true => write!(f, "ViewExec: all rows"),
-            false => write!(f, "ViewExec: key=[{}]", names.join(", ")),
-        }
+        write!(f, "ViewExec: ")?;
+        self.way.write(self.snapshot.order(self.way.order), f)
     }
 }
 
@@ -216,16 +284,15 @@ impl ExecutionPlan for ViewExec {
     }
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let from = match partition {
-            0 => self.prefix.clone(),
-            lane => self.splits[lane - 1].clone(),
-        };
+        let ranges = self.lanes[partition].clone();
+        let order = self.snapshot.order(self.way.order);
         let reader = Reader {
-            positions: self.snapshot.arrangement().positions(&from),
+            positions: ranges.first().map_or_else(Vec::new, |range| order.rows.positions(&range.from)),
             snapshot: self.snapshot.clone(),
+            order: self.way.order,
             projection: self.projection.clone(),
-            prefix: self.prefix.clone(),
-            end: self.splits.get(partition).cloned(),
+            ranges,
+            range_idx: 0,
             copies: None,
             n_left: self.limit.unwrap_or(usize::MAX),
         };
@@ -239,12 +306,13 @@ impl ExecutionPlan for ViewExec {
 /// A lane of a scan.
 struct Reader {
     snapshot: Arc<ViewSnapshot>,
+    order: usize,
     projection: Option<Vec<usize>>,
     /// Where it stands in each run.
     positions: Vec<usize>,
-    prefix: Vec<u8>,
-    /// The first row of the next lane.
-    end: Option<Vec<u8>>,
+    ranges: Arc<[KeyRange]>,
+    /// In which of them it stands; behind the last one at the end.
+    range_idx: usize,
     /// A row of which not all copies are out.
     copies: Option<(Vec<u8>, i64)>,
     n_left: usize,
@@ -253,7 +321,7 @@ struct Reader {
 impl Reader {
     fn next(&mut self) -> Result<Option<RecordBatch>, Error> {
         let n_max = BATCH_ROWS.min(self.n_left);
-        let mut rows: Vec<&[u8]> = Vec::with_capacity(n_max);
+        let mut rows: Vec<&[u8]> = Vec::with_capacity(n_max.min(64));
         let copies = self.copies.take();
         if let Some((row, n_copies)) = &copies {
             let n_now = (*n_copies).min(n_max as i64);
@@ -262,11 +330,23 @@ impl Reader {
                 self.copies = Some((row.clone(), n_copies - n_now));
             }
         }
-        let mut cursor = self.snapshot.arrangement().cursor_at(&self.positions);
-        while rows.len() < n_max {
-            let Some((row, weight)) = cursor.next() else { break };
-            if !row.starts_with(&self.prefix) || self.end.as_ref().is_some_and(|end| row >= end.as_slice()) {
+        let order = self.snapshot.order(self.order);
+        let mut cursor = match self.ranges.is_empty() {
+            true => return Ok(None),
+            false => order.rows.cursor_at(&self.positions),
+        };
+        while rows.len() < n_max && self.range_idx < self.ranges.len() {
+            let Some((row, weight)) = cursor.next() else {
+                self.range_idx = self.ranges.len();
                 break;
+            };
+            let n_behind =
+                self.ranges[self.range_idx..].iter().take_while(|range| range.is_below(row)).count();
+            self.range_idx += n_behind;
+            let Some(range) = self.ranges.get(self.range_idx) else { break };
+            if row < range.from.as_slice() {
+                cursor.seek(&range.from);
+                continue;
             }
             if weight < 0 {
                 return Err(Error::NegativeWeight { operator: "a view" });
@@ -281,7 +361,7 @@ impl Reader {
             return Ok(None);
         }
         let positions = cursor.positions();
-        let mut batch = self.snapshot.decode(&rows)?;
+        let mut batch = order.shape.decode(&rows)?;
         if let Some(columns) = &self.projection {
             batch = batch.project(columns)?;
         }
@@ -298,8 +378,10 @@ mod tests {
     use datafusion::physical_plan::collect;
     use datafusion::prelude::{SessionConfig, SessionContext};
     use tidemill_core::{Delta, Epoch};
+    use tidemill_plan::RelationId;
 
     use super::*;
+    use crate::index::IndexSpec;
     use crate::view::View;
 
     /// Keys 0 to n−1 in steps, so that there are several runs; every third row stands there twice, every fifth is gone.
@@ -326,7 +408,8 @@ mod tests {
     }
 
     async fn keys(snapshot: &Arc<ViewSnapshot>, n_lanes: usize, limit: Option<usize>) -> Vec<i64> {
-        let exec = ViewExec::new(snapshot.clone(), Some(vec![1]), Vec::new(), 0, n_lanes, limit);
+        let way = Way::all(snapshot);
+        let exec = ViewExec::new(snapshot.clone(), Some(vec![1]), way, n_lanes, limit);
         let batches = collect(Arc::new(exec), SessionContext::new().task_ctx()).await.unwrap();
         assert!(batches.iter().all(|batch| batch.num_columns() == 1 && batch.num_rows() <= BATCH_ROWS));
         let keys =
@@ -358,7 +441,8 @@ mod tests {
         let n = BATCH_ROWS as i64 * 3;
         view.add(0, Delta::weighted(&rows, Arc::new(Int64Array::from(vec![n, 1]))).batch()).unwrap();
         let snapshot = view.snapshot(Epoch(1));
-        let exec = ViewExec::new(snapshot, None, Vec::new(), 0, 1, None);
+        let way = Way::all(&snapshot);
+        let exec = ViewExec::new(snapshot, None, way, 1, None);
         let batches = collect(Arc::new(exec), SessionContext::new().task_ctx()).await.unwrap();
         let lens: Vec<usize> = batches.iter().map(RecordBatch::num_rows).collect();
         assert_eq!(lens, [BATCH_ROWS, BATCH_ROWS, BATCH_ROWS, 1]);
@@ -368,21 +452,90 @@ mod tests {
     async fn filters_on_the_key_find_rows_without_reading_the_others() {
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
         context.register_table("v", Arc::new(ViewTable::new(view(1_000)))).unwrap();
-        for (filter, is_by_key, n) in [
-            ("k = 7", true, 1),
-            ("9 = k AND text LIKE 'row%'", true, 2),
-            ("k = 10", true, 0),
-            ("k = 7.5", false, 0),
-            ("text = 'row 7'", false, 1),
-            ("k = 7 OR k = 9", false, 3),
-            ("k > 996", false, 4),
-            ("k IS NULL", false, 0),
+        for (filter, way, n) in [
+            ("k = 7", "key=[k]", 1),
+            ("9 = k AND text LIKE 'row%'", "key=[k, text]", 2),
+            ("k = 10", "key=[k]", 0),
+            ("k = 7.5", "", 0),
+            ("text = 'row 7'", "", 1),
+            ("k = 7 OR k = 9", "key=[k] ranges=2", 3),
+            ("k > 996", "key=[k]", 4),
+            ("997 <= k AND k < 999 AND k <> 998", "key=[k]", 1),
+            ("k BETWEEN 1 AND 4", "key=[k]", 5),
+            ("k IN (1, 3, 3, 5, 2000, NULL)", "key=[k] ranges=4", 3),
+            ("k IN (6, 7) AND text >= 'row 7'", "key=[k, text] ranges=2", 1),
+            ("k IN (6, 7) AND k > 8", "key=[k] ranges=0", 0),
+            ("k = 7 OR text = 'row 9'", "", 3),
+            ("k NOT IN (1, 2)", "", 1_065),
+            ("k IS NULL", "key=[k]", 0),
         ] {
-            let frame = context.sql(&format!("SELECT * FROM v WHERE {filter}")).await.unwrap();
-            let plan = frame.clone().create_physical_plan().await.unwrap();
-            let shown = datafusion::physical_plan::displayable(plan.as_ref()).indent(true).to_string();
-            assert_eq!(shown.contains("ViewExec: key=[k]"), is_by_key, "{filter}: {shown}");
-            assert_eq!(frame.count().await.unwrap(), n, "{filter}");
+            assert_eq!(found(&context, filter, way).await, n, "{filter}");
+        }
+    }
+
+    /// How many rows a filter finds, if that is done in the given way.
+    async fn found(context: &SessionContext, filter: &str, way: &str) -> usize {
+        let frame = context.sql(&format!("SELECT * FROM v WHERE {filter}")).await.unwrap();
+        let plan = frame.clone().create_physical_plan().await.unwrap();
+        let shown = datafusion::physical_plan::displayable(plan.as_ref()).indent(true).to_string();
+        match way.is_empty() {
+            true => assert!(!shown.contains("ViewExec: "), "{filter}: {shown}"),
+            false => assert!(shown.contains(&format!("ViewExec: {way}\n")), "{filter}: {shown}"),
+        }
+        frame.count().await.unwrap()
+    }
+
+    /// Rows of 40 times 250 keys, in an order of their own and in two others.
+    fn indexed() -> Arc<ViewSnapshot> {
+        let fields = [("id", DataType::Int64), ("a", DataType::Int64), ("b", DataType::Utf8)];
+        let fields: Vec<Field> = fields.map(|(name, of)| Field::new(name, of, true)).into();
+        let schema = Arc::new(Schema::new(fields));
+        let mut view = View::new(schema.clone(), &[0], 1).unwrap();
+        let index = |id: u32, name: &str, columns: &[usize]| IndexSpec {
+            id: RelationId(id),
+            name: name.into(),
+            columns: columns.to_vec(),
+        };
+        // The last one is the order that the rows have anyway.
+        let indexes = [index(1, "by_a", &[1]), index(2, "by_b_and_a", &[2, 1]), index(3, "by_id", &[0])];
+        assert_eq!(view.set_indexes(&indexes).unwrap().len(), 2);
+        for piece in 0..4 {
+            let ids: Vec<i64> = (piece * 2_500..(piece + 1) * 2_500).collect();
+            let columns: Vec<arrow::array::ArrayRef> = vec![
+                Arc::new(Int64Array::from(ids.clone())),
+                Arc::new(Int64Array::from_iter(ids.iter().map(|id| (id % 250 > 0).then_some(id % 250)))),
+                Arc::new(StringArray::from_iter_values(ids.iter().map(|id| format!("b{}", id % 40)))),
+            ];
+            let rows = RecordBatch::try_new(schema.clone(), columns).unwrap();
+            view.add(0, Delta::inserts(&rows).batch()).unwrap();
+        }
+        view.snapshot(Epoch(1))
+    }
+
+    #[tokio::test]
+    async fn an_index_finds_what_the_key_does_not() {
+        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
+        context.register_table("v", Arc::new(ViewTable::new(indexed()))).unwrap();
+        for (filter, way, n) in [
+            ("a = 3", "index=[by_a] key=[a]", 40),
+            ("a < 3", "index=[by_a] key=[a]", 80),
+            ("a IS NULL", "index=[by_a] key=[a]", 40),
+            ("b = 'b7'", "index=[by_b_and_a] key=[b]", 250),
+            ("b LIKE 'b7%'", "index=[by_b_and_a] key=[b]", 250),
+            ("b LIKE 'b3_'", "index=[by_b_and_a] key=[b]", 2_500),
+            ("b LIKE '%7'", "", 1_000),
+            ("b = 'b7' AND a BETWEEN 10 AND 90", "index=[by_b_and_a] key=[b, a]", 80),
+            ("b IN ('b1', 'b2') AND a = 121", "index=[by_b_and_a] key=[b, a] ranges=2", 10),
+            ("a = 3 AND id < 8000", "index=[by_a] key=[a, id]", 32),
+            // Whichever reads fewer rows.
+            ("a < 200 AND id < 10", "key=[id]", 9),
+            ("a = 3 AND id < 10", "index=[by_a] key=[a, id]", 1),
+            ("id = 3", "key=[id]", 1),
+            // Most rows are read as they are decoded already.
+            ("a > 3", "", 9_840),
+        ] {
+            // Some of these in the order of the layout, which has all columns.
+            assert_eq!(found(&context, filter, way).await, n, "{filter}");
         }
     }
 }

@@ -10,6 +10,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::Result;
 use tidemill_catalog::{Column, Definition, Identity, Index, Kind, Object, Oid, SequenceDefinition, Target};
+use tidemill_sql::statements::index_column;
 use tidemill_sql::types::pg_type_of;
 
 use crate::pg_catalog::access;
@@ -359,7 +360,7 @@ fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
                     ("tablename", object.name.clone().into()),
                     ("tableowner", object.owner.clone().into()),
                     ("tablespace", Value::Null),
-                    ("hasindexes", (!object.primary_key.is_empty()).into()),
+                    ("hasindexes", has_indexes(object).into()),
                 ]);
             }
         }
@@ -380,7 +381,7 @@ fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
                     ("matviewname", object.name.clone().into()),
                     ("matviewowner", object.owner.clone().into()),
                     ("tablespace", Value::Null),
-                    ("hasindexes", (!object.primary_key.is_empty()).into()),
+                    ("hasindexes", has_indexes(object).into()),
                     ("ispopulated", true.into()),
                     ("definition", query_of(object).into()),
                 ]);
@@ -473,7 +474,6 @@ fn access_method(oid: u32, name: &str, kind: &str) -> Vec<(&'static str, Value)>
 fn classes(pg: &PgCatalog, rows: &mut Rows) {
     for object in pg.relations() {
         let stores = matches!(object.kind(), Kind::Table | Kind::Pipeline);
-        let has_key = !object.primary_key.is_empty();
         rows.push(vec![
             ("oid", object.oid.into()),
             ("relname", object.name.clone().into()),
@@ -483,7 +483,7 @@ fn classes(pg: &PgCatalog, rows: &mut Rows) {
             ("relam", if stores { 2u32 } else { 0 }.into()),
             ("relfilenode", if stores { object.oid } else { 0 }.into()),
             ("reltuples", Value::Float(-1.0)),
-            ("relhasindex", (has_key || !object.indexes.is_empty()).into()),
+            ("relhasindex", has_indexes(object).into()),
             ("relpersistence", "p".into()),
             ("relkind", relkind(object.kind()).into()),
             ("relnatts", object.columns.len().into()),
@@ -527,18 +527,18 @@ fn classes(pg: &PgCatalog, rows: &mut Rows) {
     }
 }
 
-/// What CREATE INDEX has named, with the relations.
+fn has_indexes(object: &Object) -> bool {
+    !(object.primary_key.is_empty() && object.indexes.is_empty())
+}
+
+/// What CREATE INDEX has made, with the relations.
 fn named_indexes(pg: &PgCatalog) -> impl Iterator<Item = (&std::sync::Arc<Object>, &Index)> {
     pg.relations().flat_map(|object| object.indexes.iter().map(move |index| (object, index)))
 }
 
 /// The columns of an index by their positions; for an expression, none.
 fn indexed_columns(object: &Object, index: &Index) -> Vec<Option<usize>> {
-    let column = |key: &String| {
-        let word = key.split(' ').next().unwrap_or_default();
-        object.column_idx(word.trim_matches('"')).or_else(|| object.column_idx(&word.to_lowercase()))
-    };
-    index.keys.iter().map(column).collect()
+    index.keys.iter().map(|key| object.column_idx(&index_column(key)?)).collect()
 }
 
 /// `CREATE INDEX …` as PostgreSQL prints it.

@@ -292,12 +292,13 @@ impl Run {
                 let running: Vec<u32> = running.map(|source| source.id.0).collect();
                 self.stand_ins.read(&running).await;
                 engine.settle().await?;
-                // That a source has ended, its reader knows before the engine does.
+                // That a source has ended, its reader knows before the engine does; and when the engine knows it, what
+                // follows from that has not been taken in yet.
                 let status = engine.status().await;
-                let is_ending = status
-                    .sources
-                    .iter()
-                    .any(|source| source.state == State::Running && self.stand_ins.has_ended(source.id.0));
+                let is_ending = status.sources.iter().any(|source| match source.state {
+                    State::Running => self.stand_ins.has_ended(source.id.0),
+                    _ => running.contains(&source.id.0),
+                });
                 let is_sending = status.sinks.iter().any(|sink| {
                     sink.pipeline.state == State::Running
                         && sink.rows_pending > 0

@@ -14,7 +14,7 @@ use tidemill_sql::statements::{Alter, AlterAction, CreatePipeline, RoleName, Wit
 
 use super::create::{self, kind};
 use super::{access, done, engine_error, unsupported};
-use crate::database::{Database, uninterrupted};
+use crate::database::{Database, index_specs, uninterrupted};
 use crate::names::find;
 use crate::privileges;
 use crate::session::Session;
@@ -333,7 +333,7 @@ where
     .await
 }
 
-/// Tells what runs of everything that a block has paused, resumed and set. The catalog says so already: what cannot be told
+/// Tells what runs of everything that a block has paused, resumed, set and indexed. The catalog says so already: what cannot be told
 /// is so from the next start on.
 /// `made` is what the block has begun, as it was then.
 pub async fn take_effect(database: &Database, before: &Catalog, made: &[Arc<Object>], after: &Catalog) {
@@ -342,7 +342,9 @@ pub async fn take_effect(database: &Database, before: &Catalog, made: &[Arc<Obje
     }
     for object in after.objects() {
         let is_altered = |before: &Arc<Object>| {
-            before.paused != object.paused || before.definition.options() != object.definition.options()
+            before.paused != object.paused
+                || before.definition.options() != object.definition.options()
+                || before.indexes != object.indexes
         };
         let was = before.get(object.oid).or_else(|| made.iter().find(|made| made.oid == object.oid));
         if let Some(was) = was.filter(|was| is_altered(was))
@@ -361,6 +363,9 @@ async fn tell(database: &Database, before: &Object, object: &Object) -> Result<(
             true => engine.alter_source(database.source_spec(object)?).await?,
             false => engine.set_memory_limit(id, crate::database::memory_limit(object)?)?,
         }
+    }
+    if before.indexes != object.indexes {
+        engine.set_indexes(id, index_specs(object)).await?.done().await?;
     }
     if before.paused == object.paused {
         return Ok(());

@@ -314,7 +314,15 @@ pub async fn pipeline(
         redefine::run(session, changing, old, new, plan).await?;
         return Ok(done("CREATE PIPELINE"));
     }
-    let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE PIPELINE")) };
+    let known = known.cloned();
+    let Some(mut entered) = enter(session, &head, new)? else { return Ok(done("CREATE PIPELINE")) };
+    // One that is defined anew keeps its indexes, as it does where others read it.
+    if let Some(old) = known.filter(|old| !old.indexes.is_empty()) {
+        let mut object = entered.object.as_ref().clone();
+        object.indexes = super::tables::indexes_that_fit(&old, &object);
+        entered.object = Arc::new(object.clone());
+        entered.catalog = entered.catalog.redefine(object);
+    }
     plan.schema = entered.object.arrow_schema();
     let spec = session.database.pipeline_spec(&entered.object, plan)?;
     install(session, changing, entered, Work::Member(Box::new(spec))).await?;

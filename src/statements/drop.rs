@@ -9,7 +9,7 @@ use tidemill_sql::statements::{DropObjects, DropOwned, ObjectKind};
 
 use super::create::kind;
 use super::{access, done};
-use crate::database::{Database, uninterrupted};
+use crate::database::{Database, index_specs, uninterrupted};
 use crate::names::find;
 use crate::privileges;
 use crate::session::Session;
@@ -118,6 +118,7 @@ async fn indexes(
 ) -> Result<Response, SqlError> {
     let mut catalog = session.catalog().as_ref().clone();
     let search_path = session.settings.search_path();
+    let mut oids = Vec::new();
     for name in &drop.names {
         let table = match catalog.resolve_index(name.schema.as_deref(), &name.name, &search_path) {
             Ok(table) => table.clone(),
@@ -130,8 +131,27 @@ async fn indexes(
         privileges::require_owner(&catalog, session.user(), &table, true)
             .map_err(|error| error.with_position(name.position))?;
         catalog = catalog.drop_index(table.oid, &name.name);
+        oids.push(table.oid);
     }
-    session.commit_catalog(changing, catalog).await?;
+    let Changing::Now(lock) = changing else {
+        session.commit_catalog(changing, catalog).await?;
+        return Ok(done("DROP INDEX"));
+    };
+    let database = session.database.clone();
+    uninterrupted(async move {
+        let _lock = lock;
+        database.put_catalog(catalog).await?;
+        let catalog = database.catalog();
+        for object in oids.iter().filter_map(|oid| catalog.get(*oid)).filter(|_| !database.is_for_checks()) {
+            // What has failed begins again without it.
+            if let Err(error) = database.engine.set_indexes(RelationId(object.oid), index_specs(object)).await
+            {
+                tracing::warn!(object = object.full_name(), %error, "a dropped index goes at the next start");
+            }
+        }
+        Ok(())
+    })
+    .await?;
     Ok(done("DROP INDEX"))
 }
 

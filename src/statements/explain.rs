@@ -15,7 +15,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 use tidemill_catalog::{Definition, Object, Privilege};
-use tidemill_core::Upkeep;
+use tidemill_core::{SqlState, Upkeep};
 use tidemill_engine::OperatorStatus;
 use tidemill_plan::{PipelinePlan, RelationId};
 use tidemill_sql::statements::{Explain, ExplainFormat, ExplainOf, SelectQuery, SinkInput, Statement};
@@ -117,9 +117,22 @@ async fn explain_query(
     call: &Call<'_>,
 ) -> Result<String, SqlError> {
     let planned = query::plan(session, &select.query, call.sql, &BTreeMap::new()).await?;
+    let reads = planned.reads();
     Ok(match explain.format {
-        ExplainFormat::Text => planned.plan.display_indent().to_string(),
-        ExplainFormat::Json => planned.plan.display_pg_json().to_string(),
+        ExplainFormat::Text => {
+            let mut text = planned.plan.display_indent().to_string();
+            for (relation, how) in reads {
+                text.push_str(&format!("\nRead {relation}: {how}"));
+            }
+            text
+        }
+        ExplainFormat::Json => {
+            let mut all: Value = serde_json::from_str(&planned.plan.display_pg_json().to_string())
+                .map_err(|error| SqlError::new(SqlState::INTERNAL_ERROR, error.to_string()))?;
+            let read = |(relation, how): &(String, String)| json!({"Relation": relation, "Rows": how});
+            all[0]["Reads"] = reads.iter().map(read).collect();
+            pretty(&all)
+        }
     })
 }
 

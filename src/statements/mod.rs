@@ -16,7 +16,7 @@ mod show;
 mod subscribe;
 mod tables;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod transaction;
 mod unbounded;
 pub(crate) mod verify;

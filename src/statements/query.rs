@@ -1,11 +1,14 @@
 //! `SELECT`: a batch query over snapshots, all at one epoch.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::catalog::default_table_source::source_as_provider;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
@@ -17,7 +20,7 @@ use futures::StreamExt;
 use tidemill_catalog::Catalog;
 use tidemill_core::Epoch;
 use tidemill_engine::dead_letters::DEAD_LETTERS;
-use tidemill_engine::{ReadView, State};
+use tidemill_engine::{ReadView, State, ViewTable};
 use tidemill_plan::RelationId;
 use tidemill_sql::QueryPlan;
 
@@ -52,6 +55,23 @@ impl Planned {
             false => self.plan.with_param_values(ParamValues::from(params))?,
         };
         Ok((plan, self.state))
+    }
+
+    /// How the rows of each table and pipeline that it names are found. With parameters that is not known before they are.
+    pub fn reads(&self) -> Vec<(String, String)> {
+        let mut reads = Vec::new();
+        let Ok(optimized) = self.state.optimize(&self.plan) else { return reads };
+        // Errors are those of a run.
+        let _ = optimized.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && let Ok(table) = source_as_provider(&scan.source)
+                && let Some(view) = (table.as_ref() as &dyn Any).downcast_ref::<ViewTable>()
+            {
+                reads.push((scan.table_name.table().to_owned(), view.explain(&scan.filters)?));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        reads
     }
 }
 

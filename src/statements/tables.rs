@@ -13,16 +13,18 @@ use datafusion::sql::sqlparser::ast::{Expr, FunctionArg, FunctionArgExpr, Functi
 use tidemill_catalog::{
     AlteredTable, Catalog, Column, Definition, Identity, Kind, NewObject, Object, SequenceDefinition,
 };
-use tidemill_core::{Epoch, SqlState};
+use tidemill_core::{Epoch, SqlState, crash_point};
 use tidemill_plan::RelationId;
 use tidemill_sql::parser::{Name, ObjectName, parse_expr, parse_query, quote, quote_literal};
 use tidemill_sql::statements::{
     ColumnDef, ColumnSequence, CreateIndex, CreateSequence, IdentityKind, SequenceOptions, TableAction,
+    index_column,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::create::{Entered, Head, Work, enter_into, install, new_object};
 use super::{dml, done, engine_error, query, transaction, unsupported};
-use crate::database::{table_spec, uninterrupted};
+use crate::database::{index_specs, indexed_columns, table_spec, uninterrupted};
 use crate::privileges;
 use crate::session::Session;
 use crate::session::api::{Response, SqlError};
@@ -217,7 +219,15 @@ pub async fn create_index(session: &mut Session, create: &CreateIndex) -> Result
         .map_err(|error| SqlError::from(error).with_position(create.table.position))?;
     if !matches!(table.kind(), Kind::Table | Kind::Pipeline) {
         let message = format!("cannot create an index on {}", table.describe());
-        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, message).with_position(create.table.position));
+        let hint = match table.kind() {
+            Kind::View => {
+                "Indexes are of tables and pipelines: create it on what the view reads, or make the view a pipeline."
+            }
+            _ => "Indexes are of tables and pipelines, whose rows are stored.",
+        };
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, message)
+            .with_hint(hint)
+            .with_position(create.table.position));
     }
     privileges::require_owner(&catalog, session.user(), table, false)
         .map_err(|error| error.with_position(create.table.position))?;
@@ -255,18 +265,71 @@ pub async fn create_index(session: &mut Session, create: &CreateIndex) -> Result
         session.notice(format!("relation \"{name}\" already exists, skipping"));
         return Ok(done("CREATE INDEX"));
     }
-    let keys = create.keys.iter().map(|key| key.text.clone()).collect();
+    let keys: Vec<String> = create.keys.iter().map(|key| key.text.clone()).collect();
+    let columns = indexed_columns(table, &keys);
+    let table = table.clone();
     let changed = catalog.create_index(table.oid, &name, keys, create.is_unique).map_err(|error| {
         let position = create.name.as_ref().map_or(create.position, |name| name.position);
         SqlError::from(error).with_position(position)
     })?;
-    if indexed != of_key {
-        session.notice(format!(
-            "index \"{name}\" is a name only: rows are found by the primary key, or read through"
-        ));
+    let is_of_columns = create.keys.iter().all(|key| key.column.is_some());
+    match columns {
+        None if is_of_columns => session.notice(format!(
+            "index \"{name}\" is a name only: values of its first column are not looked up, whatever the order"
+        )),
+        None => session.notice(format!("index \"{name}\" is a name only: expressions are not indexed")),
+        Some(_) if create.is_partial => {
+            session.notice(format!("index \"{name}\" has all rows: WHERE is not looked at"));
+        }
+        Some(_) => (),
     }
-    session.commit_catalog(changing, changed).await?;
+    build_index(session, changing, &table, changed).await?;
     Ok(done("CREATE INDEX"))
+}
+
+/// Builds what a catalog has more of indexes of a table or pipeline, and lets that one count; or neither. In a block, COMMIT does.
+async fn build_index(
+    session: &mut Session,
+    changing: Changing,
+    before: &Object,
+    catalog: Catalog,
+) -> Result<(), SqlError> {
+    let after = catalog.get(before.oid).map(|object| index_specs(object)).unwrap_or_default();
+    let before_specs = index_specs(before);
+    let lock = match changing {
+        Changing::Now(lock) if after != before_specs && !session.database.is_for_checks() => lock,
+        changing => return session.commit_catalog(changing, catalog).await,
+    };
+    let (database, id) = (session.database.clone(), RelationId(before.oid));
+    let cancelled = CancellationToken::new();
+    let _cancel_at_end = cancelled.clone().drop_guard();
+    uninterrupted(async move {
+        let _lock = lock;
+        let built = async { database.engine.set_indexes(id, after).await?.done().await };
+        let built = cancelled.run_until_cancelled(built).await;
+        let built = built.unwrap_or(Err(tidemill_engine::Error::Cancelled));
+        let outcome = match built {
+            Ok(()) => {
+                crash_point("index.built");
+                database.put_catalog(catalog).await
+            }
+            Err(error) => Err(engine_error(&database, error)),
+        };
+        if outcome.is_err()
+            && let Err(error) = database.engine.set_indexes(id, before_specs).await
+        {
+            // What has failed begins again without it.
+            tracing::warn!(relation = id.0, %error, "an index that was not created goes at the next start");
+        }
+        outcome
+    })
+    .await
+}
+
+/// Those indexes of a pipeline that one of other columns can have as well.
+pub fn indexes_that_fit(old: &Object, new: &Object) -> Vec<tidemill_catalog::Index> {
+    let fits = |index: &&tidemill_catalog::Index| indexed_columns(new, &index.keys).is_some();
+    old.indexes.iter().filter(fits).cloned().collect()
 }
 
 /// The sequences that defaults name.
@@ -468,8 +531,12 @@ impl Altered {
                 key.for_each(|column| *column = to.value.clone());
                 for key in self.indexes.iter_mut().flat_map(|index| &mut index.keys) {
                     if mentions(key, &name.value) {
-                        let rest = key[key.find(' ').unwrap_or(key.len())..].to_owned();
-                        *key = quote(&to.value) + &rest;
+                        // Behind a name in quotes, in which there may be blanks, or behind a word.
+                        let len = match key.strip_prefix('"').and_then(|name| name.find('"')) {
+                            Some(end) => end + 2,
+                            None => key.find(' ').unwrap_or(key.len()),
+                        };
+                        *key = quote(&to.value) + &key[len..];
                     }
                 }
                 self.renamed.push((name.value.clone(), to.value.clone()));
@@ -702,8 +769,7 @@ impl Altered {
 
 /// Whether an index's key is this column, in some direction.
 fn mentions(key: &str, column: &str) -> bool {
-    let word = key.split(' ').next().unwrap_or_default();
-    word == quote(column) || word.trim_matches('"') == column
+    index_column(key).is_some_and(|name| name == column)
 }
 
 /// The statement that would make a table as it is.

@@ -195,11 +195,17 @@ impl Snapshot {
         }
     }
 
-    /// Rows at which to cut into `n` parts of about the same length.
-    pub fn splits(&self, n: usize) -> Vec<Vec<u8>> {
-        let Some(longest) = self.runs.iter().max_by_key(|run| run.len()) else { return Vec::new() };
-        let cuts = (1..n).map(|part| longest.len() * part / n).filter(|idx| *idx > 0);
-        let mut splits: Vec<Vec<u8>> = cuts.map(|idx| longest.row(idx).to_vec()).collect();
+    /// How many rows of all runs are not below `from`, and below `to`; without one, to the end.
+    pub fn n_rows_between(&self, from: &[u8], to: Option<&[u8]>) -> usize {
+        self.runs.iter().map(|run| between(run, from, to).len()).sum()
+    }
+
+    /// Rows at which to cut what lies between two bounds into `n` parts of about the same length.
+    pub fn splits(&self, from: &[u8], to: Option<&[u8]>, n: usize) -> Vec<Vec<u8>> {
+        let ranges = self.runs.iter().map(|run| (run, between(run, from, to)));
+        let Some((run, range)) = ranges.max_by_key(|(_, range)| range.len()) else { return Vec::new() };
+        let cuts = (1..n).map(|part| range.len() * part / n).filter(|idx| *idx > 0);
+        let mut splits: Vec<Vec<u8>> = cuts.map(|idx| run.row(range.start + idx).to_vec()).collect();
         splits.dedup();
         splits
     }
@@ -212,6 +218,12 @@ impl Snapshot {
         };
         self.runs.iter().map(of_run).sum()
     }
+}
+
+/// The rows of a run that are not below `from`, and below `to`.
+fn between(run: &Run, from: &[u8], to: Option<&[u8]>) -> std::ops::Range<usize> {
+    let start = run.lower_bound(from, 0);
+    start..to.map_or(run.len(), |to| run.lower_bound(to, start))
 }
 
 /// A place in a run.
@@ -400,6 +412,24 @@ impl Arrangement {
         if let Some(budget) = self.budget.clone() {
             self.keep_within(&budget);
         }
+    }
+
+    /// Adds runs that are older than all that it has.
+    pub fn prepend(&mut self, runs: Vec<Arc<Run>>) {
+        if let Some(budget) = &self.budget {
+            runs.iter().for_each(|run| run.charge(|| budget.charge(run.heap_size())));
+        }
+        self.current.runs.splice(0..0, runs);
+    }
+
+    /// Waits until what is being merged has been, and gives the runs away.
+    pub fn into_runs(mut self) -> Vec<Arc<Run>> {
+        while !self.merges.is_empty() {
+            self.merges.iter().for_each(|merge| drop(merge.wait()));
+            self.install_merges();
+            self.compact();
+        }
+        self.current.runs
     }
 
     pub fn layout(&self) -> &Arc<Layout> {
@@ -682,6 +712,46 @@ mod tests {
         let count = arrangement.current().count();
         arrangement.reset(before);
         assert_eq!(arrangement.current().count(), count - 5);
+    }
+
+    #[test]
+    fn what_comes_before_all_else_may_come_later() {
+        let layout = layout();
+        let encode = |from: i64, to: i64| {
+            let rows: Vec<_> = (from..to).map(|n| (n * 7919 % 100_003, n)).collect();
+            layout.encode_rows(&columns(&rows)).unwrap()
+        };
+        let (mut base, mut whole) = (Arrangement::new(layout.clone()), Arrangement::new(layout.clone()));
+        for piece in 0..40 {
+            let rows = encode(piece * 1000, (piece + 1) * 1000);
+            base.add(&rows, &[1; 1000]);
+            whole.add(&rows, &[1; 1000]);
+        }
+        // Meanwhile rows go which the other has, and merges of that begin.
+        let mut later = Arrangement::new(layout.clone());
+        for piece in 0..30 {
+            let rows = encode(piece * 1000, (piece + 1) * 1000);
+            later.add(&rows, &[-1; 1000]);
+            whole.add(&rows, &[-1; 1000]);
+        }
+        later.prepend(base.into_runs());
+        assert!(later.snapshot().cursor().eq(whole.snapshot().cursor()));
+        assert_eq!(later.snapshot().cursor().count(), 10_000);
+        for arrangement in [&mut later, &mut whole] {
+            arrangement.add(&encode(0, 20_000), &[1; 20_000]);
+        }
+        let runs = later.into_runs();
+        assert!(Snapshot::of(layout.clone(), runs.clone()).cursor().eq(whole.snapshot().cursor()));
+        // What lies between two rows is counted, and cut, without reading it.
+        let snapshot = Snapshot::of(layout.clone(), runs);
+        let rows: Vec<&[u8]> = snapshot.cursor().map(|(row, _)| row).collect();
+        let (from, to) = (rows[100], rows[20_100]);
+        assert!(snapshot.n_rows_between(from, Some(to)) >= 20_000);
+        assert!(snapshot.n_rows_between(from, None) > snapshot.n_rows_between(from, Some(to)));
+        let splits = snapshot.splits(from, Some(to), 4);
+        assert_eq!(splits.len(), 3);
+        assert!(splits.iter().all(|split| split.as_slice() > from && split.as_slice() < to));
+        assert!(splits.is_sorted());
     }
 
     #[test]

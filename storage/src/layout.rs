@@ -33,6 +33,11 @@ impl SortColumn {
         }
     }
 
+    /// The bytes of values of this column. In a row they stand as they are, and none begins with those of another.
+    pub fn encode(&self, values: &ArrayRef) -> Result<Rows, Error> {
+        Ok(RowConverter::new(vec![self.sort_field()])?.convert_columns(std::slice::from_ref(values))?)
+    }
+
     fn sort_field(&self) -> SortField {
         let options = SortOptions { descending: self.descending, nulls_first: self.nulls_first };
         SortField::new_with_options(self.data_type.clone(), options)
@@ -87,16 +92,6 @@ impl Layout {
     pub fn encode_keys(&self, columns: &[ArrayRef]) -> Result<Rows, Error> {
         assert!(self.n_keys > 0, "there is nothing to encode in an empty key");
         Ok(self.keys.convert_columns(columns)?)
-    }
-
-    /// The bytes that all rows with these values in their first columns begin with; one value a column.
-    pub fn encode_prefix(&self, values: &[ArrayRef]) -> Result<Vec<u8>, Error> {
-        if values.is_empty() {
-            return Ok(Vec::new());
-        }
-        let fields = self.columns[..values.len()].iter().map(SortColumn::sort_field).collect();
-        let rows = RowConverter::new(fields)?.convert_columns(values)?;
-        Ok(rows.row(0).data().to_vec())
     }
 
     /// The columns of encoded rows.

@@ -51,6 +51,7 @@ fn inputs(directory: &Path, kafka: Option<&Kafka>, rounds: u64) -> Vec<Input> {
             name: "rows",
             create: "CREATE TABLE accounts (id BIGINT PRIMARY KEY, v BIGINT); \
                      CREATE TABLE journal (id BIGINT, change BIGINT); \
+                     CREATE INDEX accounts_by_value ON accounts (v); \
                      CREATE VIEW rows AS SELECT id % 17 AS k, v, \
                          TIMESTAMP '2026-01-01' + id * INTERVAL '1 second' AS at FROM accounts"
                 .into(),
@@ -296,10 +297,16 @@ async fn define_and_drop(address: Arc<Mutex<String>>, is_stopping: Arc<AtomicBoo
                 "CREATE SINK IF NOT EXISTS passing_out FROM passing WITH (connector = 'blackhole')"
                     .to_owned(),
                 format!("UPDATE dimension SET weight = {} WHERE k = {}", n % 7, n % 31),
+                "CREATE INDEX IF NOT EXISTS journal_by_id ON journal (change, id)".to_owned(),
+                "CREATE INDEX IF NOT EXISTS turning_by_sum ON turning (s)".to_owned(),
                 "DROP SINK IF EXISTS passing_out".to_owned(),
                 "DROP PIPELINE IF EXISTS passing".to_owned(),
                 migration(n),
                 format!("ALTER PIPELINE turning AS SELECT k, sum(v + {}) AS s FROM rows GROUP BY k", n % 5),
+                format!(
+                    "DROP INDEX IF EXISTS {}",
+                    if n % 2 == 0 { "journal_by_id" } else { "turning_by_sum" }
+                ),
             ];
             for sql in statements {
                 match client.batch_execute(&sql).await {
@@ -554,6 +561,21 @@ async fn check_rows(server: &Server, ledger: &Ledger) {
     let rows: BTreeMap<u64, u64> = rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
     for (id, value) in &ledger.known {
         assert_eq!(rows.get(id), value.as_ref(), "account {id} is what was acknowledged last");
+    }
+    for (relation, index, column) in [
+        ("accounts", "accounts_by_value", "v"),
+        ("journal", "journal_by_id", "change"),
+        ("turning", "turning_by_sum", "s"),
+    ] {
+        execute(&client, &format!("CREATE INDEX IF NOT EXISTS {index} ON {relation} ({column})")).await;
+        let rows = format!("SELECT * FROM {relation} WHERE {column}");
+        let (found, all) = (format!("{rows} BETWEEN 1 AND 300"), format!("{rows} + 0 BETWEEN 1 AND 300"));
+        // It may have to be built again.
+        let plan = format!("EXPLAIN {found}");
+        while !query(&client, &plan).await.concat().join("\n").contains(&format!("index=[{index}]")) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(server::sorted(&client, &found).await, server::sorted(&client, &all).await, "{index}");
     }
     let journal = "SELECT id, sum(change) FROM journal GROUP BY id HAVING sum(change) <> 0";
     let journal = query(&client, journal).await;

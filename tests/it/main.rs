@@ -11,6 +11,7 @@ mod exactly_once;
 mod fill;
 mod flights;
 mod golden;
+mod indexes;
 mod kafka;
 mod lifecycle;
 mod live;

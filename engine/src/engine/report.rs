@@ -50,12 +50,16 @@ impl Engine {
         let sources = sources.collect();
         let tables = clock.tables.values().filter(|table| !is_own(table.rules.spec.id));
         let tables = tables
-            .map(|table| TableStatus {
-                id: table.rules.spec.id,
-                name: table.rules.spec.name.clone(),
-                epoch: table.handle.frontier(),
-                rows: table.view.snapshot(clock.epoch).arrangement().count(),
-                state: table.view.snapshot(clock.epoch).size(),
+            .map(|table| {
+                let snapshot = table.view.snapshot(clock.epoch);
+                TableStatus {
+                    id: table.rules.spec.id,
+                    name: table.rules.spec.name.clone(),
+                    epoch: table.handle.frontier(),
+                    rows: snapshot.arrangement().count(),
+                    state: snapshot.size(),
+                    indexes: snapshot.index_sizes(),
+                }
             })
             .collect();
         let epoch = clock.epoch;
@@ -104,6 +108,7 @@ impl Engine {
         let checkpointed =
             self.registry().dataflows.get(&entry.dataflow).map(|dataflow| dataflow.checkpointed.clone());
         let budget = handle.budget();
+        let view = handle.latest();
         PipelineStatus {
             id: handle.id,
             name: handle.name.clone(),
@@ -120,7 +125,8 @@ impl Engine {
             memory_bytes: budget.used() as u64,
             memory_limit: budget.limit() as u64,
             memory_error: budget.refusal(),
-            view: handle.latest().map(|view| view.size()),
+            view: view.as_ref().map(|view| view.size()),
+            indexes: view.map(|view| view.index_sizes()).unwrap_or_default(),
             step_time: metrics.step_time.counts(),
             latency: metrics.latency.counts(),
             fill: entry.is_filling.then(|| (metrics.fill_rows.get(), metrics.fill_rows_total.get().copied())),

@@ -87,7 +87,10 @@ impl Engine {
         let epoch = clock.epoch;
         table.handle.frontier.send_replace(epoch);
         table.publish(epoch, &[])?;
-        clock.tables.insert(table.rules.spec.id, table);
+        let id = table.rules.spec.id;
+        clock.tables.insert(id, table);
+        // Those that its checkpoint does not have.
+        self.begin_builds(&mut clock, id);
         Ok(())
     }
 
@@ -224,15 +227,18 @@ impl Engine {
         {
             let clock = self.sealer.clock.lock().await;
             for table in clock.tables.values() {
-                if table.changed > table.checkpointed {
-                    captured.push((table.rules.spec.id, table.changed, table.capture(), table.store.clone()));
+                if table.is_stale() {
+                    let indexes = table.view.indexes_ready();
+                    let (epoch, checkpoint, store) = (table.changed, table.capture(), table.store.clone());
+                    captured.push((table.rules.spec.id, epoch, indexes, checkpoint, store));
                 }
             }
         }
-        for (id, epoch, checkpoint, store) in captured {
+        for (id, epoch, indexes, checkpoint, store) in captured {
             store.lock().await.write(&checkpoint).await?;
             if let Some(table) = self.sealer.clock.lock().await.tables.get_mut(&id) {
                 table.checkpointed = epoch;
+                table.indexes_checkpointed = indexes;
             }
         }
         let clock = self.sealer.clock.lock().await;

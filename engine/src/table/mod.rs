@@ -14,6 +14,7 @@ use tidemill_storage::{Budget, Checkpoint, CheckpointStore, Snapshot};
 use tokio::sync::{Mutex, mpsc};
 
 use crate::Error;
+use crate::index::{Built, IndexSpec};
 use crate::member::MemberHandle;
 use crate::view::View;
 
@@ -30,6 +31,7 @@ pub struct TableSpec {
     pub schema: SchemaRef,
     /// Columns of which no two rows may agree in all; empty where any rows may.
     pub primary_key: Vec<usize>,
+    pub indexes: Vec<IndexSpec>,
 }
 
 /// What to do with a row whose key is taken.
@@ -73,6 +75,8 @@ pub(crate) struct Table {
     pub store: Arc<Mutex<CheckpointStore>>,
     pub checkpointed: Epoch,
     pub changed: Epoch,
+    /// The indexes that the last checkpoint has.
+    pub indexes_checkpointed: Vec<RelationId>,
 }
 
 impl Table {
@@ -83,16 +87,23 @@ impl Table {
         checkpoint: Option<&Checkpoint>,
         budget: &Arc<Budget>,
     ) -> Result<Table, Error> {
-        let view = View::new(spec.schema.clone(), &spec.primary_key, 1)?;
+        let mut view = View::new(spec.schema.clone(), &spec.primary_key, 1)?;
         view.keep_within(budget);
+        // Nobody waits for them here.
+        drop(view.set_indexes(&spec.indexes)?);
         let mut epoch = Epoch::ZERO;
         if let Some(checkpoint) = checkpoint {
             epoch = Epoch(checkpoint.meta["epoch"].as_u64().unwrap_or_default());
-            view.restore(checkpoint.runs.get("rows").cloned().unwrap_or_default());
+            let runs = checkpoint.runs.get("rows").cloned().unwrap_or_default();
+            // Of one without rows they are ready anyway.
+            if !runs.is_empty() {
+                view.restore(runs, |name| checkpoint.runs.get(name));
+            }
         }
         let handle = MemberHandle::new(spec.id, &spec.name, spec.schema.clone(), budget, epoch);
         Ok(Table {
             rules: Arc::new(TableRules { spec, shape: view.shape().clone() }),
+            indexes_checkpointed: view.indexes_ready(),
             view,
             handle: Arc::new(handle),
             lock: Arc::default(),
@@ -131,6 +142,24 @@ impl Table {
         Ok(())
     }
 
+    /// Whether a checkpoint would say something else than the last one.
+    pub fn is_stale(&self) -> bool {
+        self.changed > self.checkpointed || self.view.indexes_ready() != self.indexes_checkpointed
+    }
+
+    /// Lets readers see the rows that they see in the orders that there are now.
+    pub fn renew_snapshot(&self) {
+        let mut history = self.handle.history.write().expect("nobody panics while holding it");
+        history.renew(|epoch| self.view.snapshot(epoch));
+    }
+
+    /// Takes over an index that was built, and lets readers use it.
+    pub fn finish_build(&mut self, built: Built) {
+        if self.view.finish_build(built) {
+            self.renew_snapshot();
+        }
+    }
+
     /// What a checkpoint says of a table beside its rows.
     pub fn meta(spec: &TableSpec, epoch: Epoch) -> serde_json::Value {
         serde_json::json!({"relation": spec.id, "name": spec.name, "epoch": epoch})
@@ -140,10 +169,14 @@ impl Table {
     pub fn capture(&self) -> Checkpoint {
         let mut checkpoint =
             Checkpoint { meta: Table::meta(&self.rules.spec, self.changed), ..Checkpoint::default() };
-        let parts = self.view.parts();
-        let bytes: usize = parts.iter().map(Snapshot::size).sum();
+        let mut bytes = 0;
+        let mut add = |name: String, rows: &Snapshot| {
+            bytes += rows.size();
+            checkpoint.runs.insert(name, rows.runs().to_vec());
+        };
+        add("rows".into(), &self.rows());
+        self.view.captured_indexes().for_each(|(name, rows)| add(name, &rows));
         self.handle.metrics.state_bytes.store(bytes as u64, std::sync::atomic::Ordering::Relaxed);
-        checkpoint.runs.insert("rows".into(), parts.iter().flat_map(|part| part.runs().to_vec()).collect());
         checkpoint
     }
 }

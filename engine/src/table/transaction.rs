@@ -19,6 +19,9 @@ use crate::Error;
 use crate::operators::BATCH_ROWS;
 use crate::view::ViewSnapshot;
 
+/// A transaction that has written more than this to a table does not use that one's indexes any more.
+const INDEXED_ROWS_MAX: usize = 16 * 1024;
+
 /// Writes that wait for their commit.
 #[derive(Debug, Default)]
 pub struct Transaction(Mutex<BTreeMap<RelationId, Staged>>);
@@ -74,8 +77,15 @@ impl Transaction {
     pub fn overlay(&self, id: RelationId, snapshot: &ViewSnapshot) -> Option<Arc<ViewSnapshot>> {
         let staged = self.staged();
         let own = staged.get(&id)?;
+        // Its changes are sorted for the indexes anew each time.
+        if snapshot.orders().count() > 1
+            && own.rows.current().n_rows_max() <= INDEXED_ROWS_MAX
+            && let Ok(overlaid) = own.delta().and_then(|delta| snapshot.with(&delta))
+        {
+            return Some(overlaid);
+        }
         let rows = over(snapshot.arrangement(), own.rows.current());
-        Some(own.rules.shape.snapshot(snapshot.epoch, rows.runs().to_vec()))
+        Some(own.rules.shape.snapshot(snapshot.epoch, rows.runs().to_vec(), Vec::new()))
     }
 
     /// Forgets what was written to tables that are no more.

@@ -1,12 +1,14 @@
-//! `CREATE [UNIQUE] INDEX [name] ON table (…)`
+//! `CREATE [UNIQUE] INDEX [name] ON relation (…)`
 
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, Name, ObjectName};
+use crate::parser::{Parsed, parse_one};
+use crate::statements::Statement;
 
-/// A name for some columns of a relation.
+/// The rows of a relation in the order of some columns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateIndex {
     pub name: Option<Name>,
@@ -14,6 +16,8 @@ pub struct CreateIndex {
     pub keys: Vec<IndexKey>,
     pub is_unique: bool,
     pub if_not_exists: bool,
+    /// It is to have some rows only.
+    pub is_partial: bool,
     /// In characters from 1.
     pub position: usize,
 }
@@ -52,17 +56,32 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>, is_unique: bool) -> Result<CreateIn
         let word = cursor.word().unwrap_or_default();
         return Err(Error::unsupported(format!("{word} of an index")).at(cursor.position()));
     }
-    if cursor.eat("WHERE") {
+    let is_partial = cursor.eat("WHERE");
+    if is_partial {
         cursor.expr()?;
     }
-    Ok(CreateIndex { name, table, keys, is_unique, if_not_exists, position })
+    Ok(CreateIndex { name, table, keys, is_unique, if_not_exists, is_partial, position })
+}
+
+/// The column that a key is, as it was written, if it is no expression.
+pub fn index_column(key: &str) -> Option<String> {
+    let Ok(Parsed { statement: Statement::CreateIndex(mut create), .. }) =
+        parse_one(&format!("CREATE INDEX ON t ({key})"))
+    else {
+        return None;
+    };
+    create.keys.pop()?.column
 }
 
 fn parse_key(cursor: &mut Cursor<'_>) -> Result<IndexKey, Error> {
     let position = cursor.position();
     let mark = cursor.mark();
     let (expr, _) = cursor.expr()?;
-    let column = match &expr {
+    let mut inner = &expr;
+    while let Expr::Nested(expr) = inner {
+        inner = expr;
+    }
+    let column = match inner {
         Expr::Identifier(ident) => Some(match ident.quote_style {
             Some(_) => ident.value.clone(),
             None => ident.value.to_lowercase(),

@@ -42,7 +42,7 @@ pub use self::alter_table::TableAction;
 pub use self::column::{ColumnDef, ParsedExpr};
 pub use self::comment::{Comment, CommentTarget};
 pub use self::copy::{Copied, CopyDirection, CopyFormat, CopyOptions, CopyRows, ForceQuote};
-pub use self::create_index::{CreateIndex, IndexKey};
+pub use self::create_index::{CreateIndex, IndexKey, index_column};
 pub use self::create_pipeline::CreatePipeline;
 pub use self::create_schema::CreateSchema;
 pub use self::create_sink::{CreateSink, SinkInput};

@@ -246,7 +246,7 @@ impl World {
             Statement::CreateIndex(create) => {
                 let name = create.name.as_ref().map_or(String::new(), |name| format!(" {}", name.value));
                 let table = self.name(&create.table);
-                Ok(vec![format!("+ index{name} on {table}: a name only, nothing is built")])
+                Ok(vec![format!("+ index{name} on {table}")])
             }
             Statement::Drop(drop) => {
                 let mut lines = Vec::new();
