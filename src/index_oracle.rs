@@ -127,19 +127,17 @@ fn statement(rng: &mut Rng, next_id: &mut u64) -> String {
             0 => format!("ALTER PIPELINE grouped AS {GROUPED} HAVING count(*) < {}", 2 + rng.below(9)),
             n => format!("ALTER PIPELINE copied AS SELECT * FROM t WHERE a IS NULL OR a > {n}"),
         },
-        _ => "TRUNCATE u".into(),
+        _ => ["TRUNCATE u", "FLUSH", "FLUSH"][rng.below(3) as usize].into(),
     }
 }
 
 /// Asks one relation for the rows of a filter in both ways. Says whether an index was used.
 async fn compare(session: &mut Session, relation: &str, filter: &str, history: &[String]) -> bool {
-    let find = format!("SELECT * FROM {relation} WHERE {filter}");
-    let all =
-        format!("SELECT * FROM (SELECT *, row_number() OVER () AS nth FROM {relation}) AS x WHERE {filter}");
     let columns =
         RELATIONS.iter().find(|(name, _)| *name == relation).expect("it is one of them").1.join(", ");
-    let all = format!("SELECT {columns} FROM ({all}) AS y");
-    let find = format!("SELECT {columns} FROM ({find}) AS y");
+    let find = format!("SELECT {columns} FROM {relation} WHERE {filter}");
+    let numbered = format!("SELECT *, row_number() OVER () AS nth FROM {relation}");
+    let all = format!("SELECT {columns} FROM ({numbered}) AS x WHERE nth > 0 AND ({filter})");
     let context = || format!("{find}, after {history:#?}");
     let error = |error| panic!("{}: {error:?}", context());
     // A block reads one snapshot.
@@ -147,9 +145,27 @@ async fn compare(session: &mut Session, relation: &str, filter: &str, history: &
     let found = run(session, &find).await.unwrap_or_else(error);
     let plain = run(session, &all).await.unwrap_or_else(error);
     let plan = testing::run(session, &format!("EXPLAIN {find}")).await.concat().join("\n");
+    let plan_of_all = testing::run(session, &format!("EXPLAIN {all}")).await.concat().join("\n");
     run(session, "COMMIT").await.unwrap();
+    assert!(plan_of_all.ends_with(": all rows"), "{plan_of_all}");
     assert_eq!(multiset(&found), multiset(&plain), "{plan}\n{}", context());
     plan.contains("index=[")
+}
+
+/// A transaction over both tables of which the second refuses its part, so that the first takes back its own.
+async fn refuse(session: &mut Session, rng: &mut Rng, next_id: &mut u64, history: &mut Vec<String>) {
+    *next_id += 1;
+    let (a, s) = (value(rng, "a"), value(rng, "s"));
+    let insert = format!("INSERT INTO t (id, a, s) VALUES ({next_id}, {a}, {s})");
+    let sql = format!(
+        "BEGIN; INSERT INTO u (id, a, s) VALUES ({next_id}, {a}, {s}); DELETE FROM u WHERE a = 1; {insert}"
+    );
+    history.extend([sql.clone(), insert.clone(), "COMMIT".into()]);
+    let mut other = Session::new(session.database.clone(), "tidemill".into());
+    run(&mut other, &sql).await.unwrap();
+    run(session, &insert).await.unwrap();
+    let error = run(&mut other, "COMMIT").await.expect_err("the key is taken");
+    assert_eq!(error.sqlstate.0, "40001", "{error:?}");
 }
 
 /// One life of a server; gives how often an index was used.
@@ -172,7 +188,7 @@ async fn live(
     let mut session = Session::new(database, "tidemill".into());
     if is_first {
         let sql = format!(
-            "CREATE TABLE t ({COLUMNS}, PRIMARY KEY (id)); CREATE TABLE u ({COLUMNS}); \
+            "CREATE TABLE u ({COLUMNS}); CREATE TABLE t ({COLUMNS}, PRIMARY KEY (id)); \
              CREATE PIPELINE copied AS SELECT * FROM t WHERE a IS NULL OR a > 2; \
              CREATE PIPELINE counted AS SELECT a, count(*) AS n FROM copied GROUP BY a; \
              CREATE PIPELINE grouped AS {GROUPED}; \
@@ -184,6 +200,9 @@ async fn live(
     let mut next_id = 1000 * history.len() as u64;
     let mut n_used = 0;
     for _ in 0..16 {
+        if rng.below(3) == 0 {
+            refuse(&mut session, rng, &mut next_id, history).await;
+        }
         let sql = statement(rng, &mut next_id);
         history.push(sql.clone());
         // What stands still, or has failed, may refuse.
