@@ -147,7 +147,7 @@ async fn compare(session: &mut Session, relation: &str, filter: &str, history: &
     let plan = testing::run(session, &format!("EXPLAIN {find}")).await.concat().join("\n");
     let plan_of_all = testing::run(session, &format!("EXPLAIN {all}")).await.concat().join("\n");
     run(session, "COMMIT").await.unwrap();
-    assert!(plan_of_all.ends_with(": all rows"), "{plan_of_all}");
+    assert!(!plan_of_all.contains("key=["), "{plan_of_all}");
     assert_eq!(multiset(&found), multiset(&plain), "{plan}\n{}", context());
     plan.contains("index=[")
 }
