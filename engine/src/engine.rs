@@ -73,7 +73,7 @@ impl Default for EngineConfig {
             epoch_interval: Duration::from_millis(10),
             checkpoint_interval: Duration::from_secs(1),
             time: TimeSource::System,
-            rows_max: 512 << 10,
+            rows_max: 256 << 10,
             memory_limit: 1 << 30,
             restart_limit: 3,
             restart_interval: Duration::from_secs(600),

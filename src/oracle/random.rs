@@ -148,7 +148,7 @@ async fn live(
         // So little that state of a few hundred rows lies in files.
         memory_limit: 16 << 10,
         // In every other life so few that most steps are taken in parts.
-        rows_max: [512 << 10, 2][life % 2],
+        rows_max: [256 << 10, 2][life % 2],
         ..EngineConfig::default()
     };
     let database = Database::open(directory, *n_lanes, config).await.unwrap();

@@ -130,8 +130,14 @@ impl Log {
             encode(record, &mut bytes);
         }
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Append(bytes, epoch, answer)).expect("the writer outlives the log");
-        match answered.await.expect("the writer answers") {
+        let sent = self.requests.send(Request::Append(bytes, epoch, answer));
+        // The writer is gone only where the process ends.
+        let ended = || Refused::Failed(std::io::ErrorKind::Other, "its writer has ended".into());
+        let outcome = match sent {
+            Ok(()) => answered.await.unwrap_or_else(|_| Err(ended())),
+            Err(_) => Err(ended()),
+        };
+        match outcome {
             Ok(()) => Ok(()),
             Err(Refused::Fenced) => Err(self.root.fenced().expect("whoever refuses for that knows it")),
             Err(Refused::Failed(kind, reason)) => Err(Error::File {
@@ -151,7 +157,8 @@ impl Log {
 
     /// Says that records up to `epoch` are not needed any more.
     pub fn trim(&self, epoch: Epoch) {
-        self.requests.send(Request::Trim(epoch)).expect("the writer outlives the log");
+        // Should the writer be gone, the next one trims.
+        let _ = self.requests.send(Request::Trim(epoch));
     }
 }
 
