@@ -1,7 +1,7 @@
 //! Tests of pipelines, written in SQL: what `tidemill test` runs.
 //!
-//! A file is a [`script`]: definitions that all of its tests share, and the tests. Each test runs on a database of its own
-//! ([`run`]), whose sources read what the test gives them, whose sinks keep what they are to send, and whose clock
+//! A file is a script (`script.rs`): definitions that all of its tests share, and the tests. Each test runs on a database of its own
+//! (`run.rs`), whose sources read what the test gives them, whose sinks keep what they are to send, and whose clock
 //! stands still until the test moves it. Behind every statement everything is taken in, so that what a test sees depends
 //! on nothing but its statements.
 //!
