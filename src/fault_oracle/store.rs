@@ -160,12 +160,8 @@ impl fmt::Display for FaultyStore {
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let store = &self.weather.store;
-        // The manifest of what has been dropped meanwhile, made after all, keeps the next start from coming up: see
-        // docs/reliability.md.
-        let is_manifest = path.as_ref().contains("/manifest/");
         match self.fate().await {
             Fate::Done => store.put_opts(path, payload, options).await,
-            Fate::Late if is_manifest => Err(lost()),
             Fate::Refused => Err(lost()),
             Fate::Unheard => {
                 let _ = store.put_opts(path, payload, options).await;

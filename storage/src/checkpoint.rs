@@ -157,6 +157,15 @@ impl CheckpointStore {
     /// Opens the checkpoints below `root`; with the newest one, if there is any. Whoever wrote them until now cannot
     /// any more.
     pub async fn open(root: Root) -> Result<(CheckpointStore, Option<Checkpoint>), Error> {
+        CheckpointStore::open_if(root, |_| true).await
+    }
+
+    /// The same, without the checkpoint where its owner's words say that nobody wants it. What it names may be missing then: it
+    /// can be what was written late, after all else had been removed.
+    pub async fn open_if(
+        root: Root,
+        is_wanted: impl FnOnce(&Value) -> bool,
+    ) -> Result<(CheckpointStore, Option<Checkpoint>), Error> {
         let (manifest, content) = VersionedObject::take_over(root.child("manifest")).await?;
         let packs = root.child("packs").list().await?;
         let packs: BTreeSet<u64> = packs.iter().filter_map(|name| name.parse().ok()).collect();
@@ -179,6 +188,9 @@ impl CheckpointStore {
         let path = store.root.display("manifest");
         let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
         let manifest = Manifest::parse(&path, &content)?;
+        if !is_wanted(&manifest.meta) {
+            return Ok((store, None));
+        }
         let map = |(pack, parts): (u64, Vec<Range<u64>>)| {
             let (root, damaged) = (&store.root, &damaged);
             async move {
@@ -441,6 +453,24 @@ mod tests {
         store.make_what_was_refused().await;
         let (_, found) = CheckpointStore::open(root()).await.unwrap();
         assert_eq!(rows(&found.unwrap(), "t"), ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn checkpoint_that_nobody_wants_may_be_a_ruin() {
+        let root = Root::memory();
+        let (mut checkpoints, _) = CheckpointStore::open(root.clone()).await.unwrap();
+        let checkpoint = Checkpoint {
+            meta: json!({ "of": 7 }),
+            runs: BTreeMap::from([("t".to_owned(), vec![run(&["a"])])]),
+            ..Checkpoint::default()
+        };
+        checkpoints.write(&checkpoint).await.unwrap();
+        root.delete(&pack_name(0)).await.unwrap();
+        assert!(matches!(CheckpointStore::open(root.clone()).await, Err(Error::Damaged { .. })));
+        let (store, found) = CheckpointStore::open_if(root.clone(), |meta| meta["of"] == 8).await.unwrap();
+        assert!(found.is_none());
+        store.remove().await.unwrap();
+        assert_eq!(root.list().await.unwrap(), Vec::<String>::new());
     }
 
     fn run(rows: &[&str]) -> Arc<Run> {

@@ -222,7 +222,7 @@ impl Root {
     }
 
     /// The number of this server among those that have claimed the root; 0 where nobody has to.
-    pub(crate) fn term(&self) -> u64 {
+    pub fn term(&self) -> u64 {
         self.shared.term.get().copied().unwrap_or(0)
     }
 

@@ -24,6 +24,9 @@ use crate::time::TimeSource;
 /// How many checkpoints are opened at once: in an object store each takes several requests.
 pub(super) const N_OPENED: usize = 8;
 
+/// Dataflows' numbers have the server's term above this bit, where there are terms.
+const TERM_SHIFT: u32 = 32;
+
 /// Who is in a dataflow's checkpoint.
 pub(super) struct MemberWords<'a> {
     pub id: RelationId,
@@ -165,14 +168,17 @@ impl Engine {
         let names = self.root.child("dataflows").list().await?;
         let ids: BTreeSet<u64> =
             names.iter().filter_map(|name| name.split('/').next()?.parse().ok()).collect();
-        self.registry().next_dataflow = ids.last().copied().unwrap_or(0) + 1;
+        // No number is used twice: a checkpoint of its last bearer may be written yet, where a store is slow.
+        let first = self.root.term() << TERM_SHIFT;
+        self.registry().next_dataflow = first.max(ids.last().copied().unwrap_or(0) + 1);
         let mut taken: BTreeSet<RelationId> = BTreeSet::new();
         let mut found = Vec::new();
         // A dataflow that took over another's members has the higher number; the other's checkpoint is
         // what a crash left of it.
         let open = |id: u64| {
             let root = self.root.child(&format!("dataflows/{id}"));
-            async move { Ok::<_, Error>((id, CheckpointStore::open(root).await?)) }
+            let is_wanted = |meta: &Value| words_in(meta).iter().any(|member| known.contains(&member.state));
+            async move { Ok::<_, Error>((id, CheckpointStore::open_if(root, is_wanted).await?)) }
         };
         let mut opened = stream::iter(ids.into_iter().rev().map(open)).buffered(N_OPENED);
         while let Some((id, (store, checkpoint))) = opened.try_next().await? {
@@ -207,9 +213,14 @@ pub(super) fn epoch_of(checkpoint: &Checkpoint) -> Epoch {
 
 /// Who is in a dataflow's checkpoint, each behind those that it reads.
 pub(super) fn words_of_members(checkpoint: &Checkpoint) -> Vec<MemberWords<'_>> {
+    words_in(&checkpoint.meta)
+}
+
+/// The same, of a checkpoint's words alone.
+pub(super) fn words_in(meta: &Value) -> Vec<MemberWords<'_>> {
     let relation = |word: &Value| Some(RelationId(word.as_u64()? as u32));
     let mut members = Vec::new();
-    for words in checkpoint.meta["members"].as_array().into_iter().flatten() {
+    for words in meta["members"].as_array().into_iter().flatten() {
         if let Some(id) = relation(&words["relation"]) {
             members.push(MemberWords { id, state: relation(&words["state"]).unwrap_or(id), words });
         }

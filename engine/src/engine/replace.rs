@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::Value;
 use tidemill_plan::RelationId;
-use tidemill_storage::{Checkpoint, CheckpointStore, remove_all};
+use tidemill_storage::{CheckpointStore, remove_all};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::recovery::{N_OPENED, words_of_members};
+use super::recovery::{N_OPENED, words_in, words_of_members};
 use super::{Engine, MemberSpec};
 use crate::Error;
 use crate::dataflow::{Command, DataflowHandle, Replace};
@@ -170,19 +171,20 @@ impl Engine {
     }
 
     /// Whether a pipeline's state has been that of what took its place, when the server ended.
-    pub async fn has_replaced(&self, id: RelationId, state: RelationId) -> Result<bool, Error> {
+    pub async fn has_replaced(&self, pipeline: RelationId, state: RelationId) -> Result<bool, Error> {
         let names = self.root.child("dataflows").list().await?;
         let ids: std::collections::BTreeSet<u64> =
             names.iter().filter_map(|name| name.split('/').next()?.parse().ok()).collect();
         let open = |id: u64| {
             let root = self.root.child(&format!("dataflows/{id}"));
-            async move { Ok::<_, Error>(CheckpointStore::open(root).await?.1) }
+            let is_it = |meta: &Value| {
+                words_in(meta).iter().any(|member| (member.id, member.state) == (pipeline, state))
+            };
+            async move { Ok::<_, Error>(CheckpointStore::open_if(root, is_it).await?.1) }
         };
         let mut opened = stream::iter(ids.into_iter().map(open)).buffered(N_OPENED);
         while let Some(checkpoint) = opened.try_next().await? {
-            let checkpoint: Option<Checkpoint> = checkpoint;
-            let members = checkpoint.iter().flat_map(words_of_members);
-            if members.into_iter().any(|member| (member.id, member.state) == (id, state)) {
+            if checkpoint.is_some() {
                 return Ok(true);
             }
         }
