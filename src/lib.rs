@@ -18,6 +18,8 @@ pub mod session;
 pub mod sqltest;
 
 #[cfg(test)]
+mod columns_oracle;
+#[cfg(test)]
 mod fault_oracle;
 #[cfg(test)]
 mod fuzz;

@@ -6,6 +6,7 @@
 
 pub mod sink;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -19,6 +20,8 @@ use tidemill_core::source::{Changes, Offset, Offsets, Source, SourceBatch, Split
 pub struct Transcript {
     pub rows: Vec<String>,
     pub bad: Vec<String>,
+    /// The columns that are looked at, unless all are.
+    only: Option<BTreeSet<usize>>,
 }
 
 /// A place between two batches.
@@ -88,6 +91,21 @@ async fn check_split(source: &dyn Source, split: &Split, end: Option<&Offset>) -
         }
     }
     assert_eq!(patched, whole, "split {id}: dropping a pending call loses nothing");
+
+    let mut reader = source.open(id, &split.start).await.expect("the split opens");
+    let first = reader.next(end).await.expect("the split is readable");
+    let n_columns = first.as_ref().map_or(0, n_columns);
+    let subsets = (0..n_columns).map(|column| BTreeSet::from([column])).chain([BTreeSet::new()]);
+    for columns in subsets {
+        let mut expected = Transcript { only: Some(columns.clone()), ..Transcript::default() };
+        let mut reader = source.open(id, &split.start).await.expect("the split opens");
+        read_into(&mut expected, &mut *reader, id, end).await;
+        let mut reader = source.open(id, &split.start).await.expect("the split opens");
+        reader.read_only(&columns);
+        let mut read = Transcript { only: Some(columns), ..Transcript::default() };
+        read_into(&mut read, &mut *reader, id, end).await;
+        assert_eq!(read, expected, "split {id}: what is left out changes nothing else");
+    }
     whole
 }
 
@@ -110,6 +128,16 @@ async fn read_on(
     end: Option<&Offset>,
 ) -> (Transcript, Vec<Mark>) {
     let mut transcript = Transcript::default();
+    let marks = read_into(&mut transcript, reader, id, end).await;
+    (transcript, marks)
+}
+
+async fn read_into(
+    transcript: &mut Transcript,
+    reader: &mut dyn SplitReader,
+    id: &SplitId,
+    end: Option<&Offset>,
+) -> Vec<Mark> {
     let mut marks = Vec::new();
     while let Some(batch) = reader.next(end).await.expect("the split is readable") {
         transcript.add(id, &batch);
@@ -117,20 +145,30 @@ async fn read_on(
     }
     let after = reader.next(end).await.expect("the split is readable");
     assert!(after.is_none(), "split {id}: a split that has ended stays so");
-    (transcript, marks)
+    marks
 }
 
 impl Transcript {
     pub(crate) fn add(&mut self, id: &SplitId, batch: &SourceBatch) {
+        let only = self.only.clone();
+        let lines = |rows: &RecordBatch, n_columns: usize| match &only {
+            None => lines(rows),
+            Some(only) => {
+                // Behind the columns, a delta has its weights.
+                let columns: Vec<usize> = only.iter().copied().chain(n_columns..rows.num_columns()).collect();
+                lines(&rows.project(&columns).expect("the columns are there"))
+            }
+        };
+        let n_columns = n_columns(batch);
         match &batch.changes {
-            Changes::Append(rows) => self.rows.extend(lines(rows)),
-            Changes::Delta(delta) => self.rows.extend(lines(delta.batch())),
+            Changes::Append(rows) => self.rows.extend(lines(rows, n_columns)),
+            Changes::Delta(delta) => self.rows.extend(lines(delta.batch(), n_columns)),
             Changes::Upsert { rows, deleted } => {
                 assert_eq!(rows.num_rows(), deleted.len(), "each row is deleted or not");
                 let kind = |(idx, line): (usize, String)| {
                     format!("{} {line}", if deleted.value(idx) { '-' } else { '+' })
                 };
-                self.rows.extend(lines(rows).into_iter().enumerate().map(kind));
+                self.rows.extend(lines(rows, n_columns).into_iter().enumerate().map(kind));
             }
         }
         for bad in &batch.bad {
@@ -140,11 +178,22 @@ impl Transcript {
     }
 
     fn up_to(&self, mark: &Mark) -> Transcript {
-        Transcript { rows: self.rows[..mark.n_rows].to_vec(), bad: self.bad[..mark.n_bad].to_vec() }
+        self.part(self.rows[..mark.n_rows].to_vec(), self.bad[..mark.n_bad].to_vec())
     }
 
     fn behind(&self, mark: &Mark) -> Transcript {
-        Transcript { rows: self.rows[mark.n_rows..].to_vec(), bad: self.bad[mark.n_bad..].to_vec() }
+        self.part(self.rows[mark.n_rows..].to_vec(), self.bad[mark.n_bad..].to_vec())
+    }
+
+    fn part(&self, rows: Vec<String>, bad: Vec<String>) -> Transcript {
+        Transcript { rows, bad, only: self.only.clone() }
+    }
+}
+
+fn n_columns(batch: &SourceBatch) -> usize {
+    match &batch.changes {
+        Changes::Append(rows) | Changes::Upsert { rows, .. } => rows.num_columns(),
+        Changes::Delta(delta) => delta.rows().num_columns(),
     }
 }
 

@@ -4,11 +4,12 @@
 //! What could not be decoded travels beside the rows as [`BadRecord`]s, so that a bad record
 //! neither stops the stream nor disappears.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +143,24 @@ pub trait SplitReader: Send {
     /// Never reads past `until`; a reader that is opened again at a batch's `next` goes on exactly
     /// behind that batch. Cancel-safe: a call that is dropped has consumed nothing.
     async fn next(&mut self, until: Option<&Offset>) -> Result<Option<SourceBatch>, ConnectorError>;
+
+    /// Says before the first [`next`](SplitReader::next) that nobody reads other columns than these. In place of
+    /// another, of which it need not make values, the reader may then put an array of type Null ([`partial_schema`]).
+    /// Which records are bad must not depend on it.
+    fn read_only(&mut self, _columns: &BTreeSet<usize>) {}
+}
+
+/// The schema of a batch of which some columns were left out: `schema`, with the type Null in their places.
+pub fn partial_schema(schema: &SchemaRef, columns: &[ArrayRef]) -> SchemaRef {
+    let is_left_out = |column: &ArrayRef| column.data_type() == &DataType::Null;
+    if !columns.iter().any(is_left_out) {
+        return schema.clone();
+    }
+    let field = |(field, column): (&Arc<Field>, &ArrayRef)| match is_left_out(column) {
+        true => Arc::new(Field::new(field.name(), DataType::Null, true)),
+        false => field.clone(),
+    };
+    Arc::new(Schema::new(schema.fields().iter().zip(columns).map(field).collect::<Vec<_>>()))
 }
 
 /// What a connector says when the outside does not do as asked.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::dead_letters::LateLetters;
-use crate::feed::{Feed, Sealed};
+use crate::feed::{Feed, Reads, Sealed};
 use crate::halt::{Halt, Pause, Restarts};
 use crate::index::{Built, IndexSpec, IsBuilt};
 use crate::member::{GiveBack, Member, outbox_blobs};
@@ -117,6 +117,8 @@ pub(crate) struct Missed {
 #[derive(Debug, Clone)]
 pub(crate) struct CatchUp {
     pub source: Arc<SourceRuntime>,
+    /// What is read of it.
+    pub columns: BTreeSet<usize>,
     pub from: Offsets,
     pub to: Offsets,
     /// The source's watermark at `to`.
@@ -344,6 +346,7 @@ impl Dataflow {
         let mut has_failed = false;
         let feed = self.feed.clone();
         loop {
+            feed.rest();
             let is_full =
                 self.members.iter().filter_map(|member| member.outbox.as_ref()).any(Outbox::is_full);
             self.begin_builds();
@@ -580,6 +583,7 @@ impl Dataflow {
         let mut n_rows: BTreeMap<RelationId, Option<u64>> = BTreeMap::new();
         for catch_up in missed.sources {
             let reader = RangeReader::new(catch_up.source.clone(), &catch_up.from, &catch_up.to).await?;
+            let reader = reader.only(&catch_up.columns);
             n_rows.insert(catch_up.source.spec.id, catch_up.n_rows.or_else(|| reader.n_rows()));
             sources.push((catch_up, reader));
         }
@@ -793,12 +797,12 @@ impl Dataflow {
 
     /// Forgets of sources what no member reads: it would be taken for where somebody stands.
     fn narrow(&mut self) {
-        let own: BTreeSet<RelationId> = self.members.iter().map(|member| member.id).collect();
-        let inputs = self.members.iter().flat_map(|member| member.inputs.iter().copied());
-        let read: BTreeSet<RelationId> = inputs.filter(|id| !own.contains(id)).collect();
-        self.offsets.retain(|id, _| read.contains(id));
-        self.watermarks.retain(|id, _| read.contains(id));
-        self.feed.set_relations(read);
+        let mut reads = Reads::default();
+        self.members.iter().for_each(|member| reads.extend(&member.reads()));
+        reads.retain(|id| self.members.iter().all(|member| member.id != id));
+        self.offsets.retain(|id, _| reads.contains(*id));
+        self.watermarks.retain(|id, _| reads.contains(*id));
+        self.feed.set_reads(reads);
         self.note_position();
         self.is_dirty = true;
     }
@@ -852,7 +856,7 @@ impl Dataflow {
         }
         // Nothing is sealed meanwhile: then both stand at the same epoch, before what comes next for both.
         self.take_all().await?;
-        self.feed.add_relations(&other.feed.relations());
+        self.feed.add_reads(&other.feed.reads_all());
         // Until a checkpoint has both, nothing is to be forgotten that either needs.
         self.checkpointed.fetch_min(other.checkpointed.load(Ordering::Acquire), Ordering::AcqRel);
         self.members.extend(other.members);

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Fallen, Missed, ticks};
 use crate::dead_letters::LateLetters;
-use crate::feed::Feed;
+use crate::feed::{Feed, Reads};
 use crate::halt::{Halt, Pause, Restarts};
 use crate::index::IndexSpec;
 use crate::ipc::decode_batch;
@@ -347,23 +347,28 @@ impl Engine {
     }
 
     /// What some members read that is not one of them.
-    fn external_inputs(&self, members: &[Member]) -> BTreeSet<RelationId> {
-        let own: BTreeSet<RelationId> = members.iter().map(|member| member.id).collect();
-        members
-            .iter()
-            .flat_map(|member| member.inputs.iter().copied())
-            .filter(|id| !own.contains(id))
-            .collect()
+    fn external_reads(&self, members: &[Member]) -> Reads {
+        let mut reads = Reads::default();
+        members.iter().for_each(|member| reads.extend(&member.reads()));
+        reads.retain(|id| members.iter().all(|member| member.id != id));
+        reads
     }
 
-    /// Starts the readers of every source that something reads.
+    /// Starts the readers of every source that something reads. Readers that leave out what somebody new wants are
+    /// replaced, at the last epoch: what comes behind it has all that anybody wants.
     fn start_sources(&self, clock: &mut Clock) {
         for (id, source) in &clock.sources {
-            if is_read(clock, *id) && !source.is_running() && source.paused().is_none() {
-                let offsets =
-                    clock.offsets.get(id).map(|offsets| offsets.as_ref().clone()).unwrap_or_default();
-                source.start(offsets, clock.watermarks.get(id).copied());
+            if !is_read(clock, *id) || source.paused().is_some() {
+                continue;
             }
+            let columns: BTreeSet<usize> =
+                clock.feeds.values().filter_map(|feed| feed.columns(*id)).flatten().collect();
+            if source.is_running() && source.reads(&columns) {
+                continue;
+            }
+            source.stop();
+            let offsets = clock.offsets.get(id).map(|offsets| offsets.as_ref().clone()).unwrap_or_default();
+            source.start(offsets, clock.watermarks.get(id).copied(), &columns);
         }
     }
 
@@ -463,12 +468,12 @@ impl Engine {
         let root = self.root.child(&format!("dataflows/{id}"));
         let (store, _) = CheckpointStore::open(root).await?;
         self.enter(id, &member, spec, true);
-        let relations = member.inputs.clone();
+        let reads = member.reads();
         let is_filled = {
             let mut clock = self.sealer.clock.lock().await;
             self.catch_up_with_time(&mut clock, &member).await;
-            let missed = self.missed(&clock, &relations, cancelled)?;
-            let feed = Arc::new(Feed::new(relations, clock.epoch, clock.now, self.sealer.arrived.clone()));
+            let missed = self.missed(&clock, &reads, cancelled)?;
+            let feed = Arc::new(Feed::new(reads, clock.epoch, clock.now, self.sealer.arrived.clone()));
             clock.feeds.insert(id, feed.clone());
             let dataflow = Dataflow {
                 members: vec![member],
@@ -489,25 +494,21 @@ impl Engine {
     }
 
     /// What there is of some relations at the clock's epoch.
-    fn missed(
-        &self,
-        clock: &Clock,
-        relations: &BTreeSet<RelationId>,
-        cancelled: &CancellationToken,
-    ) -> Result<Missed, Error> {
+    fn missed(&self, clock: &Clock, reads: &Reads, cancelled: &CancellationToken) -> Result<Missed, Error> {
         let mut missed = Missed { cancelled: cancelled.clone(), ..Missed::default() };
-        for id in relations {
-            if let Some(table) = clock.tables.get(id) {
+        for (id, columns) in reads.iter() {
+            if let Some(table) = clock.tables.get(&id) {
                 let rows = table.view.snapshot(clock.epoch).batches()?;
                 missed
                     .changes
-                    .insert(*id, rows.iter().map(|rows| Delta::inserts(rows).into_batch()).collect());
-            } else if let (Some(source), Some(to)) = (clock.sources.get(id), clock.offsets.get(id)) {
+                    .insert(id, rows.iter().map(|rows| Delta::inserts(rows).into_batch()).collect());
+            } else if let (Some(source), Some(to)) = (clock.sources.get(&id), clock.offsets.get(&id)) {
                 missed.sources.push(CatchUp {
                     source: source.clone(),
+                    columns: columns.clone(),
                     from: Offsets::new(),
                     to: to.as_ref().clone(),
-                    watermark: clock.watermarks.get(id).copied(),
+                    watermark: clock.watermarks.get(&id).copied(),
                     n_rows: source.n_sealed(),
                 });
             }
@@ -547,12 +548,13 @@ impl Engine {
                 return Err(error);
             }
         }
-        let relations: BTreeSet<RelationId> = {
+        let mut reads = member.reads();
+        {
             let registry = self.registry();
-            member.inputs.iter().copied().filter(|id| !registry.members.contains_key(id)).collect()
-        };
-        let missed = self.missed(&clock, &relations, cancelled)?;
-        target.feed.add_relations(&relations);
+            reads.retain(|id| !registry.members.contains_key(&id));
+        }
+        let missed = self.missed(&clock, &reads, cancelled)?;
+        target.feed.add_reads(&reads);
         let (reached, is_reached) = oneshot::channel();
         let (filled, is_filled) = oneshot::channel();
         let attach = Attach { member, missed, reached, filled };

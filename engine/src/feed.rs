@@ -49,6 +49,42 @@ impl Sealed {
     }
 }
 
+/// Relations, and which of their columns somebody reads.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reads(BTreeMap<RelationId, BTreeSet<usize>>);
+
+impl Reads {
+    pub fn add(&mut self, relation: RelationId, columns: impl IntoIterator<Item = usize>) {
+        self.0.entry(relation).or_default().extend(columns);
+    }
+
+    pub fn extend(&mut self, others: &Reads) {
+        for (relation, columns) in &others.0 {
+            self.add(*relation, columns.iter().copied());
+        }
+    }
+
+    pub fn retain(&mut self, keep: impl Fn(RelationId) -> bool) {
+        self.0.retain(|relation, _| keep(*relation));
+    }
+
+    pub fn contains(&self, relation: RelationId) -> bool {
+        self.0.contains_key(&relation)
+    }
+
+    pub fn columns(&self, relation: RelationId) -> Option<&BTreeSet<usize>> {
+        self.0.get(&relation)
+    }
+
+    pub fn relations(&self) -> impl Iterator<Item = RelationId> {
+        self.0.keys().copied()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (RelationId, &BTreeSet<usize>)> {
+        self.0.iter().map(|(relation, columns)| (*relation, columns))
+    }
+}
+
 /// The queue between the sealer and a dataflow.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -59,7 +95,7 @@ pub(crate) struct Feed {
 
 #[derive(Debug)]
 struct State {
-    relations: BTreeSet<RelationId>,
+    reads: Reads,
     /// Nothing is queued: the dataflow will get it by itself.
     is_halted: bool,
     queue: VecDeque<Sealed>,
@@ -74,13 +110,15 @@ struct State {
     deadline: Option<i64>,
     /// A step takes no more than one epoch that has something in it.
     is_stepwise: bool,
+    /// Since when the dataflow has had nothing to do, unless it is at a step.
+    idle_since: Option<Instant>,
 }
 
 impl Feed {
-    /// A feed of some relations that begins behind `sealed_to`. It notifies `space` when there is room again.
-    pub fn new(relations: BTreeSet<RelationId>, sealed_to: Epoch, now: i64, space: Arc<Notify>) -> Feed {
+    /// A feed for who reads this that begins behind `sealed_to`. It notifies `space` when there is room again.
+    pub fn new(reads: Reads, sealed_to: Epoch, now: i64, space: Arc<Notify>) -> Feed {
         let state = State {
-            relations,
+            reads,
             is_halted: false,
             queue: VecDeque::new(),
             n_rows: 0,
@@ -89,6 +127,7 @@ impl Feed {
             barriers: BTreeMap::new(),
             deadline: None,
             is_stepwise: false,
+            idle_since: Some(Instant::now()),
         };
         Feed { state: Mutex::new(state), sealed: Notify::new(), space }
     }
@@ -107,7 +146,7 @@ impl Feed {
         }
         // The dataflow says what comes next once it has taken this epoch.
         state.deadline = state.deadline.filter(|deadline| *deadline > sealed.now);
-        let reads = |relation: &RelationId| state.relations.contains(relation);
+        let reads = |relation: &RelationId| state.reads.contains(*relation);
         let mine = Sealed {
             epoch: sealed.epoch,
             changes: sealed.changes.iter().filter(|(r, _)| reads(r)).map(|(r, b)| (*r, b.clone())).collect(),
@@ -145,6 +184,7 @@ impl Feed {
         }
         all.epoch = end;
         all.now = now;
+        state.idle_since = None;
         let is_more = end < state.sealed_to;
         drop(state);
         if is_more {
@@ -164,6 +204,26 @@ impl Feed {
         state.barriers.insert(epoch, now);
         drop(state);
         self.sealed.notify_one();
+    }
+
+    /// Notes that the dataflow is done with what it took.
+    pub fn rest(&self) {
+        let mut state = self.state();
+        if state.idle_since.is_none() {
+            state.idle_since = Some(Instant::now());
+            drop(state);
+            self.space.notify_one();
+        }
+    }
+
+    /// Since when what is sealed of `relation` would be taken in at once; `None` while it would wait. Where nobody takes
+    /// it in, it has always been so.
+    pub fn idle_since(&self, relation: RelationId) -> Option<Option<Instant>> {
+        let state = self.state();
+        match state.is_halted || !state.reads.contains(relation) {
+            true => Some(None),
+            false => state.idle_since.filter(|_| state.queue.is_empty()).map(Some),
+        }
     }
 
     /// Waits until something has been sealed since the last [`take`](Feed::take).
@@ -198,18 +258,18 @@ impl Feed {
     /// Whether rows of `relation` would have to wait.
     pub fn is_full_for(&self, relation: RelationId) -> bool {
         let state = self.state();
-        state.n_rows > QUEUED_ROWS_MAX && state.relations.contains(&relation)
+        state.n_rows > QUEUED_ROWS_MAX && state.reads.contains(relation)
     }
 
     /// Whether the dataflow takes in what is sealed of `relation`.
     pub fn reads(&self, relation: RelationId) -> bool {
         let state = self.state();
-        !state.is_halted && state.relations.contains(&relation)
+        !state.is_halted && state.reads.contains(relation)
     }
 
     /// Whether the dataflow takes it in now, or will when it goes on.
     pub fn needs(&self, relation: RelationId) -> bool {
-        self.state().relations.contains(&relation)
+        self.state().reads.contains(relation)
     }
 
     /// Stops queueing, and forgets what is queued: nothing may wait for a dataflow that takes nothing.
@@ -233,18 +293,24 @@ impl Feed {
         state.barriers.clear();
     }
 
-    pub fn relations(&self) -> BTreeSet<RelationId> {
-        self.state().relations.clone()
+    /// The columns of `relation` that the dataflow takes in, if it does.
+    pub fn columns(&self, relation: RelationId) -> Option<BTreeSet<usize>> {
+        let state = self.state();
+        state.reads.columns(relation).filter(|_| !state.is_halted).cloned()
     }
 
-    /// Lets the feed carry only some relations from now on.
-    pub fn set_relations(&self, relations: BTreeSet<RelationId>) {
-        self.state().relations = relations;
+    pub fn reads_all(&self) -> Reads {
+        self.state().reads.clone()
     }
 
-    /// Lets the feed carry more relations from now on.
-    pub fn add_relations(&self, relations: &BTreeSet<RelationId>) {
-        self.state().relations.extend(relations);
+    /// Lets the feed carry only what is read from now on.
+    pub fn set_reads(&self, reads: Reads) {
+        self.state().reads = reads;
+    }
+
+    /// Lets the feed carry more from now on.
+    pub fn add_reads(&self, reads: &Reads) {
+        self.state().reads.extend(reads);
     }
 }
 
@@ -254,7 +320,9 @@ mod tests {
 
     fn feed() -> Feed {
         let relation = RelationId(1);
-        let feed = Feed::new(BTreeSet::from([relation]), Epoch(1), 10, Arc::default());
+        let mut reads = Reads::default();
+        reads.add(relation, [0]);
+        let feed = Feed::new(reads, Epoch(1), 10, Arc::default());
         for (epoch, watermark) in [(2, None), (3, Some(30)), (4, None), (5, Some(50)), (6, None)] {
             let watermarks = watermark.map(|watermark| (relation, watermark)).into_iter().collect();
             feed.push(&Sealed {

@@ -27,6 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
 use crate::exec::{Compiled, LaneMetrics, OperatorMetrics, compile};
+use crate::feed::Reads;
 use crate::halt::Halt;
 use crate::index::{Built, IndexSpec, IsBuilt};
 use crate::metrics::{Counter, Histogram};
@@ -261,6 +262,16 @@ impl Member {
             taken: Epoch::ZERO,
             is_append_only: plan.properties.is_append_only,
         })
+    }
+
+    /// What a step looks at.
+    pub fn reads(&self) -> Reads {
+        let mut reads = Reads::default();
+        self.inputs.iter().for_each(|relation| reads.add(*relation, []));
+        for (input, _) in &self.compiled.inputs {
+            reads.add(input.relation, input.projection.iter().copied());
+        }
+        reads
     }
 
     /// Whether each epoch has to be a step of its own.

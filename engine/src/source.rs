@@ -5,7 +5,7 @@
 //! created or was checkpointed earlier than others) reads them by itself with a [`RangeReader`], from
 //! its own offsets up to where the shared readers stand.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,10 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::utils::collect_columns;
 use tidemill_core::source::{
     BadRecord, Changes, ConnectorError, Offset, Offsets, Source, SourceBatch, Split, SplitId, SplitReader,
+    partial_schema,
 };
 use tidemill_core::{Diagnostic, SqlState, delta_schema};
 use tidemill_plan::{InputKind, RelationId, SEQUENCE};
@@ -45,6 +47,18 @@ pub enum SourceColumn {
     Read(usize),
     /// An expression over the connector's columns.
     Generated(Arc<dyn PhysicalExpr>),
+}
+
+impl SourceColumn {
+    /// The connector's columns that it is made of.
+    fn read(&self) -> Vec<usize> {
+        match self {
+            SourceColumn::Read(idx) => vec![*idx],
+            SourceColumn::Generated(expr) => {
+                collect_columns(expr).into_iter().map(|column| column.index()).collect()
+            }
+        }
+    }
 }
 
 /// What CREATE SOURCE says.
@@ -101,6 +115,8 @@ pub(crate) struct SourceRuntime {
     pub rows: Counter,
     pub bytes: Counter,
     pub bad_records: Counter,
+    /// Columns of the connector that the readers make.
+    columns: Mutex<Arc<BTreeSet<usize>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     /// Since when it is read, and how many rows had come before that.
     pub started: Mutex<Option<(Instant, u64)>>,
@@ -209,6 +225,7 @@ impl SourceRuntime {
             rows: Counter::default(),
             bytes: Counter::default(),
             bad_records: Counter::default(),
+            columns: Mutex::default(),
             tasks: Mutex::default(),
             started: Mutex::default(),
         }
@@ -259,15 +276,39 @@ impl SourceRuntime {
         self.pending().finished.clone()
     }
 
-    /// Starts to read at `offsets`; splits that are not in them begin where the connector says.
-    pub fn start(self: &Arc<Self>, offsets: Offsets, watermark: Option<i64>) {
+    /// Columns of the connector that are needed for some columns of the source.
+    fn needed(&self, columns: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let is_generated = |column: &SourceColumn| matches!(column, SourceColumn::Generated(_));
+        if self.spec.columns.iter().any(is_generated) {
+            // What is kept of a row for which a column cannot be computed is all of it.
+            return self.spec.columns.iter().flat_map(SourceColumn::read).collect();
+        }
+        let mut all = columns.clone();
+        all.extend(&self.spec.primary_key);
+        all.extend(self.spec.watermark.iter().flat_map(collect_columns).map(|column| column.index()));
+        all.into_iter().flat_map(|idx| self.spec.columns[idx].read()).collect()
+    }
+
+    /// Whether those who read the source make these columns of it. One that is read no further makes all that ever come.
+    pub fn reads(&self, columns: &BTreeSet<usize>) -> bool {
+        let is_going_on = *self.state.read().expect("nobody panics while holding it") == State::Running;
+        let made = self.columns.lock().expect("nobody panics while holding it").clone();
+        !is_going_on || self.needed(columns).is_subset(&made)
+    }
+
+    /// Starts to read some columns at `offsets`; splits that are not in them begin where the connector says.
+    pub fn start(self: &Arc<Self>, offsets: Offsets, watermark: Option<i64>, columns: &BTreeSet<usize>) {
         let mut tasks = self.tasks.lock().expect("nobody panics while holding it");
         if !tasks.is_empty() {
             return;
         }
         {
             let mut pending = self.pending();
-            let n_read = offsets.is_empty().then_some(0);
+            // Without what is pending: that is read again.
+            let n_read = match offsets.is_empty() {
+                true => Some(0),
+                false => pending.n_read.map(|n_read| n_read - pending.n_rows as u64),
+            };
             let (generation, sequence) = (pending.generation + 1, pending.sequence);
             *pending = Pending { generation, offsets, n_read, sequence, ..Pending::default() };
             if let Some(watermark) = watermark {
@@ -277,8 +318,10 @@ impl SourceRuntime {
         *self.state.write().expect("nobody panics while holding it") = State::Running;
         *self.started.lock().expect("nobody panics while holding it") =
             Some((Instant::now(), self.rows.get()));
+        let columns = Arc::new(self.needed(columns));
+        *self.columns.lock().expect("nobody panics while holding it") = columns.clone();
         let generation = self.pending().generation;
-        tasks.push(tokio::spawn(supervise(self.clone(), generation)));
+        tasks.push(tokio::spawn(supervise(self.clone(), generation, columns)));
     }
 
     /// Begins to forget that it could not be read.
@@ -449,7 +492,7 @@ impl SourceRuntime {
             *sequence += n_rows;
             columns.insert(columns.len() - 1, numbers);
         }
-        Ok(RecordBatch::try_new(self.delta_schema.clone(), columns)?)
+        Ok(RecordBatch::try_new(partial_schema(&self.delta_schema, &columns), columns)?)
     }
 
     /// Adds generated columns and weights. Rows whose generated columns cannot be computed become
@@ -492,7 +535,8 @@ impl SourceRuntime {
         let n_rows = weights.len();
         let watermark = match &self.spec.watermark {
             Some(expr) if n_rows > 0 => {
-                let batch = RecordBatch::try_new(self.spec.schema.clone(), columns.clone())?;
+                let schema = partial_schema(&self.spec.schema, &columns);
+                let batch = RecordBatch::try_new(schema, columns.clone())?;
                 let times = expr.evaluate(&batch)?.into_array(n_rows)?;
                 let micros = cast(&times, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
                 let micros = cast(&micros, &DataType::Int64)?;
@@ -599,7 +643,7 @@ fn shown(rows: &RecordBatch, row: usize) -> String {
 }
 
 /// Finds splits, and starts a reader for each.
-async fn supervise(source: Arc<SourceRuntime>, generation: u64) {
+async fn supervise(source: Arc<SourceRuntime>, generation: u64, columns: Arc<BTreeSet<usize>>) {
     let mut readers = tokio::task::JoinSet::new();
     let connector = source.connector();
     let is_bounded = connector.is_bounded();
@@ -611,7 +655,8 @@ async fn supervise(source: Arc<SourceRuntime>, generation: u64) {
             Ok(splits) => {
                 backoff = BACKOFF_FIRST;
                 for (split, from) in source.open_splits(splits, generation) {
-                    let reading = Reading { source: source.clone(), split, generation };
+                    let reading =
+                        Reading { source: source.clone(), split, generation, columns: columns.clone() };
                     readers.spawn(read_split(reading, from, permits.clone()));
                 }
                 if is_bounded {
@@ -686,6 +731,8 @@ struct Reading {
     source: Arc<SourceRuntime>,
     split: SplitId,
     generation: u64,
+    /// Of the connector.
+    columns: Arc<BTreeSet<usize>>,
 }
 
 async fn read_split(reading: Reading, from: Offset, permits: Arc<tokio::sync::Semaphore>) {
@@ -721,8 +768,9 @@ async fn read_split(reading: Reading, from: Offset, permits: Arc<tokio::sync::Se
 
 /// Reads a split to its end, if it has one.
 async fn read_on(reading: &Reading, next: &mut Offset, backoff: &mut Duration) -> Result<(), ConnectorError> {
-    let Reading { source, split, generation } = reading;
+    let Reading { source, split, generation, columns } = reading;
     let mut reader = source.connector().open(split, next).await?;
+    reader.read_only(columns);
     loop {
         source.space().await;
         let Some(batch) = reader.next(None).await? else { return Ok(()) };
@@ -748,6 +796,8 @@ pub(crate) struct RangeReader {
     /// Splits still to be read: where from and where to.
     ranges: Vec<(SplitId, Offset, Offset)>,
     current: Option<(Box<dyn SplitReader>, Offset)>,
+    /// Columns of the connector, unless all are read.
+    columns: Option<BTreeSet<usize>>,
     sequence: i64,
     pub watermark: Option<i64>,
 }
@@ -775,7 +825,13 @@ impl RangeReader {
         let mut ranges: Vec<_> = to.iter().filter_map(range).collect();
         ranges.reverse();
         // Below all sequences of the shared readers, which come behind.
-        Ok(RangeReader { source, ranges, current: None, sequence: i64::MIN / 2, watermark: None })
+        let (sequence, watermark) = (i64::MIN / 2, None);
+        Ok(RangeReader { source, ranges, current: None, columns: None, sequence, watermark })
+    }
+
+    /// For who reads some of the source's columns.
+    pub fn only(self, columns: &BTreeSet<usize>) -> RangeReader {
+        RangeReader { columns: Some(self.source.needed(columns)), ..self }
     }
 
     /// How many rows there are to read, where the connector can tell from the offsets.
@@ -789,7 +845,11 @@ impl RangeReader {
         loop {
             let Some((reader, end)) = &mut self.current else {
                 let Some((split, start, end)) = self.ranges.pop() else { return Ok(None) };
-                self.current = Some((self.source.connector().open(&split, &start).await?, end));
+                let mut reader = self.source.connector().open(&split, &start).await?;
+                if let Some(columns) = &self.columns {
+                    reader.read_only(columns);
+                }
+                self.current = Some((reader, end));
                 continue;
             };
             let Some(batch) = reader.next(Some(end)).await? else {

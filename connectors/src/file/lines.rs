@@ -8,6 +8,7 @@
 //!                      ^ begin                  ^ end: the rest of "reco" comes with the next fill
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
@@ -204,6 +205,10 @@ impl Cursor for LinesCursor {
 
     fn rewind(&mut self, to: u64) -> Result<(), ConnectorError> {
         self.seek(to)
+    }
+
+    fn read_only(&mut self, columns: &BTreeSet<usize>) {
+        self.config.decoder.read_only(columns);
     }
 
     fn read(&mut self, until: Option<u64>) -> Result<ReadOut, ConnectorError> {

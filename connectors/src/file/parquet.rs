@@ -1,9 +1,11 @@
 //! Reading a Parquet file. Offsets count rows.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
-use arrow::compute::{can_cast_types, cast_with_options};
+use arrow::array::{Array, ArrayRef, NullArray, RecordBatch, RecordBatchReader};
+use arrow::compute::{can_cast_types, cast_with_options, concat_batches};
 use arrow::datatypes::{Field, SchemaRef};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -30,9 +32,13 @@ pub struct ParquetConfig {
 pub struct ParquetCursor {
     config: ParquetConfig,
     path: String,
-    reader: ParquetRecordBatchReader,
-    /// For each declared column its place in the batches.
+    schema: SchemaRef,
+    /// Opened when the first row is wanted: by then it is known who reads what.
+    reader: Option<ParquetRecordBatchReader>,
+    /// For each declared column its place in the file.
     places: Vec<usize>,
+    /// Declared columns of which no values are made: nobody reads them, and there is none that could be bad.
+    left_out: Vec<usize>,
     position: u64,
     /// Rows behind `position` that have been read already.
     rest: Option<RecordBatch>,
@@ -42,29 +48,64 @@ impl ParquetCursor {
     pub fn open(config: ParquetConfig, path: &str, from: u64) -> Result<ParquetCursor, ConnectorError> {
         let builder = open(path)?;
         let places = find_columns(&config.columns, builder.schema(), path)?;
-        let mask = ProjectionMask::roots(builder.parquet_schema(), places.iter().copied());
         let n_rows = builder.metadata().file_metadata().num_rows() as u64;
         if from > n_rows {
             let message = format!("file \"{path}\" has {n_rows} rows, but {from} have been read of it");
             return Err(ConnectorError::fatal(SqlState::DATA_CORRUPTED, message)
                 .with_hint("Files of a source must not change. Give new content a new name."));
         }
-        let reader = builder
-            .with_projection(mask)
-            .with_batch_size(config.batch_rows)
-            .with_offset(from as usize)
-            .build()
-            .map_err(|error| corrupted(path, &error))?;
-        // A projection keeps the order of the file.
-        let projected = |place: &usize| places.iter().filter(|other| *other < place).count();
-        let places = places.iter().map(projected).collect();
-        Ok(ParquetCursor { config, path: path.to_string(), reader, places, position: from, rest: None })
+        Ok(ParquetCursor {
+            config,
+            path: path.to_string(),
+            schema: builder.schema().clone(),
+            reader: None,
+            places,
+            left_out: Vec::new(),
+            position: from,
+            rest: None,
+        })
     }
 
-    fn decode(&self, batch: &RecordBatch) -> SourceBatch {
+    /// A reader of the columns that are not left out, in the order of the file, from `position` on.
+    fn reader(&self, left_out: &[usize]) -> Result<ParquetRecordBatchReader, ConnectorError> {
+        let builder = open(&self.path)?;
+        let made = self.places.iter().enumerate().filter(|(idx, _)| !left_out.contains(idx));
+        let mask = ProjectionMask::roots(builder.parquet_schema(), made.map(|(_, place)| *place));
+        let reader = builder
+            .with_projection(mask)
+            .with_batch_size(self.config.batch_rows)
+            .with_offset(self.position as usize)
+            .build();
+        reader.map_err(|error| corrupted(&self.path, &error))
+    }
+
+    /// The next rows, with what was left out of them.
+    fn whole(&self, n_rows: usize) -> Result<RecordBatch, ConnectorError> {
+        let mut batches = Vec::new();
+        let mut n_read = 0;
+        let mut reader = self.reader(&[])?;
+        while n_read < n_rows
+            && let Some(batch) = reader.next()
+        {
+            let batch = batch.map_err(|error| corrupted(&self.path, &error))?;
+            n_read += batch.num_rows();
+            batches.push(batch);
+        }
+        let batch = concat_batches(&reader.schema(), &batches);
+        Ok(batch.map_err(|error| corrupted(&self.path, &error))?.slice(0, n_rows))
+    }
+
+    fn decode(&self, batch: &RecordBatch) -> Result<SourceBatch, ConnectorError> {
         let mut faults = Vec::new();
-        let column = |(field, place): (&Field, &usize)| {
-            let column = batch.column(*place);
+        let columns = self.config.columns.iter().enumerate().map(|(idx, field)| -> ArrayRef {
+            if self.left_out.contains(&idx) {
+                return Arc::new(NullArray::new(batch.num_rows()));
+            }
+            // A projection keeps the order of the file.
+            let is_before = |(other, place): (usize, &usize)| {
+                *place < self.places[idx] && !self.left_out.contains(&other)
+            };
+            let column = batch.column(self.places.iter().enumerate().filter(|each| is_before(*each)).count());
             let cast =
                 cast_with_options(column, field.data_type(), &SAFE_CAST).expect("find_columns has asked");
             if cast.null_count() > column.null_count() {
@@ -75,8 +116,8 @@ impl ParquetCursor {
                 }
             }
             cast
-        };
-        let columns = self.config.columns.iter().zip(&self.places).map(column).collect();
+        });
+        let columns = columns.collect();
         let mut decoded = Decoded { columns, rows: (0..batch.num_rows()).collect(), bad: Vec::new() };
         decoded.remove(faults);
 
@@ -85,18 +126,23 @@ impl ParquetCursor {
         let records: Vec<Record> = (0..batch.num_rows()).map(record).collect();
         let records = Records { records: &records, file: Some(&self.path), ..Records::default() };
         let (changes, bad) = self.config.decoder.finish(decoded, &records);
+        // What is kept of a bad row is all of it.
+        let whole = match bad.is_empty() || self.left_out.is_empty() {
+            true => batch.clone(),
+            false => self.whole(batch.num_rows())?,
+        };
         let bad = bad.into_iter().map(|(row_idx, fault)| BadRecord {
             offset: Offset::from(self.position + row_idx as u64),
-            raw: json_lines(&batch.slice(row_idx, 1)).unwrap_or_default(),
+            raw: json_lines(&whole.slice(row_idx, 1)).unwrap_or_default(),
             sqlstate: fault.sqlstate,
             reason: fault.reason,
         });
-        SourceBatch {
+        Ok(SourceBatch {
             changes,
             next: Offset::from(self.position + batch.num_rows() as u64),
             bad: bad.collect(),
             n_bytes: batch.get_array_memory_size(),
-        }
+        })
     }
 }
 
@@ -106,8 +152,17 @@ impl Cursor for ParquetCursor {
     }
 
     fn rewind(&mut self, to: u64) -> Result<(), ConnectorError> {
-        *self = ParquetCursor::open(self.config.clone(), &self.path, to)?;
+        let left_out = std::mem::take(&mut self.left_out);
+        *self = ParquetCursor { left_out, ..ParquetCursor::open(self.config.clone(), &self.path, to)? };
         Ok(())
+    }
+
+    fn read_only(&mut self, columns: &BTreeSet<usize>) {
+        let is_always_good = |idx: &usize| {
+            let (declared, natural) = (&self.config.columns[*idx], self.schema.field(self.places[*idx]));
+            declared.data_type() == natural.data_type() && (declared.is_nullable() || !natural.is_nullable())
+        };
+        self.left_out = self.config.decoder.left_out(columns).into_iter().filter(is_always_good).collect();
     }
 
     fn read(&mut self, until: Option<u64>) -> Result<ReadOut, ConnectorError> {
@@ -117,16 +172,25 @@ impl Cursor for ParquetCursor {
         }
         let batch = match self.rest.take() {
             Some(batch) => batch,
-            None => match self.reader.next() {
-                None => return Ok(ReadOut::End),
-                Some(batch) => batch.map_err(|error| corrupted(&self.path, &error))?,
-            },
+            None => {
+                let reader = match &mut self.reader {
+                    Some(reader) => reader,
+                    None => {
+                        let reader = self.reader(&self.left_out)?;
+                        self.reader.insert(reader)
+                    }
+                };
+                match reader.next() {
+                    None => return Ok(ReadOut::End),
+                    Some(batch) => batch.map_err(|error| corrupted(&self.path, &error))?,
+                }
+            }
         };
         let n_rows = (batch.num_rows() as u64).min(n_wanted) as usize;
         if n_rows < batch.num_rows() {
             self.rest = Some(batch.slice(n_rows, batch.num_rows() - n_rows));
         }
-        let decoded = self.decode(&batch.slice(0, n_rows));
+        let decoded = self.decode(&batch.slice(0, n_rows))?;
         self.position += n_rows as u64;
         Ok(ReadOut::Batch(decoded))
     }

@@ -3,7 +3,7 @@
 //! Reading and decoding block, so they run on the runtime's threads for that, one batch ahead of
 //! whoever asks. A call of `next` that is dropped leaves its work to the next call.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ pub(super) trait Cursor: Send {
 
     /// Goes back to an offset.
     fn rewind(&mut self, to: u64) -> Result<(), ConnectorError>;
+
+    /// See [`SplitReader::read_only`].
+    fn read_only(&mut self, columns: &BTreeSet<usize>);
 
     /// A batch that ends at `until` at the latest.
     fn read(&mut self, until: Option<u64>) -> Result<ReadOut, ConnectorError>;
@@ -318,6 +321,12 @@ impl Work {
 
 #[async_trait]
 impl SplitReader for FileReader {
+    fn read_only(&mut self, columns: &BTreeSet<usize>) {
+        if let Work::Rest(Some(cursor)) = &mut self.work {
+            cursor.read_only(columns);
+        }
+    }
+
     async fn next(&mut self, until: Option<&Offset>) -> Result<Option<SourceBatch>, ConnectorError> {
         let until = until.map(number).transpose()?;
         loop {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{Field, Fields};
+use arrow::datatypes::{DataType, Field, Fields};
 use tidemill_core::SqlState;
 use tidemill_core::did_you_mean;
 use tidemill_core::source::ConnectorError;
@@ -183,6 +183,8 @@ pub struct CsvDecoder {
     places: Vec<usize>,
     /// How many fields each record has.
     n_fields: usize,
+    /// Columns that are looked at, but not made.
+    left_out: Vec<usize>,
 }
 
 impl CsvOptions {
@@ -206,8 +208,15 @@ impl CsvDecoder {
             null: options.null.clone().into_bytes(),
             places: (0..columns.len()).collect(),
             n_fields: columns.len(),
+            left_out: Vec::new(),
             columns,
         })
+    }
+
+    /// Makes no values of some columns where it can tell without which of them are bad: of texts.
+    pub fn leave_out(&mut self, columns: &[usize]) {
+        let is_text = |idx: &usize| self.columns[*idx].data_type() == &DataType::Utf8;
+        self.left_out = columns.iter().copied().filter(is_text).collect();
     }
 
     /// Finds the columns by the names in the header of `file`.
@@ -270,7 +279,10 @@ impl CsvDecoder {
                         FieldText::Scratch(range) => &scratch[range.clone()],
                     })
                 });
-                text::parse_column(column.name(), column.data_type(), texts, &mut faults)
+                match self.left_out.contains(&column_idx) {
+                    true => text::check_texts(column, texts, &mut faults),
+                    false => text::parse_column(column.name(), column.data_type(), texts, &mut faults),
+                }
             })
             .collect();
         let mut decoded = Decoded { columns, rows, bad };

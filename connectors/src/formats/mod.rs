@@ -16,13 +16,14 @@ pub mod text;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, Scalar};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{interleave, is_null};
 use arrow::datatypes::{Field, Fields, SchemaRef};
-use tidemill_core::source::{Changes, ConnectorError};
+use tidemill_core::source::{Changes, ConnectorError, partial_schema};
 use tidemill_core::{Delta, SqlState};
 
 use crate::formats::bytes::BytesDecoder;
@@ -138,6 +139,27 @@ impl Decoder {
             (Values::Debezium(debezium), _) => self.decode_debezium(debezium, records),
             (_, Format::Upsert) => self.decode_upsert(records),
             (_, _) => self.decode_plain(records),
+        }
+    }
+
+    /// Says that nobody reads other columns of the schema than these. Values are made of the others where one has to be
+    /// made to see whether it is good.
+    pub fn read_only(&mut self, columns: &BTreeSet<usize>) {
+        let unread = self.left_out(columns);
+        if let Values::Csv(csv) = &mut self.values {
+            csv.leave_out(&unread);
+        }
+    }
+
+    /// Places among the columns of the value that need not be made for readers of some columns of the schema.
+    pub fn left_out(&self, columns: &BTreeSet<usize>) -> Vec<usize> {
+        // Keys and deletions need what others do not.
+        match self.format {
+            Format::Plain => {
+                let unread = self.value_columns.iter().enumerate().filter(|(_, idx)| !columns.contains(idx));
+                unread.map(|(place, _)| place).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -393,8 +415,7 @@ impl Decoder {
                 continue;
             }
             for row_idx in (0..column.len()).filter(|row_idx| column.is_null(*row_idx)) {
-                let reason = format!("column \"{}\" is NULL but must not be", field.name());
-                faults.push((row_idx, Fault::new(SqlState::NOT_NULL_VIOLATION, reason)));
+                faults.push((row_idx, text::missing(field)));
             }
         }
         faults
@@ -402,7 +423,7 @@ impl Decoder {
 
     fn batch(&self, columns: Vec<ArrayRef>, n_rows: usize) -> RecordBatch {
         let options = RecordBatchOptions::new().with_row_count(Some(n_rows));
-        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
+        RecordBatch::try_new_with_options(partial_schema(&self.schema, &columns), columns, &options)
             .expect("the decoders make the declared types, and NULLs have been checked")
     }
 }

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use arrow::array::timezone::Tz;
-use arrow::array::{Array, ArrayRef, PrimitiveBuilder, StringBuilder};
+use arrow::array::{Array, ArrayRef, NullArray, PrimitiveBuilder, StringBuilder};
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    ArrowPrimitiveType, DataType, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
     TimeUnit,
 };
 use arrow::util::display::FormatOptions;
@@ -130,6 +130,35 @@ fn parse_numbers<'a, T: ArrowPrimitiveType + Parser>(
     Arc::new(builder.finish())
 }
 
+/// Finds in a column of texts that nobody reads what makes a record bad. There is nothing to read in the array.
+pub fn check_texts<'a>(
+    column: &Field,
+    fields: impl ExactSizeIterator<Item = Option<&'a [u8]>>,
+    faults: &mut Vec<(usize, Fault)>,
+) -> ArrayRef {
+    let n_rows = fields.len();
+    for (row_idx, field) in fields.enumerate() {
+        match field {
+            None if !column.is_nullable() => faults.push((row_idx, missing(column))),
+            Some(text) if !text.is_ascii() && std::str::from_utf8(text).is_err() => {
+                faults.push((row_idx, not_utf8(column.name())));
+            }
+            _ => (),
+        }
+    }
+    Arc::new(NullArray::new(n_rows))
+}
+
+/// The fault of a NULL where none may be.
+pub fn missing(column: &Field) -> Fault {
+    let reason = format!("column \"{}\" is NULL but must not be", column.name());
+    Fault::new(SqlState::NOT_NULL_VIOLATION, reason)
+}
+
+fn not_utf8(column: &str) -> Fault {
+    Fault::new(SqlState::INVALID_TEXT, format!("column \"{column}\": text is not valid UTF-8"))
+}
+
 /// By way of a string column and Arrow's cast, which knows every type.
 fn parse_by_cast<'a>(
     name: &str,
@@ -154,8 +183,7 @@ fn parse_by_cast<'a>(
             None => builder.append_null(),
             Some(Ok(text)) => builder.append_value(text),
             Some(Err(_)) => {
-                let reason = format!("column \"{name}\": text is not valid UTF-8");
-                faults.push((row_idx, Fault::new(SqlState::INVALID_TEXT, reason)));
+                faults.push((row_idx, not_utf8(name)));
                 builder.append_null();
             }
         }

@@ -25,7 +25,7 @@ use super::recovery::{MemberWords, epoch_of, members_in, offsets_of, watermarks_
 use super::{Engine, MemberEntry, MemberSpec};
 use crate::Error;
 use crate::dataflow::{CatchUp, Command, Dataflow, DataflowHandle, Fall, Fallen, Missed, Resume};
-use crate::feed::Feed;
+use crate::feed::{Feed, Reads};
 use crate::halt::{Halt, Pause, Restarts};
 use crate::ipc::decode_batch;
 use crate::member::Member;
@@ -118,8 +118,8 @@ impl Engine {
             now: meta["now"].as_i64().unwrap_or(now),
             filled_now: now,
             offsets: {
-                let read = feed.relations();
-                let offsets = offsets_of(meta).into_iter().filter(|(id, _)| read.contains(id));
+                let read = feed.reads_all();
+                let offsets = offsets_of(meta).into_iter().filter(|(id, _)| read.contains(*id));
                 offsets.map(|(id, offsets)| (id, Arc::new(offsets))).collect()
             },
             watermarks: watermarks_of(meta),
@@ -138,36 +138,36 @@ impl Engine {
     pub(super) fn catch_ups(
         &self,
         clock: &Clock,
-        relations: &BTreeSet<RelationId>,
+        reads: &Reads,
         offsets: &BTreeMap<RelationId, Offsets>,
     ) -> Vec<CatchUp> {
-        let catch_up = |relation: &RelationId| {
-            let source = clock.sources.get(relation)?.clone();
-            let to = clock.offsets.get(relation).map(|offsets| offsets.as_ref().clone()).unwrap_or_default();
-            let from = offsets.get(relation).cloned().unwrap_or_default();
-            let watermark = clock.watermarks.get(relation).copied();
-            Some(CatchUp { source, from, to, watermark, n_rows: None })
+        let catch_up = |(relation, columns): (RelationId, &BTreeSet<usize>)| {
+            let source = clock.sources.get(&relation)?.clone();
+            let to = clock.offsets.get(&relation).map(|offsets| offsets.as_ref().clone()).unwrap_or_default();
+            let from = offsets.get(&relation).cloned().unwrap_or_default();
+            let watermark = clock.watermarks.get(&relation).copied();
+            Some(CatchUp { source, columns: columns.clone(), from, to, watermark, n_rows: None })
         };
-        relations.iter().filter_map(catch_up).collect()
+        reads.iter().filter_map(catch_up).collect()
     }
 
     /// The changes of some tables from one epoch to another, out of the log.
     async fn logged_between(
         &self,
-        relations: &BTreeSet<RelationId>,
+        reads: &Reads,
         from: Epoch,
         to: Epoch,
     ) -> Result<BTreeMap<RelationId, Vec<RecordBatch>>, Error> {
         let mut changes: BTreeMap<RelationId, Vec<RecordBatch>> = BTreeMap::new();
         let log = {
             let clock = self.sealer.clock.lock().await;
-            if !relations.iter().any(|relation| clock.tables.contains_key(relation)) {
+            if !reads.relations().any(|relation| clock.tables.contains_key(&relation)) {
                 return Ok(changes);
             }
             clock.log.clone()
         };
         for record in whole_epochs(log.between(from, to).await?) {
-            if relations.contains(&RelationId(record.relation)) {
+            if reads.contains(RelationId(record.relation)) {
                 let batch = decode_batch(&record.payload)?;
                 changes.entry(RelationId(record.relation)).or_default().push(batch);
             }
@@ -277,18 +277,18 @@ impl Engine {
     /// Lets a dataflow go on that is whole.
     async fn resume_dataflow(&self, dataflow: &DataflowHandle) -> Result<(), Error> {
         let Some((from, position)) = dataflow.positions.last() else { return Err(Error::ShuttingDown) };
-        let relations = dataflow.feed.relations();
+        let reads = dataflow.feed.reads_all();
         let offsets: BTreeMap<RelationId, Offsets> =
             position.offsets.iter().map(|(id, offsets)| (*id, offsets.as_ref().clone())).collect();
         let mut missed = Missed::default();
         let (epoch, now) = {
             let mut clock = self.sealer.clock.lock().await;
-            missed.sources = self.catch_ups(&clock, &relations, &offsets);
+            missed.sources = self.catch_ups(&clock, &reads, &offsets);
             dataflow.feed.resume(clock.epoch, clock.now);
             self.start_sources(&mut clock);
             (clock.epoch, clock.now)
         };
-        missed.changes = match self.logged_between(&relations, from, epoch).await {
+        missed.changes = match self.logged_between(&reads, from, epoch).await {
             Ok(changes) => changes,
             Err(error) => {
                 dataflow.feed.halt();
@@ -391,20 +391,20 @@ impl Engine {
         if let Some(error) = failure {
             return Err(error);
         }
-        let relations = self.external_inputs(&members);
+        let reads = self.external_reads(&members);
         let mut missed = Missed::default();
         let (feed, epoch, now) = {
             let mut clock = self.sealer.clock.lock().await;
-            missed.sources = self.catch_ups(&clock, &relations, &offsets_of(&checkpoint.meta));
+            missed.sources = self.catch_ups(&clock, &reads, &offsets_of(&checkpoint.meta));
             let (epoch, now) = (clock.epoch, clock.now);
-            let new = || Arc::new(Feed::new(relations.clone(), epoch, now, self.sealer.arrived.clone()));
+            let new = || Arc::new(Feed::new(reads.clone(), epoch, now, self.sealer.arrived.clone()));
             let feed = clock.feeds.entry(id).or_insert_with(new).clone();
-            feed.add_relations(&relations);
+            feed.add_reads(&reads);
             feed.resume(epoch, now);
             self.start_sources(&mut clock);
             (feed, epoch, now)
         };
-        missed.changes = match self.logged_between(&relations, epoch_of(&checkpoint), epoch).await {
+        missed.changes = match self.logged_between(&reads, epoch_of(&checkpoint), epoch).await {
             Ok(changes) => changes,
             Err(error) => {
                 feed.halt();

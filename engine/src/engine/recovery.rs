@@ -115,9 +115,8 @@ impl Engine {
         members: Vec<Member>,
         failure: Option<Error>,
     ) {
-        let relations = self.external_inputs(&members);
-        let feed =
-            Arc::new(Feed::new(relations.clone(), clock.epoch, clock.now, self.sealer.arrived.clone()));
+        let reads = self.external_reads(&members);
+        let feed = Arc::new(Feed::new(reads.clone(), clock.epoch, clock.now, self.sealer.arrived.clone()));
         clock.feeds.insert(id, feed.clone());
         if let Some(error) = failure {
             tracing::error!(dataflow = id, %error, "a dataflow cannot be recovered");
@@ -133,13 +132,13 @@ impl Engine {
             // It takes in what it has missed when it goes on.
             Some(_) => feed.halt(),
             None => {
-                missed.sources = self.catch_ups(clock, &relations, &offsets_of(&checkpoint.meta));
+                missed.sources = self.catch_ups(clock, &reads, &offsets_of(&checkpoint.meta));
                 // What depends on which epochs a step holds gets those of the log as they were sealed.
                 let is_stepwise = members.iter().any(Member::is_stepwise);
                 let mut epochs: BTreeMap<Epoch, Sealed> = BTreeMap::new();
                 let logged = self.logged();
-                for relation in relations.iter().filter(|relation| clock.tables.contains_key(relation)) {
-                    let changes = logged.changes.get(relation).into_iter().flatten();
+                for relation in reads.relations().filter(|relation| clock.tables.contains_key(relation)) {
+                    let changes = logged.changes.get(&relation).into_iter().flatten();
                     for (at, batch) in changes.filter(|(at, _)| *at > checkpointed) {
                         let changes = match is_stepwise {
                             true => {
@@ -149,7 +148,7 @@ impl Engine {
                             }
                             false => &mut missed.changes,
                         };
-                        changes.entry(*relation).or_default().push(batch.clone());
+                        changes.entry(relation).or_default().push(batch.clone());
                     }
                 }
                 missed.epochs = epochs.into_values().collect();
