@@ -7,6 +7,7 @@
 //! lane *p*. Operators that are the same are one ([`shared`]).
 
 mod batch_plan;
+mod durations;
 mod input;
 mod operator;
 mod planner;

@@ -15,6 +15,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use tidemill_plan as plan;
 use tidemill_plan::IncrementalNode;
 
+use super::durations::with_durations;
 use super::{
     BatchPlan, BoundedExec, HeldExec, HeldSlot, InputExec, InputSlot, Iterations, LaneMetrics, Lanes,
     OperatorExec, OperatorMetrics, StepPlan,
@@ -33,7 +34,7 @@ pub(crate) struct Compiled {
 pub(crate) async fn compile(logical: &LogicalPlan, session: &SessionState) -> Result<Compiled> {
     let planner = Arc::new(IncrementalPlanner::default());
     let physical = DefaultPhysicalPlanner::with_extension_planners(vec![planner.clone()]);
-    let plan = physical.create_physical_plan(logical, session).await?;
+    let plan = physical.create_physical_plan(&with_durations(logical)?, session).await?;
     let plan = StepPlan::new(plan)?;
     let mut found = std::mem::take(&mut *planner.found.lock().expect("planning does not panic"));
     found.inputs.retain(|(_, slot)| plan.reads(slot));
