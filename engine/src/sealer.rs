@@ -1,7 +1,7 @@
 //! The clock: what has come in becomes the next epoch.
 //!
-//! One task makes epochs. It waits until rows have waited `epoch_interval`, or there are many, or a
-//! statement writes; then everything that is there becomes one epoch: statements' writes are decided in
+//! One task makes epochs. It waits until rows have waited `epoch_interval`, or there are many, or those who read them have
+//! nothing else to do, or a statement writes; then everything that is there becomes one epoch: statements' writes are decided in
 //! order and made durable in the log, sources hand over what they have read, and every dataflow gets its
 //! share. Whoever holds the clock's lock sees everything at one epoch, which is how a new dataflow finds
 //! its place.
@@ -29,6 +29,10 @@ use crate::view::Held;
 
 /// This many rows are sealed without waiting.
 const EPOCH_ROWS: usize = 64 * 1024;
+/// With as many, rows come so fast that an epoch of its own for each batch of them would cost more than it gives.
+const IDLE_ROWS: usize = 4096;
+/// Small epochs may take a part of the time that dataflows have: one in so many.
+const REST: u32 = 4;
 /// How many writes share an epoch, and so a sync of the log, at most.
 const EPOCH_WRITES: usize = 1024;
 /// Whoever waits for a moment looks at the clock this often: it may have been set.
@@ -102,6 +106,15 @@ pub(crate) struct Sealer {
     pub time: TimeSource,
 }
 
+/// When rows of a source may be sealed without waiting for more, because all who read it have nothing to do and have had some rest:
+/// the longer the last epoch took them. `None` while one of them is busy.
+fn after_rest(clock: &Clock, source: RelationId) -> Option<Instant> {
+    let idle: Option<Vec<_>> = clock.feeds.values().map(|feed| feed.idle_since(source)).collect();
+    let took =
+        idle?.into_iter().flatten().max().map(|since| since.saturating_duration_since(clock.sealed_at));
+    Some(clock.sealed_at + took.unwrap_or_default() * REST)
+}
+
 impl Sealer {
     pub fn new(
         clock: Clock,
@@ -172,9 +185,11 @@ impl Sealer {
             if clock.feeds.values().any(|feed| feed.is_full_for(source.spec.id)) {
                 return None;
             }
+            let latest = waiting.arrived + self.epoch_interval;
             let due = match waiting.n_rows {
                 EPOCH_ROWS.. => Instant::now(),
-                _ => waiting.arrived + self.epoch_interval,
+                IDLE_ROWS.. => latest,
+                _ => after_rest(&clock, source.spec.id).map_or(latest, |rested| rested.min(latest)),
             };
             Some(waiting.not_before.map_or(due, |not_before| not_before.max(due)))
         };
