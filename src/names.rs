@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
 use datafusion::datasource::MemTable;
 use datafusion::sql::sqlparser::ast::Query;
 use tidemill_catalog::{Catalog, Definition, Object};
@@ -112,6 +113,8 @@ pub struct SnapshotNames<'a> {
     pub sequences: &'a Sequences,
     /// Relations have columns, but no rows.
     pub is_for_checks: bool,
+    /// Of a plan that is to be kept, values that its parameters may have.
+    pub params: Option<Arc<[ScalarValue]>>,
 }
 
 impl Names for SnapshotNames<'_> {
@@ -122,14 +125,18 @@ impl Names for SnapshotNames<'_> {
             hint: None,
             near: None,
         };
-        let table = |snapshot: &Arc<ViewSnapshot>| -> Result<Option<Resolved>, Refusal> {
-            Ok(Some(Resolved::Table(Arc::new(ViewTable::new(snapshot.clone())))))
+        let table = |id: RelationId, snapshot: &Arc<ViewSnapshot>| -> Result<Option<Resolved>, Refusal> {
+            let table = match &self.params {
+                Some(params) => ViewTable::reusable(id, snapshot.clone(), params.clone()),
+                None => ViewTable::new(snapshot.clone()),
+            };
+            Ok(Some(Resolved::Table(Arc::new(table))))
         };
         let Some(object) = find(self.catalog, schema, name, self.search_path) else {
             if name == "tm_dead_letters"
                 && let Some(snapshot) = self.snapshots.get(&DEAD_LETTERS)
             {
-                return table(snapshot);
+                return table(DEAD_LETTERS, snapshot);
             }
             return Ok(self.system.get(name).map(|table| Resolved::Table(table.clone())));
         };
@@ -164,7 +171,7 @@ impl Names for SnapshotNames<'_> {
             }),
             Definition::Table(_) | Definition::Pipeline(_) => {
                 match self.snapshots.get(&RelationId(object.oid)) {
-                    Some(snapshot) => table(snapshot),
+                    Some(snapshot) => table(RelationId(object.oid), snapshot),
                     None if self.is_for_checks => {
                         let table = MemTable::try_new(object.arrow_schema(), vec![Vec::new()]);
                         Ok(Some(Resolved::Table(Arc::new(table.map_err(|error| failed(&error))?))))

@@ -4,7 +4,7 @@
 //! What is small is decoded once and kept with the snapshot, for the next SELECT over the same. What is not is read
 //! run by run where it lies, so that a SELECT over a view that is bigger than memory takes the memory of its answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,16 +13,18 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{Result, Statistics, internal_err};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, ScalarValue, Statistics, internal_err};
 use datafusion::datasource::MemTable;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream;
+use tidemill_plan::RelationId;
 use tidemill_storage::{Snapshot, SortColumn};
 
 use crate::Error;
@@ -40,6 +42,15 @@ const LANE_ROWS_MIN: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct ViewTable {
     snapshot: Arc<ViewSnapshot>,
+    reuse: Option<Reuse>,
+}
+
+/// For a plan that is to run again, over other snapshots and with other values of its parameters.
+#[derive(Debug, Clone)]
+struct Reuse {
+    id: RelationId,
+    /// The values that it is planned with.
+    params: Arc<[ScalarValue]>,
 }
 
 /// What is to be read of a snapshot.
@@ -78,56 +89,69 @@ impl Way {
 
 impl ViewTable {
     pub fn new(snapshot: Arc<ViewSnapshot>) -> ViewTable {
-        ViewTable { snapshot }
+        ViewTable { snapshot, reuse: None }
+    }
+
+    /// For a plan that is to run more than once, each time by [`bind_plan`]. `params` are values that its parameters may have.
+    pub fn reusable(id: RelationId, snapshot: Arc<ViewSnapshot>, params: Arc<[ScalarValue]>) -> ViewTable {
+        ViewTable { snapshot, reuse: Some(Reuse { id, params }) }
+    }
+
+    /// A filter with values for its parameters.
+    fn bound(&self, filter: &Expr) -> Result<Expr> {
+        match &self.reuse {
+            Some(reuse) => bind_expr(filter, &reuse.params),
+            None => Ok(filter.clone()),
+        }
     }
 
     /// How the rows that pass `filters` are found, as EXPLAIN says it.
     pub fn explain(&self, filters: &[Expr]) -> Result<String> {
-        let way = self.way(filters)?;
+        let way = way(&self.snapshot, filters)?;
         let mut text = String::new();
         way.write(self.snapshot.order(way.order), &mut text).expect("a string takes everything");
         Ok(text)
     }
+}
 
-    /// Whether it is decoded as a whole, once.
-    fn is_kept(&self) -> bool {
-        self.snapshot.is_decoded() || self.snapshot.size().bytes < KEPT_BYTES_MAX as u64
+/// Whether a snapshot is decoded as a whole, once.
+fn is_kept(snapshot: &ViewSnapshot) -> bool {
+    snapshot.is_decoded() || snapshot.size().bytes < KEPT_BYTES_MAX as u64
+}
+
+/// The order in which the rows of a snapshot that pass `filters` lie closest together.
+fn way(snapshot: &ViewSnapshot, filters: &[Expr]) -> Result<Way> {
+    let all = Way::all(snapshot);
+    if filters.is_empty() {
+        return Ok(all);
     }
-
-    /// The order in which the rows that pass `filters` lie closest together.
-    fn way(&self, filters: &[Expr]) -> Result<Way> {
-        let all = Way::all(&self.snapshot);
-        if filters.is_empty() {
-            return Ok(all);
-        }
-        // By column, whatever the order: values have the same bytes in all of them.
-        let mut known: HashMap<&str, Option<KeyRanges>> = HashMap::new();
-        let mut best: Option<Way> = None;
-        for (idx, order) in self.snapshot.orders().enumerate() {
-            let mut way = Way { order: idx, ..all.clone() };
-            for column in order.rows.layout().columns() {
-                if !known.contains_key(column.name.as_str()) {
-                    known.insert(&column.name, values_of(filters, column)?);
-                }
-                let Some(values) = &known[column.name.as_str()] else { break };
-                way.n_columns += 1;
-                if !way.ranges.narrow(values) {
-                    break;
-                }
+    // By column, whatever the order: values have the same bytes in all of them.
+    let mut known: HashMap<&str, Option<KeyRanges>> = HashMap::new();
+    let mut best: Option<Way> = None;
+    for (idx, order) in snapshot.orders().enumerate() {
+        let mut way = Way { order: idx, ..all.clone() };
+        for column in order.rows.layout().columns() {
+            if !known.contains_key(column.name.as_str()) {
+                known.insert(&column.name, values_of(filters, column)?);
             }
-            if way.n_columns == 0 {
-                continue;
-            }
-            way.n_rows = way.ranges.n_rows(order.rows);
-            let cost = |way: &Way| (way.n_rows, std::cmp::Reverse(way.n_columns));
-            if best.as_ref().is_none_or(|best| cost(&way) < cost(best)) {
-                best = Some(way);
+            let Some(values) = &known[column.name.as_str()] else { break };
+            way.n_columns += 1;
+            if !way.ranges.narrow(values) {
+                break;
             }
         }
-        // What is decoded already is read faster. Of a batch's rows it makes no difference.
-        let is_worse = |way: &Way| self.is_kept() && all.n_rows > BATCH_ROWS && way.n_rows > all.n_rows / 2;
-        Ok(best.filter(|way| !is_worse(way)).unwrap_or(all))
+        if way.n_columns == 0 {
+            continue;
+        }
+        way.n_rows = way.ranges.n_rows(order.rows);
+        let cost = |way: &Way| (way.n_rows, std::cmp::Reverse(way.n_columns));
+        if best.as_ref().is_none_or(|best| cost(&way) < cost(best)) {
+            best = Some(way);
+        }
     }
+    // What is decoded already is read faster. Of a batch's rows it makes no difference.
+    let is_worse = |way: &Way| is_kept(snapshot) && all.n_rows > BATCH_ROWS && way.n_rows > all.n_rows / 2;
+    Ok(best.filter(|way| !is_worse(way)).unwrap_or(all))
 }
 
 /// Where the values of a column lie in rows that pass all of some filters, if these say something about that.
@@ -156,8 +180,9 @@ impl TableProvider for ViewTable {
         let support = |filter: &&Expr| {
             let columns = filter.column_refs();
             let is_in = |column: &&SortColumn| columns.iter().any(|known| known.name == column.name);
+            let filter = self.bound(filter)?;
             for column in layout.columns().iter().filter(is_in) {
-                if values(filter, column)?.is_some() {
+                if values(&filter, column)?.is_some() {
                     return Ok(TableProviderFilterPushDown::Inexact);
                 }
             }
@@ -173,8 +198,9 @@ impl TableProvider for ViewTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let way = self.way(filters)?;
-        if way.n_columns == 0 && self.is_kept() {
+        let bound = filters.iter().map(|filter| self.bound(filter)).collect::<Result<Vec<_>>>()?;
+        let way = way(&self.snapshot, &bound)?;
+        if way.n_columns == 0 && is_kept(&self.snapshot) && self.reuse.is_none() {
             let batches = self.snapshot.batches()?;
             let table = MemTable::try_new(self.snapshot.schema.clone(), vec![batches])?;
             return table.scan(state, projection, filters, limit).await;
@@ -183,7 +209,9 @@ impl TableProvider for ViewTable {
             LANE_ROWS_MIN.. => state.config().target_partitions(),
             _ => 1,
         };
-        Ok(Arc::new(ViewExec::new(self.snapshot.clone(), projection.cloned(), way, n_lanes, limit)))
+        let mut exec = ViewExec::new(self.snapshot.clone(), projection.cloned(), way, n_lanes, limit);
+        exec.again = self.reuse.as_ref().map(|reuse| Again { id: reuse.id, filters: filters.to_vec() });
+        Ok(Arc::new(exec))
     }
 
     fn statistics(&self) -> Option<Statistics> {
@@ -203,6 +231,72 @@ struct ViewExec {
     lanes: Vec<Arc<[KeyRange]>>,
     limit: Option<usize>,
     properties: Arc<PlanProperties>,
+    again: Option<Again>,
+}
+
+/// What a scan is of, in a plan that is run more than once.
+#[derive(Debug, Clone)]
+struct Again {
+    id: RelationId,
+    filters: Vec<Expr>,
+}
+
+/// A plan over [reusable](ViewTable::reusable) tables, to be run once, over these snapshots and with these values of its
+/// parameters. What it has done before is forgotten.
+pub fn bind_plan(
+    plan: &Arc<dyn ExecutionPlan>,
+    snapshots: &BTreeMap<RelationId, Arc<ViewSnapshot>>,
+    params: &[ScalarValue],
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let bound = plan.clone().transform_up(|node| {
+        let Some(exec) = node.downcast_ref::<ViewExec>() else {
+            return Ok(Transformed::yes(node.reset_state()?));
+        };
+        let Some(Again { id, filters }) = &exec.again else {
+            return internal_err!("a plan that is run again reads one snapshot");
+        };
+        let Some(snapshot) = snapshots.get(id) else {
+            return internal_err!("there is no snapshot of relation {id}");
+        };
+        let filters = filters.iter().map(|filter| bind_expr(filter, params)).collect::<Result<Vec<_>>>()?;
+        let way = way(snapshot, &filters)?;
+        // The plan above counts on as many lanes as there were.
+        let mut lanes = dealt(snapshot.order(way.order).rows, &way.ranges, exec.lanes.len());
+        lanes.resize_with(exec.lanes.len(), || Arc::from([]));
+        let bound: Arc<dyn ExecutionPlan> = Arc::new(ViewExec {
+            snapshot: snapshot.clone(),
+            projection: exec.projection.clone(),
+            way,
+            lanes,
+            limit: exec.limit,
+            properties: exec.properties.clone(),
+            again: exec.again.clone(),
+        });
+        Ok(Transformed::yes(bound))
+    })?;
+    Ok(bound.data)
+}
+
+/// An expression with values in the places of its parameters, casts of these done.
+fn bind_expr(expr: &Expr, params: &[ScalarValue]) -> Result<Expr> {
+    let bound = expr.clone().transform_up(|expr| {
+        let value = match &expr {
+            Expr::Placeholder(placeholder) => {
+                let number = placeholder.id.strip_prefix('$').and_then(|number| number.parse::<usize>().ok());
+                number.and_then(|number| params.get(number.checked_sub(1)?)).cloned()
+            }
+            Expr::Cast(cast) => match cast.expr.as_ref() {
+                Expr::Literal(value, _) => value.cast_to(cast.field.data_type()).ok(),
+                _ => None,
+            },
+            _ => None,
+        };
+        Ok(match value {
+            Some(value) => Transformed::yes(Expr::Literal(value, None)),
+            None => Transformed::no(expr),
+        })
+    })?;
+    Ok(bound.data)
 }
 
 /// Deals ranges out to lanes.
@@ -242,7 +336,21 @@ impl ViewExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        ViewExec { snapshot, projection, way, lanes, limit, properties: Arc::new(properties) }
+        ViewExec { snapshot, projection, way, lanes, limit, properties: Arc::new(properties), again: None }
+    }
+
+    /// A lane of all rows, which are decoded already or are to be.
+    fn decoded(&self, partition: usize) -> Result<SendableRecordBatchStream> {
+        let mut n_left = if partition == 0 { self.limit.unwrap_or(usize::MAX) } else { 0 };
+        let mut batches = Vec::new();
+        for batch in self.snapshot.batches()? {
+            let batch = batch.slice(0, batch.num_rows().min(n_left));
+            n_left -= batch.num_rows();
+            if batch.num_rows() > 0 {
+                batches.push(batch);
+            }
+        }
+        Ok(Box::pin(MemoryStream::try_new(batches, self.schema(), self.projection.clone())?))
     }
 }
 
@@ -284,6 +392,9 @@ impl ExecutionPlan for ViewExec {
     }
 
     fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if self.again.is_some() && self.way.n_columns == 0 && is_kept(&self.snapshot) {
+            return self.decoded(partition);
+        }
         let ranges = self.lanes[partition].clone();
         let order = self.snapshot.order(self.way.order);
         let reader = Reader {

@@ -46,6 +46,7 @@ use crate::database::Database;
 use crate::pg_catalog::{Effects, PgCatalog, SettingChanges};
 use crate::privileges::DENIED;
 use crate::sequences::Given;
+use crate::statements::KeptPlan;
 
 /// Opens sessions on a database.
 pub struct Sessions {
@@ -107,6 +108,7 @@ pub struct PreparedStatement {
     pub statement: Statement,
     pub sql: String,
     pub types: Vec<arrow::datatypes::DataType>,
+    pub kept: Arc<KeptPlan>,
 }
 
 /// What a statement is executed with beside itself.
@@ -115,6 +117,8 @@ pub struct Call<'a> {
     /// The statement's own text.
     pub sql: &'a str,
     pub params: Vec<ScalarValue>,
+    /// Of a prepared statement, how it was run before.
+    pub kept: Option<&'a KeptPlan>,
 }
 
 /// One client's session.
@@ -176,6 +180,7 @@ struct SessionStatement {
     statement: Statement,
     /// Where the statement begins in the text that it came with, in characters.
     offset: usize,
+    kept: KeptPlan,
 }
 
 impl Session {
@@ -385,7 +390,8 @@ impl Session {
                 | Statement::SetRole(_)
         );
         let outcome = if is_definition {
-            let call = Call { statement: &known.statement, sql: parsed.sql(), params: Vec::new() };
+            let call =
+                Call { statement: &known.statement, sql: parsed.sql(), params: Vec::new(), kept: None };
             self.run(call).await.map(drop)
         } else {
             let description = crate::statements::describe(self, &known.statement, parsed.sql(), &[]);
@@ -492,7 +498,8 @@ impl SessionApi for Session {
     fn parse(&mut self, sql: &str) -> Result<Vec<Parsed>, SqlError> {
         let statements = internal::guarded_sync(|| Ok(parser::parse(sql)?))?;
         let parsed = |parsed: parser::Parsed| {
-            Parsed::new(parsed.sql, SessionStatement { statement: parsed.statement, offset: parsed.offset })
+            let (statement, offset) = (parsed.statement, parsed.offset);
+            Parsed::new(parsed.sql, SessionStatement { statement, offset, kept: KeptPlan::default() })
         };
         Ok(statements.into_iter().map(parsed).collect())
     }
@@ -527,7 +534,8 @@ impl SessionApi for Session {
             let Some(known) = statement.statement::<SessionStatement>() else {
                 return Err(SqlError::new(SqlState::INTERNAL_ERROR, "the statement is of another session"));
             };
-            let call = Call { statement: &known.statement, sql: statement.sql(), params };
+            let kept = Some(&known.kept);
+            let call = Call { statement: &known.statement, sql: statement.sql(), params, kept };
             self.run(call).await.map_err(|error| shifted(error, known.offset))
         })
     }

@@ -79,7 +79,7 @@ pub async fn describe(
         Statement::Explain(_) => Some(text_schema(&[super::explain::COLUMN])),
         Statement::Verify(_) => Some(super::verify::schema()),
         Statement::Show(_) | Statement::ShowVariable(_) | Statement::Describe(_) => {
-            let call = crate::session::Call { statement, sql, params: Vec::new() };
+            let call = crate::session::Call { statement, sql, params: Vec::new(), kept: None };
             match Box::pin(session.run(call)).await? {
                 crate::session::api::Response::Rows { schema, .. } => Some(schema),
                 _ => None,

@@ -26,6 +26,7 @@ use tidemill_sql::TextFormat;
 use tidemill_sql::parser::{Name, ObjectName, parse_query, quote};
 use tidemill_sql::statements::{Delete, Insert, Truncate, Update};
 
+use super::values::literal_rows;
 use super::{done, engine_error, query, rows, unsupported};
 use crate::names::find;
 use crate::pgwire::text_format::PostgresText;
@@ -150,9 +151,16 @@ pub async fn insert(session: &mut Session, insert: &Insert, call: &Call<'_>) -> 
             let mut source = source.clone();
             check_identities(&source, &table, &columns)?;
             replace_defaults(&mut source, &table, &columns)?;
-            let (_, batches) =
-                query::collect(session, &source, call.sql, call.params.clone(), &BTreeMap::new()).await?;
-            batches
+            let schema = table.arrow_schema();
+            let targets: Vec<DataType> =
+                columns.iter().map(|column| schema.field(*column).data_type().clone()).collect();
+            match literal_rows(&source, &targets, &call.params) {
+                Some(rows) => vec![rows],
+                None => {
+                    let params = call.params.clone();
+                    query::collect(session, &source, call.sql, params, &BTreeMap::new()).await?.1
+                }
+            }
         }
         // DEFAULT VALUES
         None => {
@@ -638,8 +646,12 @@ pub async fn truncate(session: &mut Session, truncate: &Truncate) -> Result<Resp
     for table in tables.collect::<Result<Vec<_>, _>>()? {
         session.changes = Some(table.oid);
         let sql = format!("SELECT * FROM {}.{}", quote(&table.schema), quote(&table.name));
-        let call =
-            Call { statement: &tidemill_sql::statements::Statement::Empty, sql: &sql, params: Vec::new() };
+        let call = Call {
+            statement: &tidemill_sql::statements::Statement::Empty,
+            sql: &sql,
+            params: Vec::new(),
+            kept: None,
+        };
         let (_guard, batches) = read_locked(session, &table, &sql, &call).await?;
         let removed = concat(&table.arrow_schema(), &batches)?;
         if removed.num_rows() > 0 {

@@ -9,6 +9,7 @@ mod describe;
 pub(crate) mod dml;
 mod drop;
 mod explain;
+mod kept;
 mod origin;
 mod query;
 mod redefine;
@@ -19,6 +20,7 @@ mod tables;
 pub(crate) mod testing;
 mod transaction;
 mod unbounded;
+mod values;
 pub(crate) mod verify;
 
 use std::sync::Arc;
@@ -40,6 +42,7 @@ pub use alter::take_effect;
 pub use create::hold_sinks;
 pub use describe::describe;
 pub use drop::stop;
+pub use kept::KeptPlan;
 pub use transaction::{audited, end_block};
 
 /// Runs a statement.

@@ -76,7 +76,14 @@ impl Planned {
 }
 
 pub async fn run(session: &mut Session, query: &Query, call: &Call<'_>) -> Result<Response, SqlError> {
-    let (schema, rows) = stream(session, query, call.sql, call.params.clone()).await?;
+    let kept = match call.kept {
+        Some(kept) => kept.stream(session, query, call).await?,
+        None => None,
+    };
+    let (schema, rows) = match kept {
+        Some(kept) => kept,
+        None => stream(session, query, call.sql, call.params.clone()).await?,
+    };
     Ok(Response::Rows { schema, rows, tag: RowsTag::SELECT })
 }
 
@@ -108,6 +115,22 @@ pub async fn collect(
     Ok((schema, batches))
 }
 
+/// What a query names, all of which its user may read.
+pub(super) fn references(session: &Session, query: &Query) -> Result<References, SqlError> {
+    let (catalog, user) = (session.catalog(), session.user());
+    let mut references = References::default();
+    references.add(&session.database, &catalog, query, &session.settings.search_path(), user)?;
+    privileges::require_reads(&catalog, &references.reads, session.changes)?;
+    if references.relations.contains(&DEAD_LETTERS) {
+        privileges::require_dead_letters(&catalog, user)?;
+    }
+    if references.system.contains(system::AUDIT_LOG) {
+        privileges::require_audit_log(&catalog, user)?;
+    }
+    references.is_catalog_query |= pg_catalog::is_catalog_query(query);
+    Ok(references)
+}
+
 /// Plans a query over what its relations show now. `extra` are relations by name that hide others.
 pub async fn plan(
     session: &mut Session,
@@ -118,20 +141,11 @@ pub async fn plan(
     let database = session.database.clone();
     let catalog = session.catalog();
     let search_path = session.settings.search_path();
-    let mut references = References::default();
-    let user = session.user();
-    references.add(&database, &catalog, query, &search_path, user)?;
-    privileges::require_reads(&catalog, &references.reads, session.changes)?;
-    if references.relations.contains(&DEAD_LETTERS) {
-        privileges::require_dead_letters(&catalog, user)?;
-    }
-    if references.system.contains(system::AUDIT_LOG) {
-        privileges::require_audit_log(&catalog, user)?;
-    }
-    if references.is_catalog_query || pg_catalog::is_catalog_query(query) {
+    let references = references(session, query)?;
+    if references.is_catalog_query {
         return plan_catalog_query(session, query, sql, &references, extra).await;
     }
-    let view = read(session, &references).await?;
+    let view = read(session, &references.relations).await?;
     let mut system =
         system::tables(&references.system, &status(session, &references).await, &database.audit)?;
     system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
@@ -142,6 +156,7 @@ pub async fn plan(
         system: &system,
         sequences: &database.sequences,
         is_for_checks: database.is_for_checks(),
+        params: None,
     };
     let planned = match pg_catalog::has_effects(query) {
         true => {
@@ -155,7 +170,7 @@ pub async fn plan(
     Ok(Planned { takes_numbers, ..planned_query(planned, &catalog, &search_path) })
 }
 
-fn planned_query(planned: QueryPlan, catalog: &Catalog, search_path: &[String]) -> Planned {
+pub(super) fn planned_query(planned: QueryPlan, catalog: &Catalog, search_path: &[String]) -> Planned {
     let QueryPlan { plan, state, display_names } = planned;
     let origins = origin::origins(&plan, catalog, search_path);
     let fields = plan.schema().fields().iter().zip(origins).enumerate().map(|(idx, (field, origin))| {
@@ -175,7 +190,7 @@ async fn plan_catalog_query(
     extra: &BTreeMap<String, Arc<dyn TableProvider>>,
 ) -> Result<Planned, SqlError> {
     let database = session.database.clone();
-    let view = read(session, references).await?;
+    let view = read(session, &references.relations).await?;
     let mut system = system::tables(&references.system, &status(session, references).await, &database.audit)?;
     system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
     let pg_catalog = session.pg_catalog();
@@ -199,6 +214,7 @@ async fn plan_catalog_query(
             system: &system,
             sequences: &database.sequences,
             is_for_checks: database.is_for_checks(),
+            params: None,
         },
     };
     let planner = database.planner.with_functions(functions);
@@ -254,28 +270,10 @@ async fn execute(
         chrono::DateTime::from_timestamp_micros(database.engine.now());
     let frame = DataFrame::new(state, plan);
     let stream = frame.execute_stream().await.map_err(error)?;
-    // Types are settled only now, where parameters had a say.
-    let found = stream.schema();
-    let fields = found.fields().iter().zip(shown.fields()).map(|(field, shown)| {
-        let mut field = field.as_ref().clone().with_name(shown.name());
-        if field.data_type().equals_datatype(shown.data_type()) {
-            field.metadata_mut().extend(shown.metadata().clone());
-        }
-        field
-    });
-    let schema = Arc::new(Schema::new(fields.collect::<Vec<Field>>()));
-    let renamed = schema.clone();
-    let guarded = std::panic::AssertUnwindSafe(stream).catch_unwind();
-    let rows = guarded.map(move |batch| {
-        let failed = |panic: Box<dyn std::any::Any + Send>| {
-            DataFusionError::External(Box::new(internal::panicked(panic.as_ref())))
-        };
-        let batch = batch.unwrap_or_else(|panic| Err(failed(panic)))?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        Ok(RecordBatch::try_new_with_options(renamed.clone(), batch.columns().to_vec(), &options)?)
-    });
+    let schema = shown_schema(&stream.schema(), &shown);
+    let rows = shown_rows(schema.clone(), stream);
     if !takes_numbers {
-        return Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows))));
+        return Ok((schema, rows));
     }
     // No number leaves before it is sure that it is not given again.
     let (database, catalog) = (database.clone(), session.catalog());
@@ -290,42 +288,73 @@ async fn execute(
     Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, rows))))
 }
 
+/// The columns as the client is to see them, with the types that they have: those are settled only when parameters have values.
+pub(super) fn shown_schema(found: &SchemaRef, shown: &SchemaRef) -> SchemaRef {
+    let fields = found.fields().iter().zip(shown.fields()).map(|(field, shown)| {
+        let mut field = field.as_ref().clone().with_name(shown.name());
+        if field.data_type().equals_datatype(shown.data_type()) {
+            field.metadata_mut().extend(shown.metadata().clone());
+        }
+        field
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<Field>>()))
+}
+
+/// Rows with the columns of `schema`; a panic is an error.
+pub(super) fn shown_rows(schema: SchemaRef, rows: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let renamed = schema.clone();
+    let rows = std::panic::AssertUnwindSafe(rows).catch_unwind().map(move |batch| {
+        let failed = |panic: Box<dyn std::any::Any + Send>| {
+            DataFusionError::External(Box::new(internal::panicked(panic.as_ref())))
+        };
+        let batch = batch.unwrap_or_else(|panic| Err(failed(panic)))?;
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(renamed.clone(), batch.columns().to_vec(), &options)?)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+}
+
 /// What the session sees of some relations: what is committed, and what its own block has written.
-async fn read(session: &mut Session, references: &References) -> Result<Arc<ReadView>, SqlError> {
-    let view = committed(session, references).await?;
+pub(super) async fn read(
+    session: &mut Session,
+    relations: &BTreeSet<RelationId>,
+) -> Result<Arc<ReadView>, SqlError> {
+    let view = committed(session, relations).await?;
     if !session.is_in_block() {
         return Ok(view);
     }
-    session.block.reads.extend(&references.relations);
+    session.block.reads.extend(relations);
     if !session.block.writes.is_empty() {
-        notice_of_pipelines(session, references);
+        notice_of_pipelines(session, relations);
     }
     Ok(session.block.overlay(view))
 }
 
 /// Pipelines follow what is committed, which the reader of one in the middle of a transaction may not expect.
-fn notice_of_pipelines(session: &mut Session, references: &References) {
+fn notice_of_pipelines(session: &mut Session, relations: &BTreeSet<RelationId>) {
     let catalog = session.catalog();
     let written = session.block.writes.tables().into_iter().map(|id| id.0).collect::<Vec<_>>();
     let behind = catalog.with_dependents(&written);
     let is_read = |object: &&Arc<tidemill_catalog::Object>| {
-        object.kind() == tidemill_catalog::Kind::Pipeline
-            && references.relations.contains(&RelationId(object.oid))
+        object.kind() == tidemill_catalog::Kind::Pipeline && relations.contains(&RelationId(object.oid))
     };
     if let Some(pipeline) = behind.iter().find(is_read) {
         session.notice(format!("\"{}\" shows what this transaction writes once it commits", pipeline.name));
     }
 }
 
-async fn committed(session: &mut Session, references: &References) -> Result<Arc<ReadView>, SqlError> {
+async fn committed(
+    session: &mut Session,
+    relations: &BTreeSet<RelationId>,
+) -> Result<Arc<ReadView>, SqlError> {
     let database = session.database.clone();
     if std::mem::take(&mut session.has_copied) {
         session.written = session.written.max(database.engine.epoch());
     }
-    if references.relations.is_empty() || database.is_for_checks() {
+    if relations.is_empty() || database.is_for_checks() {
         return Ok(Arc::new(ReadView { epoch: Epoch::ZERO, relations: BTreeMap::new(), stale: Vec::new() }));
     }
-    let mut wanted = references.relations.clone();
+    let mut wanted = relations.clone();
     let mut beside = BTreeSet::new();
     if session.is_in_block() {
         match &session.pinned {
@@ -343,7 +372,7 @@ async fn committed(session: &mut Session, references: &References) -> Result<Arc
         .read_with(&wanted, &beside, at_least(session))
         .await
         .map_err(|error| engine_error(&database, error))?;
-    let is_asked_for = |id: &RelationId| references.relations.contains(id);
+    let is_asked_for = |id: &RelationId| relations.contains(id);
     view.stale.retain(|stale| is_asked_for(&stale.id));
     for stale in &view.stale {
         let what = match &stale.state {

@@ -1,6 +1,7 @@
 //! Transactions, settings, prepared statements, and what is accepted because clients say it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use datafusion::common::ScalarValue;
 use tidemill_catalog::{Catalog, Kind};
@@ -396,6 +397,7 @@ pub async fn prepared(session: &mut Session, statement: &Statement) -> Result<Re
                 statement: prepare.statement.as_ref().clone(),
                 sql: prepare.text.clone(),
                 types: prepare.types.iter().map(|column_type| column_type.data_type.clone()).collect(),
+                kept: Arc::default(),
             };
             session.prepared.insert(name.clone(), prepared);
             Ok(done("PREPARE"))
@@ -433,7 +435,8 @@ pub async fn prepared(session: &mut Session, statement: &Statement) -> Result<Re
                     None => value,
                 });
             }
-            let call = Call { statement: &prepared.statement, sql: &prepared.sql, params };
+            let kept = Some(prepared.kept.as_ref());
+            let call = Call { statement: &prepared.statement, sql: &prepared.sql, params, kept };
             Box::pin(session.run(call)).await
         }
         Statement::Deallocate(deallocate) => match &deallocate.name {
