@@ -5,6 +5,7 @@
 //! `dd` a sum of decimals, `b` boolean, `ts`
 //! timestamp in microseconds. `NULL` is NULL, `''` the empty text.
 
+mod counts;
 pub(crate) mod property;
 
 use std::collections::BTreeMap;
