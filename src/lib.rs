@@ -13,6 +13,7 @@ pub mod demo;
 pub mod http;
 pub mod pg_catalog;
 pub mod pgwire;
+pub mod secrets;
 pub mod server;
 pub mod session;
 pub mod sqltest;

@@ -53,8 +53,8 @@ impl Names for PipelineNames<'_> {
         if let Definition::View(view) = &object.definition {
             return view_query(view.query.as_str()).map(Some);
         }
-        if let Definition::Sink(_) = &object.definition {
-            return Err(sink_is_read(&object));
+        if let Definition::Sink(_) | Definition::Secret(_) = &object.definition {
+            return Err(is_not_read(&object));
         }
         if let Definition::Sequence(_) = &object.definition {
             return Err(Refusal::not_incremental(format!("the sequence \"{}\"", object.name)).near(name));
@@ -135,7 +135,7 @@ impl Names for SnapshotNames<'_> {
         };
         match &object.definition {
             Definition::View(view) => view_query(&view.query).map(Some),
-            Definition::Sink(_) => Err(sink_is_read(&object)),
+            Definition::Sink(_) | Definition::Secret(_) => Err(is_not_read(&object)),
             Definition::Sequence(sequence) => {
                 let counter = self.sequences.get(object.oid);
                 let last = counter.map_or(sequence.start, |counter| counter.last);
@@ -243,7 +243,10 @@ impl References {
                         Definition::Table(_) | Definition::Pipeline(_) => {
                             self.relations.insert(RelationId(object.oid));
                         }
-                        Definition::Source(_) | Definition::Sink(_) | Definition::Sequence(_) => (),
+                        Definition::Source(_)
+                        | Definition::Sink(_)
+                        | Definition::Sequence(_)
+                        | Definition::Secret(_) => (),
                     }
                 }
                 None if name == "tm_dead_letters" => {
@@ -273,11 +276,15 @@ pub fn view_query(text: &str) -> Result<Resolved, Refusal> {
     Ok(Resolved::View(query))
 }
 
-fn sink_is_read(object: &Object) -> Refusal {
+fn is_not_read(object: &Object) -> Refusal {
+    let hint = match object.definition {
+        Definition::Secret(_) => "Options of sources and sinks name it: password = SECRET name.",
+        _ => "Read the relation that it writes.",
+    };
     Refusal {
         sqlstate: SqlState::WRONG_OBJECT_TYPE,
-        message: format!("\"{}\" is a sink, which cannot be read", object.name),
-        hint: Some("Read the relation that it writes.".into()),
+        message: format!("\"{}\" is a {}, which cannot be read", object.name, object.kind()),
+        hint: Some(hint.into()),
         near: Some(object.name.clone()),
     }
 }

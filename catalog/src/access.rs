@@ -200,6 +200,7 @@ impl Privilege {
             ],
             Kind::Source | Kind::Pipeline | Kind::View => &[Privilege::Select],
             Kind::Sequence => &[Privilege::Select, Privilege::Update, Privilege::Usage],
+            Kind::Secret => &[Privilege::Usage],
             // Nobody reads a sink, and only its owner changes it.
             Kind::Sink => &[],
         }

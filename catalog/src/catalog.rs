@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::did_you_mean;
 
 use crate::access::{Access, Target};
-use crate::definition::{Definition, PipelineDefinition, SinkInput};
+use crate::definition::{Definition, OptionValue, PipelineDefinition, SecretDefinition, SinkInput};
 use crate::error::{Dependent, Error, Near};
 use crate::object::{Column, Kind, Object, Oid};
 
@@ -201,7 +201,10 @@ impl Catalog {
         name: &str,
         search_path: &[String],
     ) -> Result<&Arc<Object>, Error> {
-        let object = self.resolve(schema, name, search_path)?;
+        let object = self.resolve(schema, name, search_path).map_err(|error| match (error, kind) {
+            (Error::NotFound { name, near }, Kind::Secret) => Error::SecretNotFound { name, near },
+            (error, _) => error,
+        })?;
         match object.kind() == kind {
             true => Ok(object),
             false => Err(Error::WrongKind { name: object.name.clone(), is: object.kind(), wanted: kind }),
@@ -397,7 +400,12 @@ impl Catalog {
         }
         let dependents: Vec<Dependent> = self
             .dependents(oid)
-            .filter(|dependent| object.kind() == Kind::Sequence || reads_by_name(&dependent.definition))
+            .filter(|dependent| match object.kind() {
+                Kind::Sequence => true,
+                // Options name it by its OID.
+                Kind::Secret => false,
+                _ => reads_by_name(&dependent.definition),
+            })
             .map(|dependent| Dependent { object: dependent.describe(), on: object.describe() })
             .collect();
         if !dependents.is_empty() {
@@ -457,15 +465,24 @@ impl Catalog {
             for (key, value) in changes {
                 let known = options.iter().position(|(known, _)| known == key);
                 match (known, value) {
-                    (Some(idx), Some(value)) => options[idx].1 = value.clone(),
+                    (Some(idx), Some(value)) => options[idx].1 = OptionValue::Text(value.clone()),
                     (Some(idx), None) => drop(options.remove(idx)),
-                    (None, Some(value)) => options.push((key.clone(), value.clone())),
+                    (None, Some(value)) => options.push((key.clone(), OptionValue::Text(value.clone()))),
                     (None, None) => (),
                 }
             }
         }
         let mut catalog = self.changed();
         catalog.put(Arc::new(object));
+        catalog
+    }
+
+    /// With another value of a secret.
+    pub fn set_secret(&self, oid: Oid, definition: SecretDefinition) -> Catalog {
+        let object = self.expect(oid);
+        let mut catalog = self.changed();
+        let definition = Definition::Secret(definition);
+        catalog.put(Arc::new(Object { definition, ..object.as_ref().clone() }));
         catalog
     }
 
@@ -612,7 +629,9 @@ fn reads_by_name(definition: &Definition) -> bool {
     match definition {
         Definition::Pipeline(_) | Definition::View(_) => true,
         Definition::Sink(sink) => matches!(sink.input, SinkInput::Query { .. }),
-        Definition::Source(_) | Definition::Table(_) | Definition::Sequence(_) => false,
+        Definition::Source(_) | Definition::Table(_) | Definition::Sequence(_) | Definition::Secret(_) => {
+            false
+        }
     }
 }
 

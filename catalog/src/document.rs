@@ -15,9 +15,9 @@ use crate::object::{Kind, Object, Oid};
 
 /// The newest format that this version writes and reads.
 ///
-/// 1: schemas and objects. 2: with roles and privileges. 3: with sequences, indexes, replaced pipelines, or the catalog before it. What a
-/// version does not know it would drop: a catalog is written in the first format that has all that it has.
-pub const FORMAT: u64 = 3;
+/// 1: schemas and objects. 2: with roles and privileges. 3: with sequences, indexes, replaced pipelines, or the catalog before it.
+/// 4: with secrets. What a version does not know it would drop: a catalog is written in the first format that has all that it has.
+pub const FORMAT: u64 = 4;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -67,8 +67,9 @@ impl Catalog {
 
     /// The durable form while it is open whether this one counts or the one `before`.
     pub fn to_unsettled_bytes(&self, before: &Catalog) -> Vec<u8> {
-        let before = Some(Box::new(before.document()));
-        serialize(&Document { format: FORMAT, before, ..self.document() })
+        let (document, before) = (self.document(), before.document());
+        let format = document.format.max(before.format).max(3);
+        serialize(&Document { format, before: Some(Box::new(before)), ..document })
     }
 
     fn document(&self) -> Document<'_> {
@@ -82,7 +83,11 @@ impl Catalog {
                     || !object.indexes.is_empty()
                     || object.columns.iter().any(|column| column.identity.is_some())
             });
-        let format = if is_new { FORMAT } else { 1 + u64::from(access.is_some()) };
+        let format = match self.objects.values().any(|object| object.kind() == Kind::Secret) {
+            true => FORMAT,
+            false if is_new => 3,
+            false => 1 + u64::from(access.is_some()),
+        };
         Document {
             format,
             version: self.version,

@@ -24,8 +24,9 @@ pub use access::{
 };
 pub use catalog::{Catalog, Created, FIRST_OID, NewObject, OnConflict, PUBLIC, Schema};
 pub use definition::{
-    Definition, Include, Options, OwnedBy, PipelineDefinition, SequenceDefinition, SinkDefinition, SinkInput,
-    SourceDefinition, TableDefinition, ViewDefinition, Watermark,
+    Definition, Include, OptionValue, Options, OwnedBy, PipelineDefinition, SecretDefinition,
+    SequenceDefinition, SinkDefinition, SinkInput, SourceDefinition, TableDefinition, ViewDefinition,
+    Watermark,
 };
 pub use document::{FORMAT, Unsettled};
 pub use error::{Dependent, Error, Near};

@@ -21,12 +21,13 @@ pub enum Kind {
     View,
     Sink,
     Sequence,
+    Secret,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 6] =
-        [Kind::Source, Kind::Table, Kind::Pipeline, Kind::View, Kind::Sink, Kind::Sequence];
+    pub const ALL: [Kind; 7] =
+        [Kind::Source, Kind::Table, Kind::Pipeline, Kind::View, Kind::Sink, Kind::Sequence, Kind::Secret];
 
     /// In lower case, as messages have it.
     pub fn name(self) -> &'static str {
@@ -37,6 +38,7 @@ impl Kind {
             Kind::View => "view",
             Kind::Sink => "sink",
             Kind::Sequence => "sequence",
+            Kind::Secret => "secret",
         }
     }
 
@@ -49,12 +51,18 @@ impl Kind {
             Kind::View => "VIEW",
             Kind::Sink => "SINK",
             Kind::Sequence => "SEQUENCE",
+            Kind::Secret => "SECRET",
         }
     }
 
     /// Whether a query may name it in FROM.
     pub fn is_readable(self) -> bool {
-        self != Kind::Sink
+        !matches!(self, Kind::Sink | Kind::Secret)
+    }
+
+    /// Whether clients of PostgreSQL see it as a relation.
+    pub fn is_relation(self) -> bool {
+        !matches!(self, Kind::Sink | Kind::Secret)
     }
 }
 

@@ -79,7 +79,7 @@ pub fn relkind(kind: Kind) -> &'static str {
         Kind::View => "v",
         Kind::Source => "f",
         Kind::Sequence => "S",
-        Kind::Sink => unreachable!("sinks are no relations"),
+        Kind::Sink | Kind::Secret => unreachable!("{kind}s are no relations"),
     }
 }
 
@@ -94,18 +94,17 @@ pub fn query_of(object: &Object) -> Option<&str> {
 
 /// The connector's name, for the foreign server that a source is of.
 pub fn connector(object: &Object) -> String {
-    let option = object.definition.options().iter().find(|(key, _)| key == "connector");
-    option.map_or_else(|| "none".to_owned(), |(_, value)| value.clone())
+    object.definition.option("connector").unwrap_or("none").to_owned()
 }
 
 /// `key=value`, without those that might be secret.
 pub fn shown_options(object: &Object) -> Value {
     const SECRETS: [&str; 6] = ["password", "secret", "token", "credential", "key", "user"];
-    let shown = object.definition.options().iter().map(|(key, value)| {
-        match SECRETS.iter().any(|secret| key.to_lowercase().contains(secret)) {
-            true => format!("{key}=********"),
-            false => format!("{key}={value}"),
+    let shown = object.definition.options().iter().map(|(key, value)| match value.text() {
+        Some(value) if !SECRETS.iter().any(|secret| key.to_lowercase().contains(secret)) => {
+            format!("{key}={value}")
         }
+        _ => format!("{key}=********"),
     });
     let shown: Vec<String> = shown.collect();
     match shown.is_empty() {

@@ -370,6 +370,7 @@ impl Session {
                 | Statement::CreateSchema(_)
                 | Statement::CreateSequence(_)
                 | Statement::CreateIndex(_)
+                | Statement::CreateSecret(_)
                 | Statement::Drop(_)
                 | Statement::Alter(_)
                 | Statement::Comment(_)

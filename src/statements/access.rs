@@ -441,7 +441,7 @@ fn targets(session: &Session, catalog: &Catalog, on: &GrantOn) -> Result<Vec<On>
                 let kind = kind.and_then(create::kind);
                 let is_meant = |object: &&Arc<Object>| match kind {
                     Some(kind) => object.kind() == kind,
-                    None => !matches!(object.kind(), Kind::Sink | Kind::Sequence),
+                    None => !matches!(object.kind(), Kind::Sink | Kind::Sequence | Kind::Secret),
                 };
                 all.extend(catalog.objects_in(&schema.value).filter(is_meant).map(|object| On {
                     target: Target::Relation(object.oid),

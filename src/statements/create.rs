@@ -1,14 +1,15 @@
 //! `CREATE`, `COMMENT ON`: statements that change definitions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast::Query;
 use tidemill_catalog::{
-    Catalog, Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, PipelineDefinition,
-    Privilege, SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition, Watermark,
+    Catalog, Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, Options,
+    PipelineDefinition, Privilege, SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition,
+    Watermark,
 };
 use tidemill_connectors::IncludeKind as ConnectorInclude;
 use tidemill_core::source::ConnectorError;
@@ -22,7 +23,7 @@ use tidemill_sql::statements::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{access, dml, done, engine_error, query, redefine, unbounded, unsupported};
+use super::{access, dml, done, engine_error, query, redefine, secret, unbounded, unsupported};
 use crate::database::{Database, position_of, sink_query, table_spec, take_rate_limit, uninterrupted};
 use crate::names::{References, find};
 use crate::privileges;
@@ -73,21 +74,19 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
     let format = create.format.as_ref().map(|format| format.value.to_uppercase());
     let encode = create.encode.as_ref().map(|encode| encode.value.to_uppercase());
-    let options = options(&create.options);
-    let encode_options = self::options(&create.encode_options);
+    let options = secret::options(session, &create.options)?;
+    let encode_options = secret::options(session, &create.encode_options)?;
     // Before it is looked at for its columns.
-    privileges::require_connector(&session.catalog(), session.user(), &options, false)?;
+    let connector = create.options.get("connector");
+    privileges::require_connector(&session.catalog(), session.user(), connector, false)?;
     let mut columns = self::columns(&create.columns);
     if columns.is_empty() {
-        let encode = match &encode {
-            Some(encode) => encode.parse()?,
-            None => tidemill_connectors::Encode::Native,
-        };
-        let map = |options: &[(String, String)]| options.iter().cloned().collect();
-        let mut of_connector: BTreeMap<String, String> = map(&options);
-        tidemill_connectors::take_duration(&mut of_connector, "idle_timeout")?;
-        take_rate_limit(&mut of_connector)?;
-        let schema = tidemill_connectors::source_columns(&of_connector, encode, &map(&encode_options))?;
+        let catalog = session.catalog();
+        let schema = columns_of_connector(&session.database, &catalog, &options, &encode, &encode_options)
+            .map_err(|error| {
+                let options = options.iter().chain(&encode_options);
+                session.database.without_secrets(&catalog, options, error)
+            })?;
         let Some(schema) = schema else {
             return Err(SqlError::new(
                 SqlState::INVALID_TABLE_DEFINITION,
@@ -120,20 +119,41 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
         }
         None => None,
     };
-    let definition = SourceDefinition { options, format, encode, encode_options, include, watermark };
+    let definition =
+        Definition::Source(SourceDefinition { options, format, encode, encode_options, include, watermark });
     let changing = session.change_definitions().await?;
     let new = NewObject {
         columns,
         primary_key: create.primary_key.clone(),
-        ..new_object(session, &head, Definition::Source(definition), sql)?
+        dependencies: definition.secrets().collect(),
+        ..new_object(session, &head, definition, sql)?
     };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE SOURCE")) };
-    let spec = session.database.source_spec(&entered.object)?;
+    let spec = session.database.source_spec(&entered.catalog, &entered.object)?;
     if !session.database.is_for_checks() {
         validate("source", &spec.name, async { spec.source.splits().await.map(drop) }).await?;
     }
     install(session, changing, entered, Work::Source(spec)).await?;
     Ok(done("CREATE SOURCE"))
+}
+
+/// The columns of a source that its connector knows.
+fn columns_of_connector(
+    database: &Database,
+    catalog: &Catalog,
+    options: &Options,
+    encode: &Option<String>,
+    encode_options: &Options,
+) -> Result<Option<SchemaRef>, SqlError> {
+    let encode = match encode {
+        Some(encode) => encode.parse()?,
+        None => tidemill_connectors::Encode::Native,
+    };
+    let mut of_connector = database.resolved(catalog, options)?;
+    tidemill_connectors::take_duration(&mut of_connector, "idle_timeout")?;
+    take_rate_limit(&mut of_connector)?;
+    let of_encode = database.resolved(catalog, encode_options)?;
+    Ok(tidemill_connectors::source_columns(&of_connector, encode, &of_encode)?)
 }
 
 /// Asks the outside whether it is there, so that a mistake shows now and not in a log.
@@ -281,6 +301,7 @@ pub async fn pipeline(
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
     check_options(&create.options, &PIPELINE_OPTIONS)?;
+    secret::refuse(&create.options)?;
     let upkeep = Upkeep { emit: create.emit, ttl: ttl(&create.options)? };
     let changing = session.change_definitions().await?;
     if let Some(response) = kept(session, &head, "CREATE PIPELINE")? {
@@ -300,7 +321,7 @@ pub async fn pipeline(
     rename(&mut columns, &create.column_names, create.name.position)?;
     let definition = PipelineDefinition {
         query: create.query_text.clone(),
-        options: options(&create.options),
+        options: secret::options(session, &create.options)?,
         emit: create.emit,
     };
     let new = NewObject {
@@ -338,7 +359,7 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
     }
     let search_path = session.settings.search_path();
     let catalog = session.catalog();
-    let (input, dependencies) = match &create.input {
+    let (input, mut dependencies) = match &create.input {
         SinkInput::From(name) => {
             let object = catalog.resolve(name.schema.as_deref(), &name.name, &search_path)?;
             let all = parse_query(&format!("SELECT * FROM {name}"))?;
@@ -359,19 +380,19 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
         .map_err(|error| at_query(error, sql, &query))?;
     check_cross_joins(session, &plan, sql)?;
     unbounded::check(session, &plan, &create.name.name, sql)?;
-    let definition = SinkDefinition {
+    let definition = Definition::Sink(SinkDefinition {
         input,
-        options: options(&create.options),
+        options: secret::options(session, &create.options)?,
         format: create.format.as_ref().map(|format| format.value.to_uppercase()),
         encode: create.encode.as_ref().map(|encode| encode.value.to_uppercase()),
-        encode_options: options(&create.encode_options),
-    };
+        encode_options: secret::options(session, &create.encode_options)?,
+    });
+    dependencies.extend(definition.secrets());
     let columns = plan.schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
-    let new =
-        NewObject { columns, dependencies, ..new_object(session, &head, Definition::Sink(definition), sql)? };
+    let new = NewObject { columns, dependencies, ..new_object(session, &head, definition, sql)? };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE SINK")) };
     let updates = updates_from(&plan);
-    let spec = session.database.sink_spec(&entered.object, plan).map_err(|error| {
+    let spec = session.database.sink_spec(&entered.catalog, &entered.object, plan).map_err(|error| {
         let is_retraction = error.message.contains("updates") && error.detail.is_none();
         match updates.filter(|_| is_retraction) {
             Some(updates) => error.with_detail(updates),
@@ -452,7 +473,7 @@ async fn view_schema(
     create: &CreateView,
     sql: &str,
     search_path: &[String],
-) -> Result<arrow::datatypes::SchemaRef, SqlError> {
+) -> Result<SchemaRef, SqlError> {
     let database = &session.database;
     let names = crate::names::PipelineNames { database, catalog: session.catalog(), search_path };
     let planned = database.planner.plan_query(&create.query, &names).await.map_err(|error| {
@@ -537,6 +558,7 @@ pub fn kind(kind: ObjectKind) -> Option<Kind> {
         ObjectKind::View => Some(Kind::View),
         ObjectKind::Sink => Some(Kind::Sink),
         ObjectKind::Sequence => Some(Kind::Sequence),
+        ObjectKind::Secret => Some(Kind::Secret),
         ObjectKind::Schema | ObjectKind::Index => None,
     }
 }
@@ -571,7 +593,7 @@ pub fn new_object(
             .map_err(|error| error.with_position(head.name.position))?;
     }
     let is_sink = matches!(definition, Definition::Sink(_));
-    privileges::require_connector(&catalog, &user, definition.options(), is_sink)?;
+    privileges::require_connector(&catalog, &user, definition.option("connector"), is_sink)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(NewObject {
         schema,
@@ -779,10 +801,6 @@ fn columns(definitions: &[ColumnDef]) -> Vec<Column> {
         }
     };
     definitions.iter().map(column).collect()
-}
-
-fn options(options: &WithOptions) -> Vec<(String, String)> {
-    options.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// What options say about what is forgotten.

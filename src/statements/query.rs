@@ -133,7 +133,7 @@ pub async fn plan(
     }
     let view = read(session, &references).await?;
     let mut system =
-        system::tables(&references.system, &status(session, &references).await, &database.audit)?;
+        system::tables(&references.system, &status(session, &references).await, &catalog, &database.audit)?;
     system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
     let names = SnapshotNames {
         catalog: &catalog,
@@ -176,7 +176,8 @@ async fn plan_catalog_query(
 ) -> Result<Planned, SqlError> {
     let database = session.database.clone();
     let view = read(session, references).await?;
-    let mut system = system::tables(&references.system, &status(session, references).await, &database.audit)?;
+    let status = status(session, references).await;
+    let mut system = system::tables(&references.system, &status, &session.catalog(), &database.audit)?;
     system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
     let pg_catalog = session.pg_catalog();
     let takes_numbers = pg_catalog::takes_numbers(query);

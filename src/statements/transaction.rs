@@ -44,6 +44,7 @@ fn definition(statement: &Statement) -> Option<&'static str> {
         Statement::CreateSchema(_) => "CREATE SCHEMA",
         Statement::CreateSequence(_) => "CREATE SEQUENCE",
         Statement::CreateIndex(_) => "CREATE INDEX",
+        Statement::CreateSecret(_) => "CREATE SECRET",
         Statement::Drop(_) => "DROP",
         Statement::Alter(_) => "ALTER",
         Statement::Comment(_) => "COMMENT",

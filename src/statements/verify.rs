@@ -201,10 +201,11 @@ fn sources(catalog: &Catalog, plan: &PipelinePlan) -> Result<BTreeSet<RelationId
     for id in &plan.inputs {
         let Some(object) = catalog.get(id.0) else { continue };
         let Definition::Source(source) = &object.definition else { continue };
+        let is_latest = |text: &str| text.eq_ignore_ascii_case("latest");
         let starts_late = source
             .options
             .iter()
-            .any(|(key, value)| key == "scan.startup.mode" && value.eq_ignore_ascii_case("latest"));
+            .any(|(key, value)| key == "scan.startup.mode" && value.text().is_some_and(is_latest));
         if starts_late {
             return Err(SqlError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,

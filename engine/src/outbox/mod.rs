@@ -68,6 +68,8 @@ pub struct DeliveryStatus {
     busy: tokio::sync::Mutex<()>,
     /// Try again now, with a new writer.
     restarted: Notify,
+    /// Where the next writer comes from, if not from where the first one did.
+    altered: RwLock<Option<Arc<dyn Sink>>>,
 }
 
 /// For so long a pause waits for what is leaving.
@@ -138,6 +140,16 @@ impl DeliveryStatus {
     /// Tries again at once what waits to be tried again, with a new writer.
     pub(crate) fn restart(&self) {
         self.restarted.notify_one();
+    }
+
+    /// Goes on with a writer of another sink, which delivers to the same place in the same way.
+    pub(crate) fn alter(&self, sink: Arc<dyn Sink>) {
+        *self.altered.write().expect("nobody panics while holding it") = Some(sink);
+        self.restart();
+    }
+
+    fn altered(&self) -> Option<Arc<dyn Sink>> {
+        self.altered.read().expect("nobody panics while holding it").clone()
     }
 
     /// Lets rows leave: the sink's definition is durable.
@@ -383,7 +395,8 @@ async fn attempt(
         None => {
             let surely = shared.queue().written.surely;
             let perhaps = Epoch(shared.known.load(Ordering::Acquire));
-            let writer = shared.sink.open(Written { surely, perhaps }).await?;
+            let sink = shared.status.altered().unwrap_or_else(|| shared.sink.clone());
+            let writer = sink.open(Written { surely, perhaps }).await?;
             shared.verified(writer.reached())?;
             shared.status.succeeded();
             opened.insert(Opened { writer, n_written: 0, flush_at: None })

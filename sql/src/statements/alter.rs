@@ -7,8 +7,8 @@ use super::alter_table::{self, TableAction};
 use super::create::Head;
 use super::create_pipeline::{self, CreatePipeline};
 use super::options::{self, WithOptions, parse_key};
-use super::role::{RoleName, role_name};
-use super::{ObjectKind, Statement, grant, object_kind, role, sequence};
+use super::role::{Password, RoleName, role_name};
+use super::{ObjectKind, Statement, grant, object_kind, role, secret, sequence};
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, Name, ObjectName};
 
@@ -44,6 +44,8 @@ pub enum AlterAction {
     Redefine(Box<CreatePipeline>),
     /// Of a table.
     Table(Vec<TableAction>),
+    /// Of a secret: another value.
+    Value(Password),
     /// Of a sequence: where it goes on; at its start without a number.
     CountFrom(Option<i64>),
 }
@@ -68,7 +70,7 @@ impl AlterAction {
             AlterAction::Restart => "RESTART",
             AlterAction::Set(_) => "SET",
             AlterAction::Reset(_) => "RESET",
-            AlterAction::Redefine(_) => "AS",
+            AlterAction::Redefine(_) | AlterAction::Value(_) => "AS",
             AlterAction::Table(_) => "COLUMN",
             AlterAction::CountFrom(_) => "RESTART",
         }
@@ -85,6 +87,7 @@ impl AlterAction {
             AlterAction::RenameTo(_)
             | AlterAction::OwnerTo { .. }
             | AlterAction::Redefine(_)
+            | AlterAction::Value(_)
             | AlterAction::Table(_)
             | AlterAction::CountFrom(_) => false,
         }
@@ -122,6 +125,9 @@ fn parse_object(cursor: &mut Cursor<'_>) -> Result<Alter, Error> {
         ObjectKind::Sequence if cursor.eat("RESTART") => {
             let is_said = cursor.eat("WITH") || !cursor.at_end();
             AlterAction::CountFrom(is_said.then(|| sequence::signed(cursor)).transpose()?)
+        }
+        ObjectKind::Secret if !cursor.is("RENAME") && !cursor.is("OWNER") => {
+            AlterAction::Value(secret::parse_value(cursor)?)
         }
         ObjectKind::Pipeline if create_pipeline::is_definition_next(cursor) => {
             let head = Head { name: name.clone(), or_replace: true, if_not_exists: false };

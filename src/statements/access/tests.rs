@@ -223,6 +223,31 @@ const CASES: &[Case] = &[
         "DROP INDEX s.i$n",
         &[USAGE, "OWN TABLE s.d$n"],
     ),
+    ("", "CREATE SECRET s.x$n AS 'a'", &[CREATE]),
+    ("CREATE SECRET s.d$n AS 'a'", "ALTER SECRET s.d$n AS 'b'", &[USAGE, "OWN SECRET s.d$n"]),
+    (
+        "CREATE SECRET s.d$n AS 'a'",
+        "CREATE OR REPLACE SECRET s.d$n AS 'b'",
+        &[USAGE, CREATE, "OWN SECRET s.d$n"],
+    ),
+    ("CREATE SECRET s.d$n AS 'a'", "ALTER SECRET s.d$n RENAME TO e$n", &[USAGE, CREATE, "OWN SECRET s.d$n"]),
+    ("CREATE SECRET s.d$n AS 'a'", "ALTER SECRET s.d$n OWNER TO other", &["IN other", "OWN SECRET s.d$n"]),
+    ("CREATE SECRET s.d$n AS 'a'", "DROP SECRET s.d$n", &[USAGE, "OWN SECRET s.d$n"]),
+    (
+        "CREATE SECRET s.d$n AS '10'",
+        "CREATE SOURCE s.x$n WITH (connector = 'generator', table = 'bid', events = SECRET s.d$n)",
+        &[CREATE, USAGE, "USAGE ON SECRET s.d$n"],
+    ),
+    (
+        "CREATE SECRET s.d$n AS '10MB'",
+        "CREATE SINK s.x$n FROM s.p WITH (connector = 'blackhole', memory_limit = SECRET s.d$n)",
+        &[CREATE, USAGE, SELECT_P, "USAGE ON SECRET s.d$n"],
+    ),
+    (
+        "CREATE SECRET s.d$n AS '10'",
+        "GRANT USAGE ON SECRET s.d$n TO other",
+        &["USAGE ON SECRET s.d$n WITH GRANT OPTION"],
+    ),
     ("", "CREATE SEQUENCE s.x$n", &[CREATE]),
     (
         "CREATE TABLE s.d$n (a INT)",
