@@ -618,7 +618,7 @@ impl Database {
                 None => error,
             });
         }
-        let names = PipelineNames { database: self, catalog, search_path };
+        let names = PipelineNames { database: self, catalog, search_path: search_path.into() };
         self.planner
             .plan_pipeline(&parsed, &names, upkeep)
             .await

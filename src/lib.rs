@@ -30,7 +30,9 @@ mod messages;
 mod names;
 #[cfg(test)]
 mod oracle;
+mod policies;
 mod privileges;
+mod row_filter;
 mod sequences;
 mod statements;
 mod system;

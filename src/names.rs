@@ -1,5 +1,6 @@
 //! What names in queries stand for: in a pipeline, relations that change; in a SELECT, snapshots.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use tidemill_sql::{Names, Refusal, Relation, RelationTable, Resolved, Versions};
 
 use crate::database::{Database, input_kind};
 use crate::pg_catalog::PgCatalog;
+use crate::policies::Policies;
 use crate::privileges::Reads;
 use crate::sequences::Sequences;
 use crate::session::api::SqlError;
@@ -38,12 +40,12 @@ pub fn find(
 pub struct PipelineNames<'a> {
     pub database: &'a Database,
     pub catalog: Arc<Catalog>,
-    pub search_path: &'a [String],
+    pub search_path: Cow<'a, [String]>,
 }
 
 impl Names for PipelineNames<'_> {
     fn resolve(&self, schema: Option<&str>, name: &str) -> Result<Option<Resolved>, Refusal> {
-        let Some(object) = find(&self.catalog, schema, name, self.search_path) else {
+        let Some(object) = find(&self.catalog, schema, name, &self.search_path) else {
             let is_system = crate::system::is_system_relation(name);
             if is_system {
                 return Err(Refusal::not_incremental(format!("the system relation \"{name}\"")).near(name));
@@ -74,8 +76,14 @@ impl Names for PipelineNames<'_> {
         Ok(Some(Resolved::Table(Arc::new(RelationTable { relation }))))
     }
 
+    fn within(&self, schema: Option<&str>, name: &str) -> Option<Box<dyn Names + '_>> {
+        let view = find(&self.catalog, schema, name, &self.search_path)?;
+        let search_path = Cow::Owned(view.search_path.clone());
+        Some(Box::new(PipelineNames { search_path, catalog: self.catalog.clone(), ..*self }))
+    }
+
     fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
-        versions(&self.catalog, schema, name, self.search_path)
+        versions(&self.catalog, schema, name, &self.search_path)
     }
 }
 
@@ -104,9 +112,13 @@ pub fn versions(
 }
 
 /// Names in a SELECT: the snapshots that it reads.
+#[derive(Clone)]
 pub struct SnapshotNames<'a> {
     pub catalog: &'a Catalog,
-    pub search_path: &'a [String],
+    pub search_path: Cow<'a, [String]>,
+    /// With whose rights relations are read.
+    pub role: Cow<'a, str>,
+    pub policies: &'a Policies<'a>,
     pub snapshots: &'a BTreeMap<RelationId, Arc<ViewSnapshot>>,
     pub system: &'a BTreeMap<String, Arc<dyn TableProvider>>,
     pub sequences: &'a Sequences,
@@ -125,7 +137,7 @@ impl Names for SnapshotNames<'_> {
         let table = |snapshot: &Arc<ViewSnapshot>| -> Result<Option<Resolved>, Refusal> {
             Ok(Some(Resolved::Table(Arc::new(ViewTable::new(snapshot.clone())))))
         };
-        let Some(object) = find(self.catalog, schema, name, self.search_path) else {
+        let Some(object) = find(self.catalog, schema, name, &self.search_path) else {
             if name == "tm_dead_letters"
                 && let Some(snapshot) = self.snapshots.get(&DEAD_LETTERS)
             {
@@ -163,20 +175,43 @@ impl Names for SnapshotNames<'_> {
                 near: Some(object.name.clone()),
             }),
             Definition::Table(_) | Definition::Pipeline(_) => {
-                match self.snapshots.get(&RelationId(object.oid)) {
-                    Some(snapshot) => table(snapshot),
+                let table: Arc<dyn TableProvider> = match self.snapshots.get(&RelationId(object.oid)) {
+                    Some(snapshot) => Arc::new(ViewTable::new(snapshot.clone())),
                     None if self.is_for_checks => {
                         let table = MemTable::try_new(object.arrow_schema(), vec![Vec::new()]);
-                        Ok(Some(Resolved::Table(Arc::new(table.map_err(|error| failed(&error))?))))
+                        Arc::new(table.map_err(|error| failed(&error))?)
                     }
-                    None => Ok(None),
-                }
+                    None => return Ok(None),
+                };
+                let filtered = self.policies.filtered(self.catalog, &self.role, &object, table);
+                filtered.map(Resolved::Table).map(Some).map_err(|error| Refusal {
+                    sqlstate: error.sqlstate,
+                    message: error.message,
+                    hint: error.hint,
+                    near: None,
+                })
             }
         }
     }
 
+    fn within(&self, schema: Option<&str>, name: &str) -> Option<Box<dyn Names + '_>> {
+        Some(Box::new(self.within_view(schema, name)?))
+    }
+
     fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
-        versions(self.catalog, schema, name, self.search_path)
+        versions(self.catalog, schema, name, &self.search_path)
+    }
+}
+
+impl<'a> SnapshotNames<'a> {
+    /// Names in a view, which its owner reads, along the search path that it was made with.
+    fn within_view(&self, schema: Option<&str>, name: &str) -> Option<SnapshotNames<'a>> {
+        let view = find(self.catalog, schema, name, &self.search_path)?;
+        Some(SnapshotNames {
+            search_path: Cow::Owned(view.search_path.clone()),
+            role: Cow::Owned(view.owner.clone()),
+            ..self.clone()
+        })
     }
 }
 
@@ -192,6 +227,11 @@ impl Names for CatalogNames<'_> {
             Some(table) => Ok(Some(Resolved::Table(table))),
             None => self.others.resolve(schema, name),
         }
+    }
+
+    fn within(&self, schema: Option<&str>, name: &str) -> Option<Box<dyn Names + '_>> {
+        let others = self.others.within_view(schema, name)?;
+        Some(Box::new(CatalogNames { pg_catalog: self.pg_catalog, others }))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::access::{Access, Target};
 use crate::definition::{Definition, OptionValue, PipelineDefinition, SecretDefinition, SinkInput};
 use crate::error::{Dependent, Error, Near};
 use crate::object::{Column, Kind, Object, Oid};
+use crate::policy::RowSecurity;
 
 /// The first OID that is given out, as in PostgreSQL: below are the system's own.
 pub const FIRST_OID: Oid = 16_384;
@@ -310,6 +311,10 @@ impl Catalog {
         without.forget(&owned, None);
         // Whoever replaces it, it stays its owner's, and others may what they might.
         let (mut catalog, object) = without.with_object(NewObject { owner: old.owner.clone(), ..new })?;
+        // Nor does it show rows that were hidden.
+        let (policies, row_security) = (old.policies.clone(), old.row_security);
+        let object = Arc::new(Object { policies, row_security, ..object.as_ref().clone() });
+        catalog.put(object.clone());
         catalog.forget(std::slice::from_ref(&old), Some(object.oid));
         catalog.version = self.version + 1;
         Ok((catalog, Created::Replaced { old, new: object }))
@@ -333,6 +338,8 @@ impl Catalog {
             search_path: new.search_path,
             dependencies,
             indexes: Vec::new(),
+            policies: Vec::new(),
+            row_security: RowSecurity::default(),
             comment: None,
             owner: new.owner,
             created_at: new.created_at,

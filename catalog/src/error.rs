@@ -27,6 +27,10 @@ pub enum Error {
     ColumnNotFound { relation: String, column: String, near: Option<String> },
     #[error("index \"{name}\" does not exist")]
     IndexNotFound { name: String, near: Option<String> },
+    #[error("policy \"{name}\" for relation \"{relation}\" already exists")]
+    PolicyExists { name: String, relation: String },
+    #[error("policy \"{name}\" for relation \"{relation}\" does not exist")]
+    PolicyNotFound { name: String, relation: String, near: Option<String> },
     #[error("column \"{column}\" specified more than once")]
     DuplicateColumn { column: String },
     #[error("column \"{column}\" named in key does not exist")]
@@ -88,11 +92,13 @@ impl Diagnostic for Error {
             Error::WrongKind { .. } => SqlState::WRONG_OBJECT_TYPE,
             Error::HasDependents { .. } => SqlState::DEPENDENT_OBJECTS,
             Error::ColumnNotFound { .. } | Error::KeyColumnNotFound { .. } => SqlState::UNDEFINED_COLUMN,
-            Error::IndexNotFound { .. } | Error::SecretNotFound { .. } => SqlState::UNDEFINED_OBJECT,
+            Error::IndexNotFound { .. } | Error::SecretNotFound { .. } | Error::PolicyNotFound { .. } => {
+                SqlState::UNDEFINED_OBJECT
+            }
             Error::DuplicateColumn { .. } => SqlState::DUPLICATE_COLUMN,
             Error::System { .. } => SqlState("42501"),
             Error::RoleNotFound { .. } => SqlState::UNDEFINED_OBJECT,
-            Error::RoleExists { .. } => SqlState::DUPLICATE_OBJECT,
+            Error::RoleExists { .. } | Error::PolicyExists { .. } => SqlState::DUPLICATE_OBJECT,
             Error::ReservedRole { .. } => SqlState("42939"),
             Error::RoleInUse { .. } | Error::DependentPrivileges => SqlState::DEPENDENT_OBJECTS,
             Error::MembershipCycle { .. } => SqlState("0LP01"),
@@ -111,6 +117,7 @@ impl Diagnostic for Error {
             Error::SchemaNotFound { near, .. }
             | Error::ColumnNotFound { near, .. }
             | Error::IndexNotFound { near, .. }
+            | Error::PolicyNotFound { near, .. }
             | Error::KeyColumnNotFound { near, .. } => {
                 near.as_ref().map(|near| format!("Perhaps you meant \"{near}\"."))
             }
@@ -165,6 +172,7 @@ impl Diagnostic for Error {
             Error::DependentPrivileges => Some("Use CASCADE to revoke them too.".to_string()),
             Error::RoleNotFound { .. }
             | Error::RoleExists { .. }
+            | Error::PolicyExists { .. }
             | Error::ReservedRole { .. }
             | Error::MembershipCycle { .. }
             | Error::BootstrapRole

@@ -16,6 +16,7 @@ mod definition;
 mod document;
 mod error;
 mod object;
+mod policy;
 mod tables;
 
 pub use access::{
@@ -31,4 +32,5 @@ pub use definition::{
 pub use document::{FORMAT, Unsettled};
 pub use error::{Dependent, Error, Near};
 pub use object::{Column, Identity, Index, Kind, Object, Oid};
+pub use policy::{Policy, PolicyCommand, RowSecurity};
 pub use tables::AlteredTable;

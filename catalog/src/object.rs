@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use crate::definition::Definition;
+use crate::policy::{Policy, RowSecurity};
 
 /// Identifies an object for ever; never given to another.
 pub type Oid = u32;
@@ -168,6 +169,11 @@ pub struct Object {
     /// By name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<Index>,
+    /// By name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Policy>,
+    #[serde(default, skip_serializing_if = "RowSecurity::is_default")]
+    pub row_security: RowSecurity,
     pub comment: Option<String>,
     pub owner: String,
     /// Microseconds since 1970, by the clock of the server.

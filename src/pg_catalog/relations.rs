@@ -311,6 +311,8 @@ fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
         "pg_description" => descriptions(pg, rows),
         "pg_depend" => depends(pg, rows),
         "pg_rewrite" => rules(pg, rows),
+        "pg_policy" => access::policies(pg, rows),
+        "pg_policies" => access::shown_policies(pg, rows),
         "pg_am" => {
             rows.push(access_method(2, "heap", "t"));
             rows.push(access_method(403, "btree", "i"));
@@ -360,6 +362,7 @@ fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
                     ("tableowner", object.owner.clone().into()),
                     ("tablespace", Value::Null),
                     ("hasindexes", has_indexes(object).into()),
+                    ("rowsecurity", object.row_security.is_enabled.into()),
                 ]);
             }
         }
@@ -487,6 +490,8 @@ fn classes(pg: &PgCatalog, rows: &mut Rows) {
             ("relkind", relkind(object.kind()).into()),
             ("relnatts", object.columns.len().into()),
             ("relhasrules", query_of(object).is_some().into()),
+            ("relrowsecurity", object.row_security.is_enabled.into()),
+            ("relforcerowsecurity", object.row_security.is_forced.into()),
             ("relispopulated", true.into()),
             ("relreplident", if stores { "d" } else { "n" }.into()),
             ("relacl", access::acl(pg, &Target::Relation(object.oid))),

@@ -13,13 +13,13 @@ use tidemill_plan::RelationId;
 use tidemill_sql::statements::{Alter, AlterAction, CreatePipeline, RoleName, WithOptions};
 
 use super::create::{self, kind};
-use super::{access, done, engine_error, secret, unsupported};
+use super::{access, done, engine_error, policy, secret, unsupported};
 use crate::database::{Database, index_specs, uninterrupted};
 use crate::names::find;
-use crate::privileges;
 use crate::session::Session;
 use crate::session::api::{Notice, Response, SqlError};
 use crate::session::definitions::Changing;
+use crate::{policies, privileges};
 
 pub async fn run(session: &mut Session, alter: &Alter, sql: &str) -> Result<Response, SqlError> {
     if let AlterAction::Redefine(create) = &alter.action {
@@ -41,6 +41,10 @@ pub async fn run(session: &mut Session, alter: &Alter, sql: &str) -> Result<Resp
             let catalog = catalog
                 .rename(object.oid, &name.value)
                 .map_err(|error| SqlError::from(error).with_position(name.position))?;
+            if let Some(renamed) = catalog.get(object.oid) {
+                policies::check(&session.database, renamed)
+                    .map_err(|error| error.with_position(name.position))?;
+            }
             session.commit_catalog(changing, catalog).await?;
         }
         (AlterAction::OwnerTo { role, position }, Some(changing)) => {
@@ -86,6 +90,10 @@ pub async fn run(session: &mut Session, alter: &Alter, sql: &str) -> Result<Resp
         }
         (AlterAction::Table(actions), Some(changing)) => {
             return super::tables::alter(session, changing, &object, actions).await;
+        }
+        (AlterAction::RowSecurity { is_enabled, is_forced }, Some(changing)) => {
+            let asked = (*is_enabled, *is_forced);
+            policy::set(session, &object, asked, &alter.name, changing).await?;
         }
         (AlterAction::Value(value), Some(changing)) => {
             secret::set(session, &object, &value.0, changing).await?;

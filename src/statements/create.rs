@@ -26,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 use super::{access, dml, done, engine_error, query, redefine, secret, unbounded, unsupported};
 use crate::database::{Database, position_of, sink_query, table_spec, take_rate_limit, uninterrupted};
 use crate::names::{References, find};
-use crate::privileges;
 use crate::session::api::{Notice, Response, SqlError};
 use crate::session::definitions::Changing;
 use crate::session::{Call, Session};
+use crate::{policies, privileges};
 
 /// What stands behind WITH of a pipeline.
 const PIPELINE_OPTIONS: [&str; 2] = ["memory_limit", "ttl"];
@@ -308,7 +308,7 @@ pub async fn pipeline(
         return Ok(response);
     }
     let search_path = session.settings.search_path();
-    require_reads(session, &create.query, &search_path)?;
+    require_rows(session, &create.query, &search_path)?;
     let mut plan = session
         .database
         .pipeline_plan_in(session.catalog(), &create.query_text, &search_path, &upkeep)
@@ -363,11 +363,11 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
         SinkInput::From(name) => {
             let object = catalog.resolve(name.schema.as_deref(), &name.name, &search_path)?;
             let all = parse_query(&format!("SELECT * FROM {name}"))?;
-            require_reads(session, &all, &search_path)?;
+            require_rows(session, &all, &search_path)?;
             (tidemill_catalog::SinkInput::From { oid: object.oid }, vec![object.oid])
         }
         SinkInput::Query { query, text, emit } => {
-            require_reads(session, query, &search_path)?;
+            require_rows(session, query, &search_path)?;
             let input = tidemill_catalog::SinkInput::Query { query: text.clone(), emit: *emit };
             (input, dependencies(session, query, &search_path)?)
         }
@@ -475,7 +475,8 @@ async fn view_schema(
     search_path: &[String],
 ) -> Result<SchemaRef, SqlError> {
     let database = &session.database;
-    let names = crate::names::PipelineNames { database, catalog: session.catalog(), search_path };
+    let names =
+        crate::names::PipelineNames { database, catalog: session.catalog(), search_path: search_path.into() };
     let planned = database.planner.plan_query(&create.query, &names).await.map_err(|error| {
         at_query(database.delta_error(error, &create.query_text), sql, &create.query_text)
     })?;
@@ -653,6 +654,7 @@ pub fn enter_into(
             let mut replaced = catalog.in_order();
             replaced.retain(|object| entered.get(object.oid).is_none());
             replaced.reverse();
+            policies::check(&session.database, &object)?;
             Some(Entered { catalog: entered, object, replaced })
         }
     })
@@ -852,13 +854,25 @@ fn rename(columns: &mut [Column], names: &[String], position: usize) -> Result<(
     Ok(())
 }
 
-/// What a query reads must be the user's to read when it is to run from now on. It is not asked again: what runs, runs with
-/// the rights of its owner, who had them.
-pub fn require_reads(session: &Session, query: &Query, search_path: &[String]) -> Result<(), SqlError> {
+/// What a query reads must be the user's to read when it is to run from now on, all of its rows. It is not asked again: what runs, runs
+/// with the rights of its owner, who had them.
+pub fn require_rows(session: &Session, query: &Query, search_path: &[String]) -> Result<(), SqlError> {
+    let catalog = session.catalog();
+    for (role, oid) in &require_reads(session, query, search_path)?.reads {
+        if let Some(object) = catalog.get(*oid) {
+            policies::require_all_rows(&catalog, role, object)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same of a view, which shows the rows that its owner may see when it is read.
+fn require_reads(session: &Session, query: &Query, search_path: &[String]) -> Result<References, SqlError> {
     let catalog = session.catalog();
     let mut references = References::default();
     references.add(&session.database, &catalog, query, search_path, session.user())?;
-    privileges::require_reads(&catalog, &references.reads, None)
+    privileges::require_reads(&catalog, &references.reads, None)?;
+    Ok(references)
 }
 
 /// What a query reads directly, by OID.

@@ -29,7 +29,9 @@ use super::{engine_error, execution_error};
 use crate::names::{CatalogNames, References, SnapshotNames};
 use crate::pg_catalog;
 use crate::pgwire::types::{ORIGIN, PG_TYPE};
+use crate::policies::{Policies, Reader};
 use crate::privileges;
+use crate::row_filter::RowFilter;
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session, internal};
 use crate::system;
@@ -65,9 +67,20 @@ impl Planned {
         let _ = optimized.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node
                 && let Ok(table) = source_as_provider(&scan.source)
-                && let Some(view) = (table.as_ref() as &dyn Any).downcast_ref::<ViewTable>()
             {
-                reads.push((scan.table_name.table().to_owned(), view.explain(&scan.filters)?));
+                let filtered = (table.as_ref() as &dyn Any).downcast_ref::<RowFilter>();
+                let (table, filters, what) = match filtered {
+                    Some(filtered) => (
+                        filtered.table.clone(),
+                        filtered.looked_up(&scan.filters)?,
+                        ", of these what policies show",
+                    ),
+                    None => (table, scan.filters.clone(), ""),
+                };
+                if let Some(view) = (table.as_ref() as &dyn Any).downcast_ref::<ViewTable>() {
+                    let found = view.explain(&filters)?;
+                    reads.push((scan.table_name.table().to_owned(), found + what));
+                }
             }
             Ok(TreeNodeRecursion::Continue)
         });
@@ -121,7 +134,8 @@ pub async fn plan(
     let mut references = References::default();
     let user = session.user();
     references.add(&database, &catalog, query, &search_path, user)?;
-    privileges::require_reads(&catalog, &references.reads, session.changes)?;
+    let changed = session.changes.map(|change| change.relation);
+    privileges::require_reads(&catalog, &references.reads, changed)?;
     if references.relations.contains(&DEAD_LETTERS) {
         privileges::require_dead_letters(&catalog, user)?;
     }
@@ -135,9 +149,12 @@ pub async fn plan(
     let mut system =
         system::tables(&references.system, &status(session, &references).await, &catalog, &database.audit)?;
     system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
+    let policies = Policies { database: &database, reader: Reader::of(session), change: session.changes };
     let names = SnapshotNames {
         catalog: &catalog,
-        search_path: &search_path,
+        search_path: (&search_path).into(),
+        role: session.user().into(),
+        policies: &policies,
         snapshots: &view.relations,
         system: &system,
         sequences: &database.sequences,
@@ -191,11 +208,14 @@ async fn plan_catalog_query(
     let declared = pg_catalog::declared_types(&query);
     pg_catalog::rewrite(&mut query, &pg_catalog)?;
     let search_path = session.settings.search_path();
+    let policies = Policies { database: &database, reader: Reader::of(session), change: session.changes };
     let names = CatalogNames {
         pg_catalog: &pg_catalog,
         others: SnapshotNames {
             catalog: &pg_catalog.catalog,
-            search_path: &search_path,
+            search_path: (&search_path).into(),
+            role: session.user().into(),
+            policies: &policies,
             snapshots: &view.relations,
             system: &system,
             sequences: &database.sequences,

@@ -4,7 +4,7 @@ use tidemill_core::SqlState;
 
 use super::{
     ObjectKind, Statement, create_index, create_pipeline, create_schema, create_sink, create_source,
-    create_table, create_view, object_kind, role, secret, sequence,
+    create_table, create_view, object_kind, policy, role, secret, sequence,
 };
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, ObjectName};
@@ -44,6 +44,9 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     }
     if !or_replace && role::is_next(cursor) {
         return role::parse_create(cursor).map(Statement::CreateRole);
+    }
+    if !or_replace && cursor.is("POLICY") {
+        return policy::parse_create(cursor).map(Statement::CreatePolicy);
     }
     let kind = object_kind(cursor, "CREATE")?;
     if kind == ObjectKind::Schema {

@@ -23,6 +23,7 @@ pub mod grant;
 pub mod maintenance;
 pub mod notify;
 pub mod options;
+pub mod policy;
 pub mod prepare;
 pub mod query;
 pub mod role;
@@ -60,6 +61,7 @@ pub use self::grant::{
 pub use self::maintenance::{Analyze, CancelJob, Flush, Lock, Refresh, Vacuum};
 pub use self::notify::{Listen, Notify, Unlisten};
 pub use self::options::{WithOption, WithOptions, is_secret, redact};
+pub use self::policy::{AlterPolicy, CreatePolicy, DropPolicy, PolicyExpr};
 pub use self::prepare::{Deallocate, Execute, Prepare};
 pub use self::query::SelectQuery;
 pub use self::role::{
@@ -94,6 +96,9 @@ pub enum Statement {
     CreateSequence(CreateSequence),
     CreateIndex(CreateIndex),
     CreateSecret(CreateSecret),
+    CreatePolicy(CreatePolicy),
+    AlterPolicy(AlterPolicy),
+    DropPolicy(DropPolicy),
     Alter(Alter),
     Drop(DropObjects),
     Show(Show),

@@ -301,6 +301,7 @@ impl World {
                         };
                         return Ok(vec![format!("~ {kind} {name}: {what}: {note}")]);
                     }
+                    AlterAction::RowSecurity { .. } => "its policies hold, or do not".to_owned(),
                     AlterAction::Value(_) => "gets another value".to_owned(),
                     AlterAction::OwnerTo { .. } => "gets another owner; its state stays".to_owned(),
                     AlterAction::Pause => "stands still".to_owned(),
@@ -328,6 +329,9 @@ impl World {
             Statement::Comment(_) => Ok(vec!["  a comment: metadata only".to_owned()]),
             Statement::GrantPrivileges(_) | Statement::AlterDefaultPrivileges(_) => {
                 Ok(vec!["  privileges: metadata only".to_owned()])
+            }
+            Statement::CreatePolicy(_) | Statement::AlterPolicy(_) | Statement::DropPolicy(_) => {
+                Ok(vec!["  row policies: metadata only".to_owned()])
             }
             Statement::CreateRole(_)
             | Statement::AlterRole(_)
