@@ -22,6 +22,9 @@ use crate::pgwire::tls::TlsFiles;
 
 const PREFIX: &str = "TIDEMILL_";
 
+/// A variable that no key of a file stands for, and that nothing shows.
+const SECRET_KEY: &str = "TIDEMILL_SECRET_KEY";
+
 /// Where SQL is served.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7432);
 /// Where HTTP is served.
@@ -53,6 +56,11 @@ pub struct Config {
     pub auth: Auth,
     /// A file with the password that the role `tidemill` gets if it has none; empty for none.
     pub password_file: String,
+    /// A file with the keys that secrets are encrypted with, the newest first; empty for none.
+    pub secret_key_file: String,
+    /// The same keys as a text, which only the environment gives: `TIDEMILL_SECRET_KEY`.
+    #[serde(skip)]
+    pub secret_key: SecretText,
     /// The server's certificate and its key, in PEM; empty for no encryption.
     pub tls_cert: String,
     pub tls_key: String,
@@ -87,7 +95,7 @@ pub struct Config {
 }
 
 /// The keys of [`Config`], in its order.
-pub const KEYS: [&str; 24] = [
+pub const KEYS: [&str; 25] = [
     "data",
     "cache",
     "s3_endpoint",
@@ -98,6 +106,7 @@ pub const KEYS: [&str; 24] = [
     "insecure_listen",
     "auth",
     "password_file",
+    "secret_key_file",
     "tls_cert",
     "tls_key",
     "tls_client_ca",
@@ -118,7 +127,7 @@ pub const KEYS: [&str; 24] = [
 const MEMORY_LIMIT_MIN: u64 = 16 << 20;
 
 /// Keys whose values are text, even if they look like something else.
-const TEXT_KEYS: [&str; 15] = [
+const TEXT_KEYS: [&str; 16] = [
     "data",
     "cache",
     "s3_endpoint",
@@ -127,6 +136,7 @@ const TEXT_KEYS: [&str; 15] = [
     "http",
     "auth",
     "password_file",
+    "secret_key_file",
     "tls_cert",
     "tls_key",
     "tls_client_ca",
@@ -135,6 +145,16 @@ const TEXT_KEYS: [&str; 15] = [
     "log",
     "log_format",
 ];
+
+/// A text that nothing prints.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretText(pub Option<String>);
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(…)")
+    }
+}
 
 /// Who is asked for a password. A role that has one is asked for it, but under `trust`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -184,6 +204,8 @@ impl Default for Config {
             insecure_listen: false,
             auth: Auth::Local,
             password_file: String::new(),
+            secret_key_file: String::new(),
+            secret_key: SecretText(None),
             tls_cert: String::new(),
             tls_key: String::new(),
             tls_client_ca: String::new(),
@@ -256,7 +278,9 @@ impl Sources {
             figment = figment.merge(file(path)?);
         }
         figment = figment.merge(self.environment()?).merge(self.command_line());
-        let config: Config = figment.extract().map_err(|error| ConfigError::Value(Box::new(error)))?;
+        let mut config: Config = figment.extract().map_err(|error| ConfigError::Value(Box::new(error)))?;
+        let secret_key = self.variables.iter().find(|(name, _)| name == SECRET_KEY);
+        config.secret_key = SecretText(secret_key.map(|(_, text)| text.clone()));
         check(&config, &figment)?;
         Ok(Loaded { config, figment })
     }
@@ -266,7 +290,7 @@ impl Sources {
         for (name, text) in &self.variables {
             let Some(key) = name.strip_prefix(PREFIX) else { continue };
             let key = key.to_lowercase();
-            if key == "config" {
+            if key == "config" || name == SECRET_KEY {
                 continue;
             }
             if KEYS.contains(&key.as_str()) {
@@ -417,6 +441,9 @@ fn check(config: &Config, figment: &Figment) -> Result<(), ConfigError> {
         }
         Config { tls_cert, tls_client_ca, .. } if tls_cert.is_empty() && !tls_client_ca.is_empty() => {
             invalid("tls_client_ca", "there is no tls_cert")
+        }
+        Config { secret_key: SecretText(Some(_)), secret_key_file, .. } if !secret_key_file.is_empty() => {
+            invalid("secret_key_file", "TIDEMILL_SECRET_KEY says the keys already")
         }
         Config { max_connections: 0, .. } => invalid("max_connections", "it must be at least 1"),
         Config { epoch_interval, .. } if epoch_interval.is_zero() || epoch_interval.as_secs() >= 60 => {

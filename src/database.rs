@@ -16,7 +16,9 @@ use datafusion::common::DFSchema;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
-use tidemill_catalog::{Catalog, Definition, Index, Kind, Object, PipelineDefinition, SinkInput};
+use tidemill_catalog::{
+    Catalog, Definition, Index, Kind, Object, OptionValue, PipelineDefinition, SinkInput,
+};
 use tidemill_connectors::stand_in::StandIns;
 use tidemill_connectors::{
     Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec as ConnectorSpec,
@@ -34,6 +36,7 @@ use tokio::sync::Mutex;
 
 use crate::audit::Audit;
 use crate::names::PipelineNames;
+use crate::secrets::SecretKeys;
 use crate::sequences::Sequences;
 use crate::session::advisory::AdvisoryLocks;
 use crate::session::api::SqlError;
@@ -67,6 +70,7 @@ pub struct Database {
     pub channels: Channels,
     pub sequences: Arc<Sequences>,
     pub advisory: Arc<AdvisoryLocks>,
+    secret_keys: SecretKeys,
     /// Nothing runs and nothing is kept: statements are only looked at.
     is_for_checks: bool,
     /// In a test, what sources read and sinks write instead of the outside.
@@ -116,6 +120,7 @@ impl Database {
             channels: Channels::default(),
             sequences: Arc::default(),
             advisory: Arc::default(),
+            secret_keys: SecretKeys::passing(),
             is_for_checks: true,
             stand_ins: None,
             _scratch: Some(Scratch(scratch)),
@@ -134,13 +139,13 @@ impl Database {
         self.is_for_checks
     }
 
-    /// Opens a data directory, and starts what was running in it.
+    /// Opens a data directory, and starts what was running in it. Its secrets are nobody's: their key is in the code.
     pub async fn open(
         directory: &Path,
         n_lanes: usize,
         config: EngineConfig,
     ) -> Result<Arc<Database>, SqlError> {
-        Database::open_root(Root::local(directory)?, n_lanes, config).await
+        Database::open_with(Root::local(directory)?, n_lanes, config, SecretKeys::passing(), None).await
     }
 
     /// Opens what is durable below a root, and starts what was running there. No other server writes there any more.
@@ -148,8 +153,9 @@ impl Database {
         root: Root,
         n_lanes: usize,
         config: EngineConfig,
+        secret_keys: SecretKeys,
     ) -> Result<Arc<Database>, SqlError> {
-        Database::open_with(root, n_lanes, config, None).await
+        Database::open_with(root, n_lanes, config, secret_keys, None).await
     }
 
     /// The same for a test, where nobody is connected to.
@@ -159,13 +165,15 @@ impl Database {
         config: EngineConfig,
         stand_ins: Arc<StandIns>,
     ) -> Result<Arc<Database>, SqlError> {
-        Database::open_with(Root::local(directory)?, n_lanes, config, Some(stand_ins)).await
+        let root = Root::local(directory)?;
+        Database::open_with(root, n_lanes, config, SecretKeys::passing(), Some(stand_ins)).await
     }
 
     async fn open_with(
         root: Root,
         n_lanes: usize,
         config: EngineConfig,
+        secret_keys: SecretKeys,
         stand_ins: Option<Arc<StandIns>>,
     ) -> Result<Arc<Database>, SqlError> {
         root.claim().await?;
@@ -195,6 +203,11 @@ impl Database {
             }
             store.put(catalog.to_bytes().into()).await?;
         }
+        if let Some(renewed) = secret_keys.renew(&catalog)? {
+            tracing::info!("secrets are encrypted with another key from now on");
+            catalog = renewed;
+            store.put(catalog.to_bytes().into()).await?;
+        }
         let database = Arc::new(Database {
             root,
             engine: engine.clone(),
@@ -209,6 +222,7 @@ impl Database {
             channels: Channels::default(),
             sequences: Arc::default(),
             advisory: Arc::default(),
+            secret_keys,
             is_for_checks: false,
             stand_ins,
             _scratch: None,
@@ -239,14 +253,14 @@ impl Database {
                     }
                     outcome => outcome.map_err(SqlError::from),
                 },
-                Definition::Source(_) => match self.source_spec(object) {
+                Definition::Source(_) => match self.source_spec(&catalog, object) {
                     Ok(spec) => {
                         self.engine.add_source(spec).await;
                         Ok(())
                     }
                     Err(error) => Err(error),
                 },
-                Definition::View(_) | Definition::Sequence(_) => Ok(()),
+                Definition::View(_) | Definition::Sequence(_) | Definition::Secret(_) => Ok(()),
                 Definition::Pipeline(_) | Definition::Sink(_) => match self.member_spec(object).await {
                     Ok(spec) => {
                         members.push(spec);
@@ -386,7 +400,9 @@ impl Database {
             Definition::Source(_) => {
                 let known =
                     self.bounded.read().expect("nobody panics while holding it").get(&object.oid).copied();
-                known.unwrap_or_else(|| self.source_spec(object).is_ok_and(|spec| spec.source.is_bounded()))
+                known.unwrap_or_else(|| {
+                    self.source_spec(catalog, object).is_ok_and(|spec| spec.source.is_bounded())
+                })
             }
             _ => {
                 let is_finite =
@@ -396,8 +412,51 @@ impl Database {
         }
     }
 
-    /// How the engine is to read a source.
-    pub fn source_spec(&self, object: &Object) -> Result<SourceSpec, SqlError> {
+    /// The keys of `CREATE SECRET`.
+    pub fn secret_keys(&self) -> &SecretKeys {
+        &self.secret_keys
+    }
+
+    /// Options as a connector is to see them. Where statements are only looked at, secrets are not opened.
+    pub fn resolved(
+        &self,
+        catalog: &Catalog,
+        options: &[(String, OptionValue)],
+    ) -> Result<BTreeMap<String, String>, SqlError> {
+        match self.is_for_checks {
+            true => Ok(options
+                .iter()
+                .map(|(key, value)| (key.clone(), value.text().unwrap_or("secret").into()))
+                .collect()),
+            false => self.secret_keys.resolved(catalog, options),
+        }
+    }
+
+    /// An error about options, without what these were given as secrets.
+    pub fn without_secrets<'a>(
+        &self,
+        catalog: &Catalog,
+        options: impl IntoIterator<Item = &'a (String, OptionValue)>,
+        mut error: SqlError,
+    ) -> SqlError {
+        let secret: Vec<_> =
+            options.into_iter().filter(|(_, value)| value.text().is_none()).cloned().collect();
+        for value in self.resolved(catalog, &secret).unwrap_or_default().values() {
+            let hide = |text: &mut String| *text = text.replace(value.as_str(), "[redacted]");
+            hide(&mut error.message);
+            error.detail.iter_mut().chain(&mut error.hint).for_each(hide);
+        }
+        error
+    }
+
+    /// How the engine is to read a source that is in a catalog, or is about to be.
+    pub fn source_spec(&self, catalog: &Catalog, object: &Object) -> Result<SourceSpec, SqlError> {
+        let definition = &object.definition;
+        let options = || definition.options().iter().chain(definition.encode_options());
+        self.declared_source(catalog, object).map_err(|error| self.without_secrets(catalog, options(), error))
+    }
+
+    fn declared_source(&self, catalog: &Catalog, object: &Object) -> Result<SourceSpec, SqlError> {
         let Definition::Source(definition) = &object.definition else {
             unreachable!("only sources are asked for");
         };
@@ -413,7 +472,7 @@ impl Database {
             });
         }
         let read_schema: SchemaRef = Arc::new(Schema::new(read));
-        let mut options = map(&definition.options);
+        let mut options = self.resolved(catalog, &definition.options)?;
         let idle_timeout = tidemill_connectors::take_duration(&mut options, "idle_timeout")?;
         let rate_limit = take_rate_limit(&mut options)?;
         if idle_timeout.is_some() && definition.watermark.is_none() {
@@ -423,7 +482,7 @@ impl Database {
             )
             .with_hint("Add WATERMARK FOR column AS column - INTERVAL '5 seconds' to the column list."));
         }
-        let encode_options = map(&definition.encode_options);
+        let encode_options = self.resolved(catalog, &definition.encode_options)?;
         let include: Vec<IncludeColumn> = definition
             .include
             .iter()
@@ -559,7 +618,7 @@ impl Database {
                 None => error,
             });
         }
-        let names = PipelineNames { database: self, catalog, search_path };
+        let names = PipelineNames { database: self, catalog, search_path: search_path.into() };
         self.planner
             .plan_pipeline(&parsed, &names, upkeep)
             .await
@@ -567,7 +626,7 @@ impl Database {
     }
 
     /// What the engine is to run for a pipeline or a sink that is defined.
-    async fn member_spec(&self, object: &Object) -> Result<MemberSpec, SqlError> {
+    pub async fn member_spec(&self, object: &Object) -> Result<MemberSpec, SqlError> {
         match &object.definition {
             Definition::Pipeline(pipeline) => {
                 let upkeep = pipeline_upkeep(pipeline)?;
@@ -578,7 +637,7 @@ impl Database {
             Definition::Sink(sink) => {
                 let (query, upkeep) = sink_query(&self.catalog(), &sink.input)?;
                 let plan = self.pipeline_plan(&query, &object.search_path, &upkeep).await?;
-                self.sink_spec(object, plan)
+                self.sink_spec(&self.catalog(), object, plan)
             }
             _ => unreachable!("only pipelines and sinks run a plan"),
         }
@@ -591,8 +650,7 @@ impl Database {
     }
 
     pub fn pipeline_spec(&self, object: &Object, plan: PipelinePlan) -> Result<MemberSpec, SqlError> {
-        let mut options = map(object.definition.options());
-        let memory_limit = take_memory_limit(&mut options)?;
+        let memory_limit = memory_limit(object)?;
         self.set_properties(object.oid, plan.properties.clone());
         Ok(MemberSpec {
             id: RelationId(object.oid),
@@ -607,13 +665,30 @@ impl Database {
         })
     }
 
-    pub fn sink_spec(&self, object: &Object, plan: PipelinePlan) -> Result<MemberSpec, SqlError> {
+    pub fn sink_spec(
+        &self,
+        catalog: &Catalog,
+        object: &Object,
+        plan: PipelinePlan,
+    ) -> Result<MemberSpec, SqlError> {
+        let definition = &object.definition;
+        let options = || definition.options().iter().chain(definition.encode_options());
+        self.declared_sink(catalog, object, plan)
+            .map_err(|error| self.without_secrets(catalog, options(), error))
+    }
+
+    fn declared_sink(
+        &self,
+        catalog: &Catalog,
+        object: &Object,
+        plan: PipelinePlan,
+    ) -> Result<MemberSpec, SqlError> {
         let Definition::Sink(definition) = &object.definition else {
             unreachable!("only sinks are asked for");
         };
-        let mut options = map(&definition.options);
+        let mut options = self.resolved(catalog, &definition.options)?;
         let memory_limit = take_memory_limit(&mut options)?;
-        let encode_options = map(&definition.encode_options);
+        let encode_options = self.resolved(catalog, &definition.encode_options)?;
         let primary_key = sink_key(object, &plan, &options)?;
         let id = format!("{}-{:x}", object.oid, object.created_at);
         let declared = SinkSpec {
@@ -674,7 +749,9 @@ async fn refuse_nameless(root: &Root) -> Result<(), SqlError> {
 
 /// The memory that the state of a pipeline or sink may take, if it says.
 pub fn memory_limit(object: &Object) -> Result<Option<usize>, SqlError> {
-    take_memory_limit(&mut map(object.definition.options()))
+    let text =
+        object.definition.option("memory_limit").map(|text| ("memory_limit".to_owned(), text.to_owned()));
+    take_memory_limit(&mut text.into_iter().collect())
 }
 
 /// How many rows a second of a source are read at most, if it says.
@@ -781,7 +858,7 @@ pub fn input_kind(object: &Object) -> InputKind {
 
 /// How a pipeline's result is kept.
 pub fn pipeline_upkeep(pipeline: &PipelineDefinition) -> Result<Upkeep, SqlError> {
-    let options = pipeline.options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let options = pipeline.options.iter().filter_map(|(key, value)| Some((key.as_str(), value.text()?)));
     Ok(Upkeep { emit: pipeline.emit, ttl: tidemill_sql::upkeep::ttl(options)? })
 }
 
@@ -816,10 +893,6 @@ pub fn indexed_columns(object: &Object, keys: &[String]) -> Option<Vec<usize>> {
     }
     let first = object.columns.get(*columns.first()?)?;
     tidemill_engine::is_looked_up(&first.data_type).then_some(columns)
-}
-
-fn map(options: &[(String, String)]) -> BTreeMap<String, String> {
-    options.iter().cloned().collect()
 }
 
 fn format(word: &Option<String>) -> Result<Format, SqlError> {

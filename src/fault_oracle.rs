@@ -136,7 +136,9 @@ async fn open(
             restart_limit: 1000,
             ..EngineConfig::default()
         };
-        match tokio::time::timeout(PATIENCE, Database::open_root(root, n_lanes, config)).await {
+        match tokio::time::timeout(PATIENCE, Database::open_root(root, n_lanes, config, Default::default()))
+            .await
+        {
             Ok(Ok(database)) => return (store, database),
             Ok(Err(error)) => {
                 history.push(format!("  does not start: {error} {:?}", error.detail));

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod http;
 pub mod pg_catalog;
 pub mod pgwire;
+pub mod secrets;
 pub mod server;
 pub mod session;
 pub mod sqltest;
@@ -31,7 +32,9 @@ mod messages;
 mod names;
 #[cfg(test)]
 mod oracle;
+mod policies;
 mod privileges;
+mod row_filter;
 mod sequences;
 mod statements;
 mod system;

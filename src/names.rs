@@ -1,5 +1,6 @@
 //! What names in queries stand for: in a pipeline, relations that change; in a SELECT, snapshots.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use tidemill_sql::{Names, Refusal, Relation, RelationTable, Resolved, Versions};
 
 use crate::database::{Database, input_kind};
 use crate::pg_catalog::PgCatalog;
+use crate::policies::Policies;
 use crate::privileges::Reads;
 use crate::sequences::Sequences;
 use crate::session::api::SqlError;
@@ -39,12 +41,12 @@ pub fn find(
 pub struct PipelineNames<'a> {
     pub database: &'a Database,
     pub catalog: Arc<Catalog>,
-    pub search_path: &'a [String],
+    pub search_path: Cow<'a, [String]>,
 }
 
 impl Names for PipelineNames<'_> {
     fn resolve(&self, schema: Option<&str>, name: &str) -> Result<Option<Resolved>, Refusal> {
-        let Some(object) = find(&self.catalog, schema, name, self.search_path) else {
+        let Some(object) = find(&self.catalog, schema, name, &self.search_path) else {
             let is_system = crate::system::is_system_relation(name);
             if is_system {
                 return Err(Refusal::not_incremental(format!("the system relation \"{name}\"")).near(name));
@@ -54,8 +56,8 @@ impl Names for PipelineNames<'_> {
         if let Definition::View(view) = &object.definition {
             return view_query(view.query.as_str()).map(Some);
         }
-        if let Definition::Sink(_) = &object.definition {
-            return Err(sink_is_read(&object));
+        if let Definition::Sink(_) | Definition::Secret(_) = &object.definition {
+            return Err(is_not_read(&object));
         }
         if let Definition::Sequence(_) = &object.definition {
             return Err(Refusal::not_incremental(format!("the sequence \"{}\"", object.name)).near(name));
@@ -75,8 +77,14 @@ impl Names for PipelineNames<'_> {
         Ok(Some(Resolved::Table(Arc::new(RelationTable { relation }))))
     }
 
+    fn within(&self, schema: Option<&str>, name: &str) -> Option<Box<dyn Names + '_>> {
+        let view = find(&self.catalog, schema, name, &self.search_path)?;
+        let search_path = Cow::Owned(view.search_path.clone());
+        Some(Box::new(PipelineNames { search_path, catalog: self.catalog.clone(), ..*self }))
+    }
+
     fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
-        versions(&self.catalog, schema, name, self.search_path)
+        versions(&self.catalog, schema, name, &self.search_path)
     }
 }
 
@@ -105,9 +113,13 @@ pub fn versions(
 }
 
 /// Names in a SELECT: the snapshots that it reads.
+#[derive(Clone)]
 pub struct SnapshotNames<'a> {
     pub catalog: &'a Catalog,
-    pub search_path: &'a [String],
+    pub search_path: Cow<'a, [String]>,
+    /// With whose rights relations are read.
+    pub role: Cow<'a, str>,
+    pub policies: &'a Policies<'a>,
     pub snapshots: &'a BTreeMap<RelationId, Arc<ViewSnapshot>>,
     pub system: &'a BTreeMap<String, Arc<dyn TableProvider>>,
     pub sequences: &'a Sequences,
@@ -125,24 +137,23 @@ impl Names for SnapshotNames<'_> {
             hint: None,
             near: None,
         };
-        let table = |id: RelationId, snapshot: &Arc<ViewSnapshot>| -> Result<Option<Resolved>, Refusal> {
-            let table = match &self.params {
+        let table = |id: RelationId, snapshot: &Arc<ViewSnapshot>| -> Arc<dyn TableProvider> {
+            Arc::new(match &self.params {
                 Some(params) => ViewTable::reusable(id, snapshot.clone(), params.clone()),
                 None => ViewTable::new(snapshot.clone()),
-            };
-            Ok(Some(Resolved::Table(Arc::new(table))))
+            })
         };
-        let Some(object) = find(self.catalog, schema, name, self.search_path) else {
+        let Some(object) = find(self.catalog, schema, name, &self.search_path) else {
             if name == "tm_dead_letters"
                 && let Some(snapshot) = self.snapshots.get(&DEAD_LETTERS)
             {
-                return table(DEAD_LETTERS, snapshot);
+                return Ok(Some(Resolved::Table(table(DEAD_LETTERS, snapshot))));
             }
             return Ok(self.system.get(name).map(|table| Resolved::Table(table.clone())));
         };
         match &object.definition {
             Definition::View(view) => view_query(&view.query).map(Some),
-            Definition::Sink(_) => Err(sink_is_read(&object)),
+            Definition::Sink(_) | Definition::Secret(_) => Err(is_not_read(&object)),
             Definition::Sequence(sequence) => {
                 let counter = self.sequences.get(object.oid);
                 let last = counter.map_or(sequence.start, |counter| counter.last);
@@ -170,20 +181,44 @@ impl Names for SnapshotNames<'_> {
                 near: Some(object.name.clone()),
             }),
             Definition::Table(_) | Definition::Pipeline(_) => {
-                match self.snapshots.get(&RelationId(object.oid)) {
-                    Some(snapshot) => table(RelationId(object.oid), snapshot),
+                let id = RelationId(object.oid);
+                let table: Arc<dyn TableProvider> = match self.snapshots.get(&id) {
+                    Some(snapshot) => table(id, snapshot),
                     None if self.is_for_checks => {
                         let table = MemTable::try_new(object.arrow_schema(), vec![Vec::new()]);
-                        Ok(Some(Resolved::Table(Arc::new(table.map_err(|error| failed(&error))?))))
+                        Arc::new(table.map_err(|error| failed(&error))?)
                     }
-                    None => Ok(None),
-                }
+                    None => return Ok(None),
+                };
+                let filtered = self.policies.filtered(self.catalog, &self.role, &object, table);
+                filtered.map(Resolved::Table).map(Some).map_err(|error| Refusal {
+                    sqlstate: error.sqlstate,
+                    message: error.message,
+                    hint: error.hint,
+                    near: None,
+                })
             }
         }
     }
 
+    fn within(&self, schema: Option<&str>, name: &str) -> Option<Box<dyn Names + '_>> {
+        Some(Box::new(self.within_view(schema, name)?))
+    }
+
     fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
-        versions(self.catalog, schema, name, self.search_path)
+        versions(self.catalog, schema, name, &self.search_path)
+    }
+}
+
+impl<'a> SnapshotNames<'a> {
+    /// Names in a view, which its owner reads, along the search path that it was made with.
+    fn within_view(&self, schema: Option<&str>, name: &str) -> Option<SnapshotNames<'a>> {
+        let view = find(self.catalog, schema, name, &self.search_path)?;
+        Some(SnapshotNames {
+            search_path: Cow::Owned(view.search_path.clone()),
+            role: Cow::Owned(view.owner.clone()),
+            ..self.clone()
+        })
     }
 }
 
@@ -199,6 +234,11 @@ impl Names for CatalogNames<'_> {
             Some(table) => Ok(Some(Resolved::Table(table))),
             None => self.others.resolve(schema, name),
         }
+    }
+
+    fn within(&self, schema: Option<&str>, name: &str) -> Option<Box<dyn Names + '_>> {
+        let others = self.others.within_view(schema, name)?;
+        Some(Box::new(CatalogNames { pg_catalog: self.pg_catalog, others }))
     }
 }
 
@@ -250,7 +290,10 @@ impl References {
                         Definition::Table(_) | Definition::Pipeline(_) => {
                             self.relations.insert(RelationId(object.oid));
                         }
-                        Definition::Source(_) | Definition::Sink(_) | Definition::Sequence(_) => (),
+                        Definition::Source(_)
+                        | Definition::Sink(_)
+                        | Definition::Sequence(_)
+                        | Definition::Secret(_) => (),
                     }
                 }
                 None if name == "tm_dead_letters" => {
@@ -280,11 +323,15 @@ pub fn view_query(text: &str) -> Result<Resolved, Refusal> {
     Ok(Resolved::View(query))
 }
 
-fn sink_is_read(object: &Object) -> Refusal {
+fn is_not_read(object: &Object) -> Refusal {
+    let hint = match object.definition {
+        Definition::Secret(_) => "Options of sources and sinks name it: password = SECRET name.",
+        _ => "Read the relation that it writes.",
+    };
     Refusal {
         sqlstate: SqlState::WRONG_OBJECT_TYPE,
-        message: format!("\"{}\" is a sink, which cannot be read", object.name),
-        hint: Some("Read the relation that it writes.".into()),
+        message: format!("\"{}\" is a {}, which cannot be read", object.name, object.kind()),
+        hint: Some(hint.into()),
         near: Some(object.name.clone()),
     }
 }

@@ -156,12 +156,11 @@ pub fn require_member(catalog: &Catalog, role: &str, other: &str) -> Result<(), 
 pub fn require_connector(
     catalog: &Catalog,
     role: &str,
-    options: &[(String, String)],
+    connector: Option<&str>,
     is_sink: bool,
 ) -> Result<(), SqlError> {
-    let option = options.iter().find(|(key, _)| key == "connector");
-    let Some((_, connector)) = option else { return Ok(()) };
-    let (needed, why) = match (connector.as_str(), is_sink) {
+    let Some(connector) = connector else { return Ok(()) };
+    let (needed, why) = match (connector, is_sink) {
         ("generator" | "blackhole" | "print" | "memory", _) => return Ok(()),
         ("file", false) => (READ_SERVER_FILES, "reads files of the server"),
         ("file", true) => (WRITE_SERVER_FILES, "writes files of the server"),

@@ -23,6 +23,7 @@ use crate::config::{Auth, Config, check_sql_address};
 use crate::database::Database;
 use crate::pgwire::server::{Server, ServerConfig};
 use crate::pgwire::tls::Tls;
+use crate::secrets::SecretKeys;
 use crate::session::api::{Response, SessionApi, SqlError};
 use crate::session::login::{self, Authentication};
 use crate::session::{Session, Sessions};
@@ -107,7 +108,10 @@ pub async fn start(options: StartOptions) -> Result<Arc<dyn Service>, SqlError> 
     };
     let database = match options.is_catalog_only {
         true => Database::open_for_checks(&root, options.config.lanes, config).await?,
-        false => Database::open_root(root, options.config.lanes, config).await?,
+        false => {
+            let keys = SecretKeys::load(&options.config)?;
+            Database::open_root(root, options.config.lanes, config, keys).await?
+        }
     };
     database.audit.set_level(options.config.audit);
     if let Some(address) = options.listen {

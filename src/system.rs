@@ -7,13 +7,14 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicr
 use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::MemTable;
+use tidemill_catalog::{Catalog, Kind, Object};
 use tidemill_engine::{EngineStatus, OperatorStatus, PipelineStatus, StateSize};
 
 use crate::audit::{Audit, Record};
 use crate::session::api::SqlError;
 
 /// All of them, but for `tm_dead_letters`, which is a table.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "tm_sources",
     "tm_splits",
     "tm_tables",
@@ -23,6 +24,7 @@ const NAMES: [&str; 10] = [
     "tm_sinks",
     "tm_jobs",
     "tm_epochs",
+    "tm_secrets",
     AUDIT_LOG,
 ];
 
@@ -37,11 +39,13 @@ pub fn is_system_relation(name: &str) -> bool {
 pub fn tables(
     names: &BTreeSet<String>,
     status: &EngineStatus,
+    catalog: &Catalog,
     audit: &Audit,
 ) -> Result<BTreeMap<String, Arc<dyn TableProvider>>, SqlError> {
     let table = |name: &String| -> Result<(String, Arc<dyn TableProvider>), SqlError> {
         let rows = match name.as_str() {
             AUDIT_LOG => audited(&audit.records()),
+            "tm_secrets" => secrets(catalog),
             _ => rows(name, status),
         };
         let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).map_err(SqlError::from_datafusion)?;
@@ -145,6 +149,23 @@ fn rows(name: &str, status: &EngineStatus) -> RecordBatch {
                 .finish()
         }
     }
+}
+
+/// Without what they hold.
+fn secrets(catalog: &Catalog) -> RecordBatch {
+    let s: Vec<_> = catalog.objects_of(Kind::Secret).collect();
+    let used_by = |secret: &Object| {
+        let names = catalog.dependents(secret.oid).map(|object| object.describe());
+        names.collect::<Vec<_>>().join(", ")
+    };
+    Columns::default()
+        .int("oid", s.iter().map(|s| Some(i64::from(s.oid))))
+        .text("schema", s.iter().map(|s| Some(s.schema.clone())))
+        .text("name", s.iter().map(|s| Some(s.name.clone())))
+        .text("owner", s.iter().map(|s| Some(s.owner.clone())))
+        .time("created_at", s.iter().map(|s| Some(s.created_at)))
+        .text("used_by", s.iter().map(|s| Some(used_by(s)).filter(|names| !names.is_empty())))
+        .finish()
 }
 
 fn audited(a: &[Record]) -> RecordBatch {

@@ -65,6 +65,9 @@ pub struct Role {
     pub can_create_roles: bool,
     #[serde(default)]
     pub can_create_databases: bool,
+    /// Whether it sees all rows, whatever policies say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bypasses_policies: bool,
     /// `SCRAM-SHA-256$…`: what a password is checked against, and cannot be had from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verifier: Option<Verifier>,
@@ -110,6 +113,7 @@ impl Role {
             inherits: true,
             can_create_roles: false,
             can_create_databases: false,
+            bypasses_policies: false,
             verifier: None,
             n_connections_max: None,
             valid_until: None,
@@ -200,6 +204,7 @@ impl Privilege {
             ],
             Kind::Source | Kind::Pipeline | Kind::View => &[Privilege::Select],
             Kind::Sequence => &[Privilege::Select, Privilege::Update, Privilege::Usage],
+            Kind::Secret => &[Privilege::Usage],
             // Nobody reads a sink, and only its owner changes it.
             Kind::Sink => &[],
         }
@@ -582,6 +587,7 @@ impl Catalog {
             return Err(Error::RoleExists { name: to.to_owned() });
         }
         let mut catalog = self.reassigned(name, to);
+        catalog.rename_in_policies(name, Some(to));
         let access = Arc::make_mut(&mut catalog.access);
         let mut role = access.roles.remove(name).expect("it was found above");
         role.name = to.to_owned();
@@ -619,6 +625,12 @@ impl Catalog {
         for (target, list) in self.access.lists() {
             if list.iter().any(|item| item.grantee.as_deref() == Some(name) || item.grantor == name) {
                 uses.push(format!("privileges for {}", self.describe_target(&target)));
+            }
+        }
+        for object in self.objects() {
+            for policy in object.policies.iter().filter(|policy| policy.roles.iter().any(|role| role == name))
+            {
+                uses.push(format!("target of policy {} on {}", policy.name, object.describe()));
             }
         }
         for default in &self.access.defaults {
@@ -906,6 +918,7 @@ impl Catalog {
             default.list.retain(|item| item.grantee.as_deref() != Some(role));
         }
         access.defaults.retain(|default| !default.list.is_empty());
+        catalog.rename_in_policies(role, None);
         Ok(catalog)
     }
 

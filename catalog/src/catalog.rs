@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use tidemill_core::did_you_mean;
 
 use crate::access::{Access, Target};
-use crate::definition::{Definition, PipelineDefinition, SinkInput};
+use crate::definition::{Definition, OptionValue, PipelineDefinition, SecretDefinition, SinkInput};
 use crate::error::{Dependent, Error, Near};
 use crate::object::{Column, Kind, Object, Oid};
+use crate::policy::RowSecurity;
 
 /// The first OID that is given out, as in PostgreSQL: below are the system's own.
 pub const FIRST_OID: Oid = 16_384;
@@ -201,7 +202,10 @@ impl Catalog {
         name: &str,
         search_path: &[String],
     ) -> Result<&Arc<Object>, Error> {
-        let object = self.resolve(schema, name, search_path)?;
+        let object = self.resolve(schema, name, search_path).map_err(|error| match (error, kind) {
+            (Error::NotFound { name, near }, Kind::Secret) => Error::SecretNotFound { name, near },
+            (error, _) => error,
+        })?;
         match object.kind() == kind {
             true => Ok(object),
             false => Err(Error::WrongKind { name: object.name.clone(), is: object.kind(), wanted: kind }),
@@ -307,6 +311,10 @@ impl Catalog {
         without.forget(&owned, None);
         // Whoever replaces it, it stays its owner's, and others may what they might.
         let (mut catalog, object) = without.with_object(NewObject { owner: old.owner.clone(), ..new })?;
+        // Nor does it show rows that were hidden.
+        let (policies, row_security) = (old.policies.clone(), old.row_security);
+        let object = Arc::new(Object { policies, row_security, ..object.as_ref().clone() });
+        catalog.put(object.clone());
         catalog.forget(std::slice::from_ref(&old), Some(object.oid));
         catalog.version = self.version + 1;
         Ok((catalog, Created::Replaced { old, new: object }))
@@ -330,6 +338,8 @@ impl Catalog {
             search_path: new.search_path,
             dependencies,
             indexes: Vec::new(),
+            policies: Vec::new(),
+            row_security: RowSecurity::default(),
             comment: None,
             owner: new.owner,
             created_at: new.created_at,
@@ -397,7 +407,12 @@ impl Catalog {
         }
         let dependents: Vec<Dependent> = self
             .dependents(oid)
-            .filter(|dependent| object.kind() == Kind::Sequence || reads_by_name(&dependent.definition))
+            .filter(|dependent| match object.kind() {
+                Kind::Sequence => true,
+                // Options name it by its OID.
+                Kind::Secret => false,
+                _ => reads_by_name(&dependent.definition),
+            })
             .map(|dependent| Dependent { object: dependent.describe(), on: object.describe() })
             .collect();
         if !dependents.is_empty() {
@@ -457,15 +472,24 @@ impl Catalog {
             for (key, value) in changes {
                 let known = options.iter().position(|(known, _)| known == key);
                 match (known, value) {
-                    (Some(idx), Some(value)) => options[idx].1 = value.clone(),
+                    (Some(idx), Some(value)) => options[idx].1 = OptionValue::Text(value.clone()),
                     (Some(idx), None) => drop(options.remove(idx)),
-                    (None, Some(value)) => options.push((key.clone(), value.clone())),
+                    (None, Some(value)) => options.push((key.clone(), OptionValue::Text(value.clone()))),
                     (None, None) => (),
                 }
             }
         }
         let mut catalog = self.changed();
         catalog.put(Arc::new(object));
+        catalog
+    }
+
+    /// With another value of a secret.
+    pub fn set_secret(&self, oid: Oid, definition: SecretDefinition) -> Catalog {
+        let object = self.expect(oid);
+        let mut catalog = self.changed();
+        let definition = Definition::Secret(definition);
+        catalog.put(Arc::new(Object { definition, ..object.as_ref().clone() }));
         catalog
     }
 
@@ -612,7 +636,9 @@ fn reads_by_name(definition: &Definition) -> bool {
     match definition {
         Definition::Pipeline(_) | Definition::View(_) => true,
         Definition::Sink(sink) => matches!(sink.input, SinkInput::Query { .. }),
-        Definition::Source(_) | Definition::Table(_) | Definition::Sequence(_) => false,
+        Definition::Source(_) | Definition::Table(_) | Definition::Sequence(_) | Definition::Secret(_) => {
+            false
+        }
     }
 }
 

@@ -6,10 +6,43 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use tidemill_core::Emit;
 
-use crate::object::Kind;
+use crate::object::{Kind, Oid};
 
 /// `WITH (…)`: keys and values in the order of the statement.
-pub type Options = Vec<(String, String)>;
+pub type Options = Vec<(String, OptionValue)>;
+
+/// What an option is set to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OptionValue {
+    Text(String),
+    /// `SECRET name`: what that secret holds when it is needed.
+    Secret {
+        secret: Oid,
+    },
+}
+
+impl OptionValue {
+    /// What was written, where it is no secret.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            OptionValue::Text(text) => Some(text),
+            OptionValue::Secret { .. } => None,
+        }
+    }
+}
+
+impl From<String> for OptionValue {
+    fn from(text: String) -> OptionValue {
+        OptionValue::Text(text)
+    }
+}
+
+impl From<&str> for OptionValue {
+    fn from(text: &str) -> OptionValue {
+        OptionValue::Text(text.to_owned())
+    }
+}
 
 /// What `CREATE` said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +54,7 @@ pub enum Definition {
     View(ViewDefinition),
     Sink(SinkDefinition),
     Sequence(SequenceDefinition),
+    Secret(SecretDefinition),
 }
 
 impl Definition {
@@ -33,18 +67,41 @@ impl Definition {
             Definition::View(_) => Kind::View,
             Definition::Sink(_) => Kind::Sink,
             Definition::Sequence(_) => Kind::Sequence,
+            Definition::Secret(_) => Kind::Secret,
         }
     }
 
-    /// Its `WITH` options; views and sequences have none.
-    pub fn options(&self) -> &[(String, String)] {
+    /// Its `WITH` options, if it can have any.
+    pub fn options(&self) -> &[(String, OptionValue)] {
         match self {
             Definition::Source(source) => &source.options,
             Definition::Table(table) => &table.options,
             Definition::Pipeline(pipeline) => &pipeline.options,
-            Definition::View(_) | Definition::Sequence(_) => &[],
+            Definition::View(_) | Definition::Sequence(_) | Definition::Secret(_) => &[],
             Definition::Sink(sink) => &sink.options,
         }
+    }
+
+    /// What stands behind ENCODE.
+    pub fn encode_options(&self) -> &[(String, OptionValue)] {
+        match self {
+            Definition::Source(source) => &source.encode_options,
+            Definition::Sink(sink) => &sink.encode_options,
+            _ => &[],
+        }
+    }
+
+    /// The option of this name, where it is no secret.
+    pub fn option(&self, key: &str) -> Option<&str> {
+        self.options().iter().find(|(known, _)| known == key).and_then(|(_, value)| value.text())
+    }
+
+    /// The secrets that it needs.
+    pub fn secrets(&self) -> impl Iterator<Item = Oid> {
+        self.options().iter().chain(self.encode_options()).filter_map(|(_, value)| match value {
+            OptionValue::Secret { secret } => Some(*secret),
+            OptionValue::Text(_) => None,
+        })
     }
 
     /// The same, to be changed.
@@ -53,7 +110,7 @@ impl Definition {
             Definition::Source(source) => Some(&mut source.options),
             Definition::Table(table) => Some(&mut table.options),
             Definition::Pipeline(pipeline) => Some(&mut pipeline.options),
-            Definition::View(_) | Definition::Sequence(_) => None,
+            Definition::View(_) | Definition::Sequence(_) | Definition::Secret(_) => None,
             Definition::Sink(sink) => Some(&mut sink.options),
         }
     }
@@ -168,6 +225,15 @@ pub struct SequenceDefinition {
     /// The column that it goes with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owned_by: Option<OwnedBy>,
+}
+
+/// `CREATE SECRET`: a text that only the server reads, and only with a key that is not in the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretDefinition {
+    /// Which key it is sealed with.
+    pub key: String,
+    /// Nonce, ciphertext and tag, in base64.
+    pub sealed: String,
 }
 
 /// A column of a table.

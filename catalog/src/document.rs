@@ -15,9 +15,9 @@ use crate::object::{Kind, Object, Oid};
 
 /// The newest format that this version writes and reads.
 ///
-/// 1: schemas and objects. 2: with roles and privileges. 3: with sequences, indexes, replaced pipelines, or the catalog before it. What a
-/// version does not know it would drop: a catalog is written in the first format that has all that it has.
-pub const FORMAT: u64 = 3;
+/// 1: schemas and objects. 2: with roles and privileges. 3: with sequences, indexes, replaced pipelines, or the catalog before it.
+/// 4: with secrets and row policies. What a version does not know it would drop: a catalog is written in the first format that has all that it has.
+pub const FORMAT: u64 = 4;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -67,8 +67,9 @@ impl Catalog {
 
     /// The durable form while it is open whether this one counts or the one `before`.
     pub fn to_unsettled_bytes(&self, before: &Catalog) -> Vec<u8> {
-        let before = Some(Box::new(before.document()));
-        serialize(&Document { format: FORMAT, before, ..self.document() })
+        let (document, before) = (self.document(), before.document());
+        let format = document.format.max(before.format).max(3);
+        serialize(&Document { format, before: Some(Box::new(before)), ..document })
     }
 
     fn document(&self) -> Document<'_> {
@@ -82,7 +83,15 @@ impl Catalog {
                     || !object.indexes.is_empty()
                     || object.columns.iter().any(|column| column.identity.is_some())
             });
-        let format = if is_new { FORMAT } else { 1 + u64::from(access.is_some()) };
+        let is_of_4 = |object: &Arc<Object>| {
+            object.kind() == Kind::Secret || !object.policies.is_empty() || !object.row_security.is_default()
+        };
+        let is_of_4 = self.objects.values().any(is_of_4) || self.roles().any(|role| role.bypasses_policies);
+        let format = match is_of_4 {
+            true => FORMAT,
+            false if is_new => 3,
+            false => 1 + u64::from(access.is_some()),
+        };
         Document {
             format,
             version: self.version,
@@ -174,6 +183,12 @@ impl ReadDocument {
             })?;
         }
         for object in objects.values() {
+            let of_policies = object.policies.iter().flat_map(|policy| &policy.roles);
+            for role in of_policies {
+                check(access.roles.contains_key(role), || {
+                    format!("a policy of \"{}\" is for a role that is missing", object.full_name())
+                })?;
+            }
             let missing = object.dependencies.iter().find(|oid| !objects.contains_key(oid));
             check(missing.is_none(), || {
                 format!("\"{}\" reads an object that is missing", object.full_name())

@@ -13,6 +13,8 @@ pub enum Error {
     SchemaExists { name: String },
     #[error("relation \"{name}\" does not exist")]
     NotFound { name: String, near: Option<Near> },
+    #[error("secret \"{name}\" does not exist")]
+    SecretNotFound { name: String, near: Option<Near> },
     #[error("relation \"{name}\" already exists")]
     Exists { name: String, kind: Kind },
     #[error("\"{name}\" is a {is}, not a {wanted}")]
@@ -25,6 +27,10 @@ pub enum Error {
     ColumnNotFound { relation: String, column: String, near: Option<String> },
     #[error("index \"{name}\" does not exist")]
     IndexNotFound { name: String, near: Option<String> },
+    #[error("policy \"{name}\" for relation \"{relation}\" already exists")]
+    PolicyExists { name: String, relation: String },
+    #[error("policy \"{name}\" for relation \"{relation}\" does not exist")]
+    PolicyNotFound { name: String, relation: String, near: Option<String> },
     #[error("column \"{column}\" specified more than once")]
     DuplicateColumn { column: String },
     #[error("column \"{column}\" named in key does not exist")]
@@ -86,11 +92,13 @@ impl Diagnostic for Error {
             Error::WrongKind { .. } => SqlState::WRONG_OBJECT_TYPE,
             Error::HasDependents { .. } => SqlState::DEPENDENT_OBJECTS,
             Error::ColumnNotFound { .. } | Error::KeyColumnNotFound { .. } => SqlState::UNDEFINED_COLUMN,
-            Error::IndexNotFound { .. } => SqlState::UNDEFINED_OBJECT,
+            Error::IndexNotFound { .. } | Error::SecretNotFound { .. } | Error::PolicyNotFound { .. } => {
+                SqlState::UNDEFINED_OBJECT
+            }
             Error::DuplicateColumn { .. } => SqlState::DUPLICATE_COLUMN,
             Error::System { .. } => SqlState("42501"),
             Error::RoleNotFound { .. } => SqlState::UNDEFINED_OBJECT,
-            Error::RoleExists { .. } => SqlState::DUPLICATE_OBJECT,
+            Error::RoleExists { .. } | Error::PolicyExists { .. } => SqlState::DUPLICATE_OBJECT,
             Error::ReservedRole { .. } => SqlState("42939"),
             Error::RoleInUse { .. } | Error::DependentPrivileges => SqlState::DEPENDENT_OBJECTS,
             Error::MembershipCycle { .. } => SqlState("0LP01"),
@@ -109,10 +117,11 @@ impl Diagnostic for Error {
             Error::SchemaNotFound { near, .. }
             | Error::ColumnNotFound { near, .. }
             | Error::IndexNotFound { near, .. }
+            | Error::PolicyNotFound { near, .. }
             | Error::KeyColumnNotFound { near, .. } => {
                 near.as_ref().map(|near| format!("Perhaps you meant \"{near}\"."))
             }
-            Error::NotFound { near, .. } => match near {
+            Error::NotFound { near, .. } | Error::SecretNotFound { near, .. } => match near {
                 Some(Near::Name(near)) => Some(format!("Perhaps you meant \"{near}\".")),
                 Some(Near::Schema { schema, name }) => Some(format!(
                     "There is one in schema \"{schema}\": write {schema}.{name}, or add the schema to search_path."
@@ -163,6 +172,7 @@ impl Diagnostic for Error {
             Error::DependentPrivileges => Some("Use CASCADE to revoke them too.".to_string()),
             Error::RoleNotFound { .. }
             | Error::RoleExists { .. }
+            | Error::PolicyExists { .. }
             | Error::ReservedRole { .. }
             | Error::MembershipCycle { .. }
             | Error::BootstrapRole
@@ -203,6 +213,10 @@ fn wrong_kind_hint(name: &str, is: Kind, wanted: Kind) -> String {
                 "A sink is written by CREATE SINK {name} FROM …; it holds no rows that could be read or changed."
             )
         }
+        (Kind::Secret, _) => {
+            format!("A secret holds no rows; options of sources and sinks name it: password = SECRET {name}.")
+        }
+        (_, Kind::Secret) => "CREATE SECRET name AS 'value' makes one.".to_string(),
         _ => format!("Use {} instead.", is.keyword()),
     }
 }

@@ -16,6 +16,7 @@ mod definition;
 mod document;
 mod error;
 mod object;
+mod policy;
 mod tables;
 
 pub use access::{
@@ -24,10 +25,12 @@ pub use access::{
 };
 pub use catalog::{Catalog, Created, FIRST_OID, NewObject, OnConflict, PUBLIC, Schema};
 pub use definition::{
-    Definition, Include, Options, OwnedBy, PipelineDefinition, SequenceDefinition, SinkDefinition, SinkInput,
-    SourceDefinition, TableDefinition, ViewDefinition, Watermark,
+    Definition, Include, OptionValue, Options, OwnedBy, PipelineDefinition, SecretDefinition,
+    SequenceDefinition, SinkDefinition, SinkInput, SourceDefinition, TableDefinition, ViewDefinition,
+    Watermark,
 };
 pub use document::{FORMAT, Unsettled};
 pub use error::{Dependent, Error, Near};
 pub use object::{Column, Identity, Index, Kind, Object, Oid};
+pub use policy::{Policy, PolicyCommand, RowSecurity};
 pub use tables::AlteredTable;

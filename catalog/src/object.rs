@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use crate::definition::Definition;
+use crate::policy::{Policy, RowSecurity};
 
 /// Identifies an object for ever; never given to another.
 pub type Oid = u32;
@@ -21,12 +22,13 @@ pub enum Kind {
     View,
     Sink,
     Sequence,
+    Secret,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 6] =
-        [Kind::Source, Kind::Table, Kind::Pipeline, Kind::View, Kind::Sink, Kind::Sequence];
+    pub const ALL: [Kind; 7] =
+        [Kind::Source, Kind::Table, Kind::Pipeline, Kind::View, Kind::Sink, Kind::Sequence, Kind::Secret];
 
     /// In lower case, as messages have it.
     pub fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Kind {
             Kind::View => "view",
             Kind::Sink => "sink",
             Kind::Sequence => "sequence",
+            Kind::Secret => "secret",
         }
     }
 
@@ -49,12 +52,18 @@ impl Kind {
             Kind::View => "VIEW",
             Kind::Sink => "SINK",
             Kind::Sequence => "SEQUENCE",
+            Kind::Secret => "SECRET",
         }
     }
 
     /// Whether a query may name it in FROM.
     pub fn is_readable(self) -> bool {
-        self != Kind::Sink
+        !matches!(self, Kind::Sink | Kind::Secret)
+    }
+
+    /// Whether clients of PostgreSQL see it as a relation.
+    pub fn is_relation(self) -> bool {
+        !matches!(self, Kind::Sink | Kind::Secret)
     }
 }
 
@@ -160,6 +169,11 @@ pub struct Object {
     /// By name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub indexes: Vec<Index>,
+    /// By name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Policy>,
+    #[serde(default, skip_serializing_if = "RowSecurity::is_default")]
+    pub row_security: RowSecurity,
     pub comment: Option<String>,
     pub owner: String,
     /// Microseconds since 1970, by the clock of the server.

@@ -61,9 +61,14 @@ pub enum Resolved {
 }
 
 /// What the planner asks for names.
-pub trait Names: Sync {
+pub trait Names: Send + Sync {
     /// What `name` stands for; without a schema, along the search path.
     fn resolve(&self, schema: Option<&str>, name: &str) -> std::result::Result<Option<Resolved>, Refusal>;
+
+    /// What names mean within a view; what they mean outside, if nothing is said.
+    fn within(&self, _schema: Option<&str>, _name: &str) -> Option<Box<dyn Names + '_>> {
+        None
+    }
 
     /// What is known of a relation as one of versions.
     fn versions(&self, _schema: Option<&str>, _name: &str) -> Option<Versions> {
@@ -294,7 +299,9 @@ impl Planner {
                     let mut view = *view;
                     let sql = view.to_string();
                     name_columns(&mut view);
-                    let state = Box::pin(self.state_for(&mut view, names, depth + 1)).await?;
+                    let within = names.within(schema.map(|schema| schema.as_ref()), name);
+                    let within = within.as_deref().unwrap_or(names);
+                    let state = Box::pin(self.state_for(&mut view, within, depth + 1)).await?;
                     let plan = postgres::typed(rewrite_first_rows(
                         state.statement_to_plan(statement(view)).await?,
                     )?)?;

@@ -43,6 +43,9 @@ pub struct Start {
     /// File with the password that the role tidemill gets if it has none [env: TIDEMILL_PASSWORD_FILE]
     #[arg(long, value_name = "FILE")]
     password_file: Option<String>,
+    /// File with the keys that secrets are encrypted with, the newest first; or TIDEMILL_SECRET_KEY has them [env: TIDEMILL_SECRET_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    secret_key_file: Option<String>,
     /// The server's certificate in PEM; read again at SIGHUP [env: TIDEMILL_TLS_CERT]
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<String>,
@@ -77,6 +80,7 @@ impl Start {
             ("listen", &self.listen),
             ("http", &self.http),
             ("password_file", &self.password_file),
+            ("secret_key_file", &self.secret_key_file),
             ("tls_cert", &self.tls_cert),
             ("tls_key", &self.tls_key),
             ("tls_client_ca", &self.tls_client_ca),

@@ -1,7 +1,7 @@
 //! Roles, memberships and privileges, as PostgreSQL shows them.
 
 use datafusion::common::Result;
-use tidemill_catalog::{AclItem, DefaultOn, Kind, Privilege, Role, Target};
+use tidemill_catalog::{AclItem, DefaultOn, Kind, Object, Policy, Privilege, Role, Target};
 use tidemill_core::SqlState;
 
 use crate::pg_catalog::functions::error;
@@ -23,12 +23,60 @@ pub fn roles(pg: &PgCatalog, rows: &mut Rows) {
             ("rolcreaterole", role.can_create_roles.into()),
             ("rolcreatedb", role.can_create_databases.into()),
             ("rolcanlogin", role.can_login.into()),
-            ("rolbypassrls", role.is_superuser.into()),
+            ("rolbypassrls", (role.is_superuser || role.bypasses_policies).into()),
             ("rolconnlimit", Value::Int(role.n_connections_max.map_or(-1, i64::from))),
             ("rolpassword", password(role)),
             ("rolvaliduntil", valid_until(role)),
         ]);
     }
+}
+
+/// `pg_policy`.
+pub fn policies(pg: &PgCatalog, rows: &mut Rows) {
+    for (object, policy) in all_policies(pg) {
+        let roles: Vec<Value> = match policy.roles.is_empty() {
+            true => vec![0u32.into()],
+            false => policy.roles.iter().map(|role| pg.role_oid(role).into()).collect(),
+        };
+        rows.push(vec![
+            ("oid", policy.oid.into()),
+            ("polname", policy.name.clone().into()),
+            ("polrelid", object.oid.into()),
+            ("polcmd", policy.command.letter().into()),
+            ("polpermissive", (!policy.is_restrictive).into()),
+            ("polroles", Value::List(roles)),
+            ("polqual", condition(&policy.using)),
+            ("polwithcheck", condition(&policy.check)),
+        ]);
+    }
+}
+
+/// `pg_policies`.
+pub fn shown_policies(pg: &PgCatalog, rows: &mut Rows) {
+    for (object, policy) in all_policies(pg) {
+        let roles: Vec<Value> = match policy.roles.is_empty() {
+            true => vec!["public".into()],
+            false => policy.roles.iter().map(|role| role.clone().into()).collect(),
+        };
+        rows.push(vec![
+            ("schemaname", object.schema.clone().into()),
+            ("tablename", object.name.clone().into()),
+            ("policyname", policy.name.clone().into()),
+            ("permissive", if policy.is_restrictive { "RESTRICTIVE" } else { "PERMISSIVE" }.into()),
+            ("roles", Value::List(roles)),
+            ("cmd", policy.command.keyword().into()),
+            ("qual", condition(&policy.using)),
+            ("with_check", condition(&policy.check)),
+        ]);
+    }
+}
+
+fn all_policies(pg: &PgCatalog) -> impl Iterator<Item = (&Object, &Policy)> {
+    pg.relations().flat_map(|object| object.policies.iter().map(move |policy| (object.as_ref(), policy)))
+}
+
+fn condition(text: &Option<String>) -> Value {
+    text.as_ref().map_or(Value::Null, |text| format!("({text})").into())
 }
 
 /// `pg_user` and `pg_shadow`: the roles that may log in.
@@ -39,7 +87,7 @@ pub fn users(pg: &PgCatalog, rows: &mut Rows) {
             ("usesysid", role.oid.into()),
             ("usecreatedb", role.can_create_databases.into()),
             ("usesuper", role.is_superuser.into()),
-            ("usebypassrls", role.is_superuser.into()),
+            ("usebypassrls", (role.is_superuser || role.bypasses_policies).into()),
             ("passwd", password(role)),
             ("valuntil", valid_until(role)),
         ]);

@@ -168,7 +168,10 @@ static FUNCTIONS: &[Spec] = &[
     always_true("has_foreign_data_wrapper_privilege"),
     always_true("has_server_privilege"),
     strict("pg_has_role", "bool", access::pg_has_role),
-    strict("row_security_active", "bool", |_, _| Ok(false.into())),
+    strict("row_security_active", "bool", |pg, args| {
+        let object = oid(args).and_then(|oid| pg.catalog.get(oid));
+        Ok(object.map(|object| pg.catalog.has_policies_for(&pg.user, object)).into())
+    }),
     // Names and definitions.
     strict("pg_get_userbyid", "name", |pg, args| {
         let oid = oid(args).unwrap_or_default();

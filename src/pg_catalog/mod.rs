@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::logical_expr::ScalarUDF;
-use tidemill_catalog::{Catalog, Kind, Object, Oid};
+use tidemill_catalog::{Catalog, Object, Oid};
 
 use crate::sequences::Sequences;
 use crate::session::advisory::HeldLock;
@@ -92,7 +92,7 @@ impl PgCatalog {
 
     /// The objects that clients see as relations.
     fn relations(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.catalog.objects().filter(|object| object.kind() != Kind::Sink)
+        self.catalog.objects().filter(|object| object.kind().is_relation())
     }
 
     /// The OID that a name like `'public.orders'::regclass` means.
@@ -107,7 +107,7 @@ impl PgCatalog {
             return Some(layout.oid);
         }
         if let Ok(object) = self.catalog.resolve(schema, name, &self.search_path) {
-            return (object.kind() != Kind::Sink).then_some(object.oid);
+            return object.kind().is_relation().then_some(object.oid);
         }
         let of_schema = |object: &&Arc<Object>| match schema {
             Some(schema) => object.schema == schema,

@@ -79,7 +79,7 @@ pub fn relkind(kind: Kind) -> &'static str {
         Kind::View => "v",
         Kind::Source => "f",
         Kind::Sequence => "S",
-        Kind::Sink => unreachable!("sinks are no relations"),
+        Kind::Sink | Kind::Secret => unreachable!("{kind}s are no relations"),
     }
 }
 
@@ -94,18 +94,17 @@ pub fn query_of(object: &Object) -> Option<&str> {
 
 /// The connector's name, for the foreign server that a source is of.
 pub fn connector(object: &Object) -> String {
-    let option = object.definition.options().iter().find(|(key, _)| key == "connector");
-    option.map_or_else(|| "none".to_owned(), |(_, value)| value.clone())
+    object.definition.option("connector").unwrap_or("none").to_owned()
 }
 
 /// `key=value`, without those that might be secret.
 pub fn shown_options(object: &Object) -> Value {
     const SECRETS: [&str; 6] = ["password", "secret", "token", "credential", "key", "user"];
-    let shown = object.definition.options().iter().map(|(key, value)| {
-        match SECRETS.iter().any(|secret| key.to_lowercase().contains(secret)) {
-            true => format!("{key}=********"),
-            false => format!("{key}={value}"),
+    let shown = object.definition.options().iter().map(|(key, value)| match value.text() {
+        Some(value) if !SECRETS.iter().any(|secret| key.to_lowercase().contains(secret)) => {
+            format!("{key}={value}")
         }
+        _ => format!("{key}=********"),
     });
     let shown: Vec<String> = shown.collect();
     match shown.is_empty() {
@@ -312,6 +311,8 @@ fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
         "pg_description" => descriptions(pg, rows),
         "pg_depend" => depends(pg, rows),
         "pg_rewrite" => rules(pg, rows),
+        "pg_policy" => access::policies(pg, rows),
+        "pg_policies" => access::shown_policies(pg, rows),
         "pg_am" => {
             rows.push(access_method(2, "heap", "t"));
             rows.push(access_method(403, "btree", "i"));
@@ -361,6 +362,7 @@ fn fill(pg: &PgCatalog, name: &str, rows: &mut Rows) {
                     ("tableowner", object.owner.clone().into()),
                     ("tablespace", Value::Null),
                     ("hasindexes", has_indexes(object).into()),
+                    ("rowsecurity", object.row_security.is_enabled.into()),
                 ]);
             }
         }
@@ -488,6 +490,8 @@ fn classes(pg: &PgCatalog, rows: &mut Rows) {
             ("relkind", relkind(object.kind()).into()),
             ("relnatts", object.columns.len().into()),
             ("relhasrules", query_of(object).is_some().into()),
+            ("relrowsecurity", object.row_security.is_enabled.into()),
+            ("relforcerowsecurity", object.row_security.is_forced.into()),
             ("relispopulated", true.into()),
             ("relreplident", if stores { "d" } else { "n" }.into()),
             ("relacl", access::acl(pg, &Target::Relation(object.oid))),

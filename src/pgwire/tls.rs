@@ -134,7 +134,7 @@ fn read(files: &TlsFiles) -> Result<Loaded, SqlError> {
 }
 
 /// As PostgreSQL does, and for the same reason: a key that others can read is no secret.
-fn check_key_is_private(path: &Path) -> Result<(), SqlError> {
+pub(crate) fn check_key_is_private(path: &Path) -> Result<(), SqlError> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;

@@ -44,6 +44,7 @@ use self::settings::Settings;
 use crate::audit::{Action, Who};
 use crate::database::Database;
 use crate::pg_catalog::{Effects, PgCatalog, SettingChanges};
+use crate::policies::Change;
 use crate::privileges::DENIED;
 use crate::sequences::Given;
 use crate::statements::KeptPlan;
@@ -126,8 +127,8 @@ pub struct Session {
     pub database: Arc<Database>,
     /// Who logged in; never changes.
     login: String,
-    /// The relation that the statement changes, which its own queries read whether or not its user may.
-    pub changes: Option<u32>,
+    /// What the statement changes, which its own queries read whether or not its user may.
+    pub changes: Option<Change>,
     /// The process id that the client was given.
     pub backend_pid: i32,
     /// Where the client is.
@@ -375,6 +376,10 @@ impl Session {
                 | Statement::CreateSchema(_)
                 | Statement::CreateSequence(_)
                 | Statement::CreateIndex(_)
+                | Statement::CreateSecret(_)
+                | Statement::CreatePolicy(_)
+                | Statement::AlterPolicy(_)
+                | Statement::DropPolicy(_)
                 | Statement::Drop(_)
                 | Statement::Alter(_)
                 | Statement::Comment(_)

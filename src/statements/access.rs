@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, TimeUnit, TimestampMicrosecondType};
 use tidemill_catalog::{
     BOOTSTRAP, Catalog, DefaultOn, Grant, Kind, Membership, Object, Privilege, Role, Target,
 };
-use tidemill_core::SqlState;
+use tidemill_core::{SqlState, did_you_mean};
 use tidemill_sql::TextFormat;
 use tidemill_sql::parser::Name;
 use tidemill_sql::statements::{
@@ -121,6 +121,12 @@ fn apply(catalog: &Catalog, user: &str, role: &mut Role, options: &RoleOptions) 
             "Only roles with the SUPERUSER attribute may change it.",
         ));
     }
+    if options.bypass_rls.is_some() && !own.is_superuser {
+        return Err(denied(
+            "permission denied to set the BYPASSRLS attribute",
+            "Only roles with the SUPERUSER attribute may change it.",
+        ));
+    }
     if options.create_db.is_some() && !own.is_superuser && !own.can_create_databases {
         return Err(denied(
             "permission denied to set the CREATEDB attribute",
@@ -133,6 +139,7 @@ fn apply(catalog: &Catalog, user: &str, role: &mut Role, options: &RoleOptions) 
         (options.inherit, &mut role.inherits),
         (options.create_role, &mut role.can_create_roles),
         (options.create_db, &mut role.can_create_databases),
+        (options.bypass_rls, &mut role.bypasses_policies),
     ];
     for (given, flag) in flags {
         *flag = given.unwrap_or(*flag);
@@ -396,7 +403,14 @@ fn privileges_named(
         None if ["REFERENCES", "TRIGGER", "MAINTAIN", "EXECUTE", "SET"].contains(&word.as_str()) => {
             Err(super::unsupported(format!("the privilege {word}")).with_position(*position))
         }
-        None => Err(SqlError::from(unknown_privilege(word)).with_position(*position)),
+        None => {
+            let error = SqlError::from(unknown_privilege(word)).with_position(*position);
+            let known = Privilege::ALL.iter().map(|privilege| privilege.keyword());
+            Err(match did_you_mean(word, known) {
+                Some(near) => error.with_hint(format!("Perhaps you meant {near}.")),
+                None => error,
+            })
+        }
     };
     words.as_ref().map(|words| words.iter().map(privilege).collect()).transpose()
 }
@@ -441,7 +455,7 @@ fn targets(session: &Session, catalog: &Catalog, on: &GrantOn) -> Result<Vec<On>
                 let kind = kind.and_then(create::kind);
                 let is_meant = |object: &&Arc<Object>| match kind {
                     Some(kind) => object.kind() == kind,
-                    None => !matches!(object.kind(), Kind::Sink | Kind::Sequence),
+                    None => !matches!(object.kind(), Kind::Sink | Kind::Sequence | Kind::Secret),
                 };
                 all.extend(catalog.objects_in(&schema.value).filter(is_meant).map(|object| On {
                     target: Target::Relation(object.oid),

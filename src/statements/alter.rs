@@ -10,16 +10,16 @@ use tidemill_catalog::{Catalog, Definition, Kind, Object, Privilege};
 use tidemill_core::{SqlState, did_you_mean};
 use tidemill_engine::{Resumed, State};
 use tidemill_plan::RelationId;
-use tidemill_sql::statements::{Alter, AlterAction, CreatePipeline, RoleName, WithOption, WithOptions};
+use tidemill_sql::statements::{Alter, AlterAction, CreatePipeline, RoleName, WithOptions};
 
 use super::create::{self, kind};
-use super::{access, done, engine_error, unsupported};
+use super::{access, done, engine_error, policy, secret, unsupported};
 use crate::database::{Database, index_specs, uninterrupted};
 use crate::names::find;
-use crate::privileges;
 use crate::session::Session;
 use crate::session::api::{Notice, Response, SqlError};
 use crate::session::definitions::Changing;
+use crate::{policies, privileges};
 
 pub async fn run(session: &mut Session, alter: &Alter, sql: &str) -> Result<Response, SqlError> {
     if let AlterAction::Redefine(create) = &alter.action {
@@ -41,6 +41,10 @@ pub async fn run(session: &mut Session, alter: &Alter, sql: &str) -> Result<Resp
             let catalog = catalog
                 .rename(object.oid, &name.value)
                 .map_err(|error| SqlError::from(error).with_position(name.position))?;
+            if let Some(renamed) = catalog.get(object.oid) {
+                policies::check(&session.database, renamed)
+                    .map_err(|error| error.with_position(name.position))?;
+            }
             session.commit_catalog(changing, catalog).await?;
         }
         (AlterAction::OwnerTo { role, position }, Some(changing)) => {
@@ -61,6 +65,7 @@ pub async fn run(session: &mut Session, alter: &Alter, sql: &str) -> Result<Resp
         (AlterAction::Pause, Some(changing)) => pause(session, &object, changing).await?,
         (AlterAction::Resume, Some(changing)) => resume(session, &object, changing).await?,
         (AlterAction::Set(options), Some(changing)) => {
+            secret::refuse(options)?;
             let changes = options.0.iter();
             let changes = changes.map(|option| Change {
                 key: option.key.clone(),
@@ -86,6 +91,13 @@ pub async fn run(session: &mut Session, alter: &Alter, sql: &str) -> Result<Resp
         (AlterAction::Table(actions), Some(changing)) => {
             return super::tables::alter(session, changing, &object, actions).await;
         }
+        (AlterAction::RowSecurity { is_enabled, is_forced }, Some(changing)) => {
+            let asked = (*is_enabled, *is_forced);
+            policy::set(session, &object, asked, &alter.name, changing).await?;
+        }
+        (AlterAction::Value(value), Some(changing)) => {
+            secret::set(session, &object, &value.0, changing).await?;
+        }
         (AlterAction::CountFrom(number), Some(_)) => {
             return super::tables::count_from(session, &object, *number).await;
         }
@@ -107,14 +119,8 @@ async fn redefine(
     let mut create = create.clone();
     (create.name.schema, create.name.name) = (Some(object.schema.clone()), object.name.clone());
     if create.options.is_empty() {
-        let position = alter.name.position;
-        let option = |(key, value): &(String, String)| WithOption {
-            key: key.clone(),
-            value: value.clone(),
-            position,
-            value_position: position,
-        };
-        create.options = WithOptions(object.definition.options().iter().map(option).collect());
+        let options = object.definition.options();
+        create.options = WithOptions(secret::with_options(&session.catalog(), options, alter.name.position));
     }
     let stored = CreatePipeline { or_replace: false, ..create.clone() }.to_string();
     create::pipeline(session, &create, sql, &stored).await?;
@@ -340,6 +346,11 @@ pub async fn take_effect(database: &Database, before: &Catalog, made: &[Arc<Obje
     if database.is_for_checks() {
         return;
     }
+    for secret in after.objects_of(Kind::Secret) {
+        if before.get(secret.oid).is_some_and(|before| before.definition != secret.definition) {
+            secret::connect_anew(database, secret.oid).await;
+        }
+    }
     for object in after.objects() {
         let is_altered = |before: &Arc<Object>| {
             before.paused != object.paused
@@ -358,9 +369,10 @@ pub async fn take_effect(database: &Database, before: &Catalog, made: &[Arc<Obje
 async fn tell(database: &Database, before: &Object, object: &Object) -> Result<(), SqlError> {
     let (engine, id) = (&database.engine, RelationId(object.oid));
     let is_source = object.kind() == Kind::Source;
-    if before.definition.options() != object.definition.options() {
+    let runs = matches!(object.kind(), Kind::Source | Kind::Pipeline | Kind::Sink);
+    if runs && before.definition.options() != object.definition.options() {
         match is_source {
-            true => engine.alter_source(database.source_spec(object)?).await?,
+            true => engine.alter_source(database.source_spec(&database.catalog(), object)?).await?,
             false => engine.set_memory_limit(id, crate::database::memory_limit(object)?)?,
         }
     }
@@ -411,7 +423,7 @@ async fn set(
     let catalog = session.catalog().set_options(object.oid, &options);
     let Some(altered) = catalog.get(object.oid).cloned() else { unreachable!("it was altered") };
     if object.kind() == Kind::Source {
-        let spec = session.database.source_spec(&altered).map_err(at)?;
+        let spec = session.database.source_spec(&catalog, &altered).map_err(at)?;
         let tell = move |database: Arc<Database>| async move { database.engine.alter_source(spec).await };
         change(session, changing, catalog, tell).await?;
     } else {
@@ -426,14 +438,15 @@ async fn set(
 /// The options that can be altered while the object is there.
 fn alterable(object: &Object) -> Vec<&'static str> {
     match &object.definition {
-        Definition::Source(source) => {
-            let is_generator =
-                source.options.iter().any(|(key, value)| key == "connector" && value == "generator");
+        Definition::Source(_) => {
+            let is_generator = object.definition.option("connector") == Some("generator");
             // Where it stands among its events does not depend on how fast they come.
             if is_generator { vec!["rate_limit", "rate"] } else { vec!["rate_limit"] }
         }
         Definition::Pipeline(_) | Definition::Sink(_) => vec!["memory_limit"],
-        Definition::Table(_) | Definition::View(_) | Definition::Sequence(_) => Vec::new(),
+        Definition::Table(_) | Definition::View(_) | Definition::Sequence(_) | Definition::Secret(_) => {
+            Vec::new()
+        }
     }
 }
 
@@ -470,7 +483,7 @@ fn refusal(object: &Object, change: &Change, alterable: &[&str]) -> SqlError {
 fn known_options(object: &Object) -> Vec<String> {
     let options = object.definition.options();
     let mut known: Vec<String> = options.iter().map(|(key, _)| key.clone()).collect();
-    let connector = options.iter().find(|(key, _)| key == "connector").map(|(_, value)| value.as_str());
+    let connector = object.definition.option("connector");
     for described in tidemill_connectors::connectors() {
         if Some(described.name) != connector {
             continue;

@@ -14,6 +14,7 @@ use tidemill_sql::statements::{Copied, CopyDirection, CopyFormat, CopyOptions, C
 use super::{dml, engine_error, query};
 use crate::database::Database;
 use crate::pgwire::copy as wire;
+use crate::policies;
 use crate::session::api::{CopyInSink, Response, SqlError};
 use crate::session::{Call, Session};
 
@@ -37,6 +38,7 @@ pub async fn run(session: &mut Session, copy: &CopyRows, call: &Call<'_>) -> Res
         }
         (CopyDirection::FromStdin, Copied::Relation { name, columns }) => {
             let table = dml::target(session, name, "copy into", &[Privilege::Insert])?;
+            policies::refuse(session, &table, "COPY FROM", "Use INSERT statements instead.")?;
             let columns = dml::target_columns(&table, columns)?;
             let all = table.arrow_schema();
             let schema = Arc::new(Schema::new(

@@ -1,14 +1,15 @@
 //! `CREATE`, `COMMENT ON`: statements that change definitions.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast::Query;
 use tidemill_catalog::{
-    Catalog, Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, PipelineDefinition,
-    Privilege, SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition, Watermark,
+    Catalog, Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, Options,
+    PipelineDefinition, Privilege, SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition,
+    Watermark,
 };
 use tidemill_connectors::IncludeKind as ConnectorInclude;
 use tidemill_core::source::ConnectorError;
@@ -22,13 +23,13 @@ use tidemill_sql::statements::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{access, dml, done, engine_error, query, redefine, unbounded, unsupported};
+use super::{access, dml, done, engine_error, query, redefine, secret, unbounded, unsupported};
 use crate::database::{Database, position_of, sink_query, table_spec, take_rate_limit, uninterrupted};
 use crate::names::{References, find};
-use crate::privileges;
 use crate::session::api::{Notice, Response, SqlError};
 use crate::session::definitions::Changing;
 use crate::session::{Call, Session};
+use crate::{policies, privileges};
 
 /// What stands behind WITH of a pipeline.
 const PIPELINE_OPTIONS: [&str; 2] = ["memory_limit", "ttl"];
@@ -73,21 +74,19 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
     let format = create.format.as_ref().map(|format| format.value.to_uppercase());
     let encode = create.encode.as_ref().map(|encode| encode.value.to_uppercase());
-    let options = options(&create.options);
-    let encode_options = self::options(&create.encode_options);
+    let options = secret::options(session, &create.options)?;
+    let encode_options = secret::options(session, &create.encode_options)?;
     // Before it is looked at for its columns.
-    privileges::require_connector(&session.catalog(), session.user(), &options, false)?;
+    let connector = create.options.get("connector");
+    privileges::require_connector(&session.catalog(), session.user(), connector, false)?;
     let mut columns = self::columns(&create.columns);
     if columns.is_empty() {
-        let encode = match &encode {
-            Some(encode) => encode.parse()?,
-            None => tidemill_connectors::Encode::Native,
-        };
-        let map = |options: &[(String, String)]| options.iter().cloned().collect();
-        let mut of_connector: BTreeMap<String, String> = map(&options);
-        tidemill_connectors::take_duration(&mut of_connector, "idle_timeout")?;
-        take_rate_limit(&mut of_connector)?;
-        let schema = tidemill_connectors::source_columns(&of_connector, encode, &map(&encode_options))?;
+        let catalog = session.catalog();
+        let schema = columns_of_connector(&session.database, &catalog, &options, &encode, &encode_options)
+            .map_err(|error| {
+                let options = options.iter().chain(&encode_options);
+                session.database.without_secrets(&catalog, options, error)
+            })?;
         let Some(schema) = schema else {
             return Err(SqlError::new(
                 SqlState::INVALID_TABLE_DEFINITION,
@@ -120,20 +119,41 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
         }
         None => None,
     };
-    let definition = SourceDefinition { options, format, encode, encode_options, include, watermark };
+    let definition =
+        Definition::Source(SourceDefinition { options, format, encode, encode_options, include, watermark });
     let changing = session.change_definitions().await?;
     let new = NewObject {
         columns,
         primary_key: create.primary_key.clone(),
-        ..new_object(session, &head, Definition::Source(definition), sql)?
+        dependencies: definition.secrets().collect(),
+        ..new_object(session, &head, definition, sql)?
     };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE SOURCE")) };
-    let spec = session.database.source_spec(&entered.object)?;
+    let spec = session.database.source_spec(&entered.catalog, &entered.object)?;
     if !session.database.is_for_checks() {
         validate("source", &spec.name, async { spec.source.splits().await.map(drop) }).await?;
     }
     install(session, changing, entered, Work::Source(spec)).await?;
     Ok(done("CREATE SOURCE"))
+}
+
+/// The columns of a source that its connector knows.
+fn columns_of_connector(
+    database: &Database,
+    catalog: &Catalog,
+    options: &Options,
+    encode: &Option<String>,
+    encode_options: &Options,
+) -> Result<Option<SchemaRef>, SqlError> {
+    let encode = match encode {
+        Some(encode) => encode.parse()?,
+        None => tidemill_connectors::Encode::Native,
+    };
+    let mut of_connector = database.resolved(catalog, options)?;
+    tidemill_connectors::take_duration(&mut of_connector, "idle_timeout")?;
+    take_rate_limit(&mut of_connector)?;
+    let of_encode = database.resolved(catalog, encode_options)?;
+    Ok(tidemill_connectors::source_columns(&of_connector, encode, &of_encode)?)
 }
 
 /// Asks the outside whether it is there, so that a mistake shows now and not in a log.
@@ -281,13 +301,14 @@ pub async fn pipeline(
     let head =
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
     check_options(&create.options, &PIPELINE_OPTIONS)?;
+    secret::refuse(&create.options)?;
     let upkeep = Upkeep { emit: create.emit, ttl: ttl(&create.options)? };
     let changing = session.change_definitions().await?;
     if let Some(response) = kept(session, &head, "CREATE PIPELINE")? {
         return Ok(response);
     }
     let search_path = session.settings.search_path();
-    require_reads(session, &create.query, &search_path)?;
+    require_rows(session, &create.query, &search_path)?;
     let mut plan = session
         .database
         .pipeline_plan_in(session.catalog(), &create.query_text, &search_path, &upkeep)
@@ -300,7 +321,7 @@ pub async fn pipeline(
     rename(&mut columns, &create.column_names, create.name.position)?;
     let definition = PipelineDefinition {
         query: create.query_text.clone(),
-        options: options(&create.options),
+        options: secret::options(session, &create.options)?,
         emit: create.emit,
     };
     let new = NewObject {
@@ -338,15 +359,15 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
     }
     let search_path = session.settings.search_path();
     let catalog = session.catalog();
-    let (input, dependencies) = match &create.input {
+    let (input, mut dependencies) = match &create.input {
         SinkInput::From(name) => {
             let object = catalog.resolve(name.schema.as_deref(), &name.name, &search_path)?;
             let all = parse_query(&format!("SELECT * FROM {name}"))?;
-            require_reads(session, &all, &search_path)?;
+            require_rows(session, &all, &search_path)?;
             (tidemill_catalog::SinkInput::From { oid: object.oid }, vec![object.oid])
         }
         SinkInput::Query { query, text, emit } => {
-            require_reads(session, query, &search_path)?;
+            require_rows(session, query, &search_path)?;
             let input = tidemill_catalog::SinkInput::Query { query: text.clone(), emit: *emit };
             (input, dependencies(session, query, &search_path)?)
         }
@@ -359,19 +380,19 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
         .map_err(|error| at_query(error, sql, &query))?;
     check_cross_joins(session, &plan, sql)?;
     unbounded::check(session, &plan, &create.name.name, sql)?;
-    let definition = SinkDefinition {
+    let definition = Definition::Sink(SinkDefinition {
         input,
-        options: options(&create.options),
+        options: secret::options(session, &create.options)?,
         format: create.format.as_ref().map(|format| format.value.to_uppercase()),
         encode: create.encode.as_ref().map(|encode| encode.value.to_uppercase()),
-        encode_options: options(&create.encode_options),
-    };
+        encode_options: secret::options(session, &create.encode_options)?,
+    });
+    dependencies.extend(definition.secrets());
     let columns = plan.schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
-    let new =
-        NewObject { columns, dependencies, ..new_object(session, &head, Definition::Sink(definition), sql)? };
+    let new = NewObject { columns, dependencies, ..new_object(session, &head, definition, sql)? };
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE SINK")) };
     let updates = updates_from(&plan);
-    let spec = session.database.sink_spec(&entered.object, plan).map_err(|error| {
+    let spec = session.database.sink_spec(&entered.catalog, &entered.object, plan).map_err(|error| {
         let is_retraction = error.message.contains("updates") && error.detail.is_none();
         match updates.filter(|_| is_retraction) {
             Some(updates) => error.with_detail(updates),
@@ -452,9 +473,10 @@ async fn view_schema(
     create: &CreateView,
     sql: &str,
     search_path: &[String],
-) -> Result<arrow::datatypes::SchemaRef, SqlError> {
+) -> Result<SchemaRef, SqlError> {
     let database = &session.database;
-    let names = crate::names::PipelineNames { database, catalog: session.catalog(), search_path };
+    let names =
+        crate::names::PipelineNames { database, catalog: session.catalog(), search_path: search_path.into() };
     let planned = database.planner.plan_query(&create.query, &names).await.map_err(|error| {
         at_query(database.delta_error(error, &create.query_text), sql, &create.query_text)
     })?;
@@ -537,6 +559,7 @@ pub fn kind(kind: ObjectKind) -> Option<Kind> {
         ObjectKind::View => Some(Kind::View),
         ObjectKind::Sink => Some(Kind::Sink),
         ObjectKind::Sequence => Some(Kind::Sequence),
+        ObjectKind::Secret => Some(Kind::Secret),
         ObjectKind::Schema | ObjectKind::Index => None,
     }
 }
@@ -571,7 +594,7 @@ pub fn new_object(
             .map_err(|error| error.with_position(head.name.position))?;
     }
     let is_sink = matches!(definition, Definition::Sink(_));
-    privileges::require_connector(&catalog, &user, definition.options(), is_sink)?;
+    privileges::require_connector(&catalog, &user, definition.option("connector"), is_sink)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(NewObject {
         schema,
@@ -631,6 +654,7 @@ pub fn enter_into(
             let mut replaced = catalog.in_order();
             replaced.retain(|object| entered.get(object.oid).is_none());
             replaced.reverse();
+            policies::check(&session.database, &object)?;
             Some(Entered { catalog: entered, object, replaced })
         }
     })
@@ -781,10 +805,6 @@ fn columns(definitions: &[ColumnDef]) -> Vec<Column> {
     definitions.iter().map(column).collect()
 }
 
-fn options(options: &WithOptions) -> Vec<(String, String)> {
-    options.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-}
-
 /// What options say about what is forgotten.
 pub fn ttl(options: &WithOptions) -> Result<Ttl, SqlError> {
     tidemill_sql::upkeep::ttl(options.iter()).map_err(|error| {
@@ -834,13 +854,25 @@ fn rename(columns: &mut [Column], names: &[String], position: usize) -> Result<(
     Ok(())
 }
 
-/// What a query reads must be the user's to read when it is to run from now on. It is not asked again: what runs, runs with
-/// the rights of its owner, who had them.
-pub fn require_reads(session: &Session, query: &Query, search_path: &[String]) -> Result<(), SqlError> {
+/// What a query reads must be the user's to read when it is to run from now on, all of its rows. It is not asked again: what runs, runs
+/// with the rights of its owner, who had them.
+pub fn require_rows(session: &Session, query: &Query, search_path: &[String]) -> Result<(), SqlError> {
+    let catalog = session.catalog();
+    for (role, oid) in &require_reads(session, query, search_path)?.reads {
+        if let Some(object) = catalog.get(*oid) {
+            policies::require_all_rows(&catalog, role, object)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same of a view, which shows the rows that its owner may see when it is read.
+fn require_reads(session: &Session, query: &Query, search_path: &[String]) -> Result<References, SqlError> {
     let catalog = session.catalog();
     let mut references = References::default();
     references.add(&session.database, &catalog, query, search_path, session.user())?;
-    privileges::require_reads(&catalog, &references.reads, None)
+    privileges::require_reads(&catalog, &references.reads, None)?;
+    Ok(references)
 }
 
 /// What a query reads directly, by OID.

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{
     self, Assignment, AssignmentTarget, Expr, FromTable, OnConflictAction, OnInsert, SelectItem, SetExpr,
     TableFactor,
 };
-use tidemill_catalog::{Identity, Kind, Object, Privilege};
+use tidemill_catalog::{Identity, Kind, Object, PolicyCommand, Privilege};
 use tidemill_core::{Delta, SqlState, did_you_mean};
 use tidemill_engine::{OnConflict, TableLock, TableWrite};
 use tidemill_plan::RelationId;
@@ -30,10 +30,11 @@ use super::values::literal_rows;
 use super::{done, engine_error, query, rows, unsupported};
 use crate::names::find;
 use crate::pgwire::text_format::PostgresText;
-use crate::privileges;
+use crate::policies::Change;
 use crate::session::api::{Response, RowsTag, SqlError};
 use crate::session::block::Isolation;
 use crate::session::{Call, Session};
+use crate::{policies, privileges};
 
 /// How often an upsert looks again for keys that somebody else has taken meanwhile.
 const UPSERT_ATTEMPTS: usize = 100;
@@ -129,7 +130,7 @@ pub fn update_target(session: &mut Session, update: &Update) -> Result<Arc<Objec
     let needs = [Some(Privilege::Update), reads.then_some(Privilege::Select)];
     let needs: Vec<Privilege> = needs.into_iter().flatten().collect();
     let table = target(session, &update.table, "update", &needs)?;
-    session.changes = Some(table.oid);
+    session.changes = Some(Change { relation: table.oid, command: Some(PolicyCommand::Update) });
     Ok(table)
 }
 
@@ -139,7 +140,7 @@ pub fn delete_target(session: &mut Session, delete: &Delete) -> Result<Arc<Objec
     let needs = [Some(Privilege::Delete), reads.then_some(Privilege::Select)];
     let needs: Vec<Privilege> = needs.into_iter().flatten().collect();
     let table = target(session, &delete.table, "delete from", &needs)?;
-    session.changes = Some(table.oid);
+    session.changes = Some(Change { relation: table.oid, command: Some(PolicyCommand::Delete) });
     Ok(table)
 }
 
@@ -175,6 +176,8 @@ pub async fn insert(session: &mut Session, insert: &Insert, call: &Call<'_>) -> 
         arranged.push(arrange(session, &table, &columns, batch).await?);
     }
     let rows = concat(&table.arrow_schema(), &arranged)?;
+    let is_read = insert.returning.is_some();
+    check_policies(session, &table, &rows, PolicyCommand::Insert, is_read).await?;
     let touched = match &insert.ast.on {
         Some(OnInsert::OnConflict(on_conflict)) => {
             insert_or(session, &table, rows, on_conflict, call).await?
@@ -198,6 +201,12 @@ async fn insert_or(
     on_conflict: &ast::OnConflict,
     call: &Call<'_>,
 ) -> Result<RecordBatch, SqlError> {
+    policies::refuse(
+        session,
+        table,
+        "INSERT … ON CONFLICT",
+        "Write UPDATE, and INSERT where it finds no row.",
+    )?;
     let key: Vec<&str> =
         table.primary_key.iter().map(|column| table.columns[*column].name.as_str()).collect();
     if let Some(target) = &on_conflict.conflict_target {
@@ -601,6 +610,7 @@ pub async fn update(session: &mut Session, update: &Update, call: &Call<'_>) -> 
     let (_guard, batches) = read_locked(session, &table, &sql, call).await?;
     let (removed, added) = split_changed(&table, &batches)?;
     let n_rows = added.num_rows();
+    check_policies(session, &table, &added, PolicyCommand::Update, true).await?;
     if n_rows > 0 {
         let change = both(&Delta::retractions(&removed), &Delta::inserts(&added))?;
         write_to(session, &table, TableWrite::Change(change)).await?;
@@ -644,7 +654,7 @@ pub async fn truncate(session: &mut Session, truncate: &Truncate) -> Result<Resp
     let needs = [Privilege::Truncate];
     let tables = truncate.names.iter().map(|name| target(session, name, "truncate", &needs));
     for table in tables.collect::<Result<Vec<_>, _>>()? {
-        session.changes = Some(table.oid);
+        session.changes = Some(Change { relation: table.oid, command: None });
         let sql = format!("SELECT * FROM {}.{}", quote(&table.schema), quote(&table.name));
         let call = Call {
             statement: &tidemill_sql::statements::Statement::Empty,
@@ -730,6 +740,29 @@ fn ident_name(ident: &ast::Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),
+    }
+}
+
+/// Rows that come in must be ones that the table's policies let in; where the statement shows them, also ones that they show.
+async fn check_policies(
+    session: &mut Session,
+    table: &Object,
+    rows: &RecordBatch,
+    command: PolicyCommand,
+    is_read: bool,
+) -> Result<(), SqlError> {
+    let Some(condition) = policies::coming_in(session, table, command, is_read)? else { return Ok(()) };
+    let sql =
+        format!("SELECT 1 FROM __touched AS {} WHERE ({condition}) IS NOT TRUE LIMIT 1", quote(&table.name));
+    let parsed = parse_query(&sql)?;
+    let extra = returning_table(table, rows.clone())?;
+    let (_, refused) = query::collect(session, &parsed, &sql, Vec::new(), &extra).await?;
+    match refused.iter().all(|batch| batch.num_rows() == 0) {
+        true => Ok(()),
+        false => Err(SqlError::new(
+            privileges::DENIED,
+            format!("new row violates row-level security policy for table \"{}\"", table.name),
+        )),
     }
 }
 

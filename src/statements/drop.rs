@@ -214,7 +214,7 @@ pub async fn stop(database: &Database, object: &Object) -> Result<(), SqlError> 
         Kind::Table => engine.drop_table(id).await?,
         Kind::Source => engine.drop_source(id).await,
         Kind::Sequence => database.sequences.forget(engine, object.oid).await?,
-        Kind::View => (),
+        Kind::View | Kind::Secret => (),
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ pub async fn run(session: &mut Session, explain: &Explain, call: &Call<'_>) -> R
             }
             let search_path = session.settings.search_path();
             let query = tidemill_sql::parser::parse_query(&text)?;
-            super::create::require_reads(session, &query, &search_path)?;
+            super::create::require_rows(session, &query, &search_path)?;
             let plan = session
                 .database
                 .pipeline_plan_in(session.catalog(), &text, &search_path, &upkeep)

@@ -5,7 +5,7 @@
 //! by the values, its rows anew for each run ([`bind_plan`]). It is used as long as nothing has changed that it was made by: definitions, who asks, the search
 //! path, the parameters' types, and roughly the sizes of what it reads.
 //!
-//! Some statements are planned each time: those over anything that is not stored, with functions that give another value each time
+//! Some statements are planned each time: those over anything that is not stored, or of which policies show a part, with functions that give another value each time
 //! or for each session, with subqueries that remain, and where a value decides how rows are found (a LIMIT of a parameter).
 
 use std::any::Any;
@@ -35,6 +35,7 @@ use tidemill_sql::QueryPlan;
 use super::{execution_error, query};
 use crate::names::SnapshotNames;
 use crate::pg_catalog;
+use crate::policies::{Policies, Reader};
 use crate::session::api::SqlError;
 use crate::session::{Call, Session};
 
@@ -170,9 +171,12 @@ impl Plan {
         }
         let view = query::read(session, &references.relations).await?;
         let made_for = MadeFor::new(session, &call.params);
+        let policies = Policies { database: &database, reader: Reader::of(session), change: None };
         let names = SnapshotNames {
             catalog: &made_for.catalog,
-            search_path: &made_for.search_path,
+            search_path: (&made_for.search_path).into(),
+            role: session.user().into(),
+            policies: &policies,
             snapshots: &view.relations,
             system: &BTreeMap::new(),
             sequences: &database.sequences,
@@ -524,6 +528,30 @@ mod tests {
                     assert_eq!(prepared.run(&mut session, &[int(2)], true).await.len(), n_rows + 1, "{sql}");
                 }
                 assert!(!prepared.is_planned(), "{sql}");
+            }
+        });
+    }
+
+    #[test]
+    fn policies_hold_for_a_plan_that_others_had() {
+        on_a_runtime(async {
+            let directory = tempfile::tempdir().unwrap();
+            let mut session = open(directory.path()).await;
+            run(
+                &mut session,
+                "CREATE ROLE ann; CREATE TABLE t (k bigint PRIMARY KEY, who text); \
+                 INSERT INTO t VALUES (1, 'ann'), (2, 'bob'), (3, 'ann'); GRANT SELECT ON t TO ann; \
+                 CREATE POLICY own ON t USING (who = current_user); ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+            )
+            .await;
+            let prepared = Prepared::new("SELECT k FROM t WHERE k >= $1");
+            for role in ["tidemill", "ann", "tidemill", "ann"] {
+                run(&mut session, &format!("SET ROLE {role}")).await;
+                for _ in 0..2 {
+                    let expected = prepared.run(&mut session, &[int(2)], false).await;
+                    assert_eq!(expected.len(), if role == "ann" { 2 } else { 3 });
+                    assert_eq!(prepared.run(&mut session, &[int(2)], true).await, expected, "{role}");
+                }
             }
         });
     }

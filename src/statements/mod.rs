@@ -11,8 +11,10 @@ mod drop;
 mod explain;
 mod kept;
 mod origin;
+mod policy;
 mod query;
 mod redefine;
+mod secret;
 mod show;
 mod subscribe;
 mod tables;
@@ -68,6 +70,10 @@ async fn dispatch(session: &mut Session, call: Call<'_>) -> Result<Response, Sql
         Statement::CreateSchema(create) => create::schema(session, create).await,
         Statement::CreateSequence(create) => tables::create_sequence(session, create, call.sql).await,
         Statement::CreateIndex(create) => tables::create_index(session, create).await,
+        Statement::CreateSecret(create) => secret::create(session, create).await,
+        Statement::CreatePolicy(create) => policy::create(session, create).await,
+        Statement::AlterPolicy(alter) => policy::alter(session, alter).await,
+        Statement::DropPolicy(drop) => policy::drop(session, drop).await,
         Statement::Drop(objects) => drop::run(session, objects).await,
         Statement::Alter(alter) => alter::run(session, alter, call.sql).await,
         Statement::Comment(comment) => create::comment(session, comment).await,

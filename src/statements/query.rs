@@ -29,7 +29,9 @@ use super::{engine_error, execution_error};
 use crate::names::{CatalogNames, References, SnapshotNames};
 use crate::pg_catalog;
 use crate::pgwire::types::{ORIGIN, PG_TYPE};
+use crate::policies::{Policies, Reader};
 use crate::privileges;
+use crate::row_filter::RowFilter;
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session, internal};
 use crate::system;
@@ -65,9 +67,20 @@ impl Planned {
         let _ = optimized.apply_with_subqueries(|node| {
             if let LogicalPlan::TableScan(scan) = node
                 && let Ok(table) = source_as_provider(&scan.source)
-                && let Some(view) = (table.as_ref() as &dyn Any).downcast_ref::<ViewTable>()
             {
-                reads.push((scan.table_name.table().to_owned(), view.explain(&scan.filters)?));
+                let filtered = (table.as_ref() as &dyn Any).downcast_ref::<RowFilter>();
+                let (table, filters, what) = match filtered {
+                    Some(filtered) => (
+                        filtered.table.clone(),
+                        filtered.looked_up(&scan.filters)?,
+                        ", of these what policies show",
+                    ),
+                    None => (table, scan.filters.clone(), ""),
+                };
+                if let Some(view) = (table.as_ref() as &dyn Any).downcast_ref::<ViewTable>() {
+                    let found = view.explain(&filters)?;
+                    reads.push((scan.table_name.table().to_owned(), found + what));
+                }
             }
             Ok(TreeNodeRecursion::Continue)
         });
@@ -120,7 +133,8 @@ pub(super) fn references(session: &Session, query: &Query) -> Result<References,
     let (catalog, user) = (session.catalog(), session.user());
     let mut references = References::default();
     references.add(&session.database, &catalog, query, &session.settings.search_path(), user)?;
-    privileges::require_reads(&catalog, &references.reads, session.changes)?;
+    let changed = session.changes.map(|change| change.relation);
+    privileges::require_reads(&catalog, &references.reads, changed)?;
     if references.relations.contains(&DEAD_LETTERS) {
         privileges::require_dead_letters(&catalog, user)?;
     }
@@ -147,11 +161,14 @@ pub async fn plan(
     }
     let view = read(session, &references.relations).await?;
     let mut system =
-        system::tables(&references.system, &status(session, &references).await, &database.audit)?;
+        system::tables(&references.system, &status(session, &references).await, &catalog, &database.audit)?;
     system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
+    let policies = Policies { database: &database, reader: Reader::of(session), change: session.changes };
     let names = SnapshotNames {
         catalog: &catalog,
-        search_path: &search_path,
+        search_path: (&search_path).into(),
+        role: session.user().into(),
+        policies: &policies,
         snapshots: &view.relations,
         system: &system,
         sequences: &database.sequences,
@@ -191,7 +208,8 @@ async fn plan_catalog_query(
 ) -> Result<Planned, SqlError> {
     let database = session.database.clone();
     let view = read(session, &references.relations).await?;
-    let mut system = system::tables(&references.system, &status(session, references).await, &database.audit)?;
+    let status = status(session, references).await;
+    let mut system = system::tables(&references.system, &status, &session.catalog(), &database.audit)?;
     system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
     let pg_catalog = session.pg_catalog();
     let takes_numbers = pg_catalog::takes_numbers(query);
@@ -205,11 +223,14 @@ async fn plan_catalog_query(
     let declared = pg_catalog::declared_types(&query);
     pg_catalog::rewrite(&mut query, &pg_catalog)?;
     let search_path = session.settings.search_path();
+    let policies = Policies { database: &database, reader: Reader::of(session), change: session.changes };
     let names = CatalogNames {
         pg_catalog: &pg_catalog,
         others: SnapshotNames {
             catalog: &pg_catalog.catalog,
-            search_path: &search_path,
+            search_path: (&search_path).into(),
+            role: session.user().into(),
+            policies: &policies,
             snapshots: &view.relations,
             system: &system,
             sequences: &database.sequences,

@@ -10,7 +10,7 @@ use tidemill_sql::parser::ObjectName;
 use tidemill_sql::statements::{Describe, Like, ObjectKind, Show, ShowVariable, list_meant};
 
 use super::create::kind;
-use super::text_rows;
+use super::{secret, text_rows};
 use crate::session::Session;
 use crate::session::api::{Response, RowsTag, SqlError};
 
@@ -93,8 +93,10 @@ pub async fn run(session: &mut Session, show: &Show) -> Result<Response, SqlErro
                 .resolve_kind(kind, name.schema.as_deref(), &name.name, &search_path)
                 .map_err(|error| SqlError::from(error).with_position(name.position))?;
             let mut parsed = tidemill_sql::parser::parse_one(&object.sql)?;
-            let options = object.definition.options();
-            tidemill_sql::statements::set_options(&mut parsed.statement, options);
+            let definition = &object.definition;
+            let options = secret::with_options(&catalog, definition.options(), 1);
+            let encode_options = secret::with_options(&catalog, definition.encode_options(), 1);
+            tidemill_sql::statements::set_options(&mut parsed.statement, options, encode_options);
             let text = tidemill_sql::statements::show_create(&parsed.statement)
                 .unwrap_or_else(|| tidemill_sql::statements::redact(&object.sql));
             Ok(text_rows(&["name", "create_sql"], &[vec![object.full_name(), text]], TAG))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, stream};
 use tidemill_catalog::{Kind, Privilege};
@@ -13,9 +14,9 @@ use tidemill_plan::RelationId;
 use tidemill_sql::statements::{Subscribe, SubscribeTo};
 
 use super::{engine_error, unsupported};
-use crate::privileges;
 use crate::session::Session;
 use crate::session::api::{Response, RowsTag, SqlError};
+use crate::{policies, privileges, row_filter};
 
 pub async fn run(session: &mut Session, subscribe: &Subscribe) -> Result<Response, SqlError> {
     let (schema, rows) = open(session, subscribe).await?;
@@ -58,6 +59,8 @@ pub async fn open(
     subscribe: &Subscribe,
 ) -> Result<(SchemaRef, SendableRecordBatchStream), SqlError> {
     let (id, schema) = schema(session, subscribe)?;
+    let object = session.catalog().get(id.0).cloned();
+    let seen = object.map(|object| policies::reading(session, &object)).transpose()?.flatten();
     let database = session.database.clone();
     let subscription = database
         .engine
@@ -68,7 +71,7 @@ pub async fn open(
     if subscribe.snapshot {
         let batches = subscription.snapshot.batches().map_err(|error| engine_error(&database, error))?;
         for batch in batches {
-            first.push(Ok(rows(&schema, subscription.epoch, &Delta::inserts(&batch))?));
+            first.push(Ok(rows(&schema, subscription.epoch, &Delta::inserts(&batch), &seen)?));
         }
     }
     let changes = stream::unfold(subscription.changes, |mut changes| async move {
@@ -76,15 +79,28 @@ pub async fn open(
         Some((change, changes))
     });
     let change_schema = schema.clone();
-    let changes = changes.map(move |(epoch, delta)| {
-        rows(&change_schema, epoch, &delta)
+    let changes = changes.map(move |(epoch, delta): (Epoch, Delta)| {
+        rows(&change_schema, epoch, &delta, &seen)
             .map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))
     });
     let stream = stream::iter(first).chain(changes);
     Ok((schema.clone(), Box::pin(RecordBatchStreamAdapter::new(schema, stream))))
 }
 
-fn rows(schema: &SchemaRef, epoch: Epoch, delta: &Delta) -> Result<RecordBatch, SqlError> {
+/// The rows of a delta of which all are seen, or those that fulfil a condition.
+fn rows(
+    schema: &SchemaRef,
+    epoch: Epoch,
+    delta: &Delta,
+    seen: &Option<Arc<dyn PhysicalExpr>>,
+) -> Result<RecordBatch, SqlError> {
+    let delta = match seen {
+        None => delta.clone(),
+        // Columns of a delta stand as in the relation, and the weight behind them.
+        Some(condition) => {
+            Delta::new(row_filter::seen(delta.batch(), condition).map_err(SqlError::from_datafusion)?)
+        }
+    };
     let epochs: ArrayRef = Arc::new(Int64Array::from_value(epoch.0 as i64, delta.len()));
     let weights: ArrayRef = Arc::new(delta.weights().clone());
     let mut columns = vec![epochs, weights];

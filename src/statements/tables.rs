@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::create::{Entered, Head, Work, enter_into, install, new_object};
 use super::{dml, done, engine_error, query, transaction, unsupported};
 use crate::database::{index_specs, indexed_columns, table_spec, uninterrupted};
+use crate::policies::{self, Change};
 use crate::privileges;
 use crate::session::Session;
 use crate::session::api::{Response, SqlError};
@@ -673,6 +674,7 @@ impl Altered {
             renamed: self.renamed.clone(),
         };
         let (mut catalog, new) = catalog.alter_table(table.oid, altered)?;
+        policies::check(&session.database, &new)?;
         for (sequence, column) in &sequences {
             catalog = catalog.own(sequence.oid, new.oid, column);
         }
@@ -721,7 +723,7 @@ impl Altered {
             }
         }
         // Whoever owns a table may read it.
-        session.changes = Some(table.oid);
+        session.changes = Some(Change { relation: table.oid, command: None });
         let values: Vec<&str> = self.columns.iter().map(|(_, values)| values.as_str()).collect();
         let rows = match values.is_empty() {
             true => return Err(unsupported("a table without columns")),

@@ -9,6 +9,7 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -35,9 +36,9 @@ use self::replay::Replay;
 use super::{create, dml, engine_error, execution_error, rows};
 use crate::database::pipeline_upkeep;
 use crate::names::{find, versions, view_query};
-use crate::privileges;
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
+use crate::{policies, privileges};
 
 /// How many of the rows that differ are shown.
 const N_EXAMPLES: usize = 10;
@@ -69,6 +70,7 @@ pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Res
         .map_err(|error| SqlError::from(error).with_position(name.position))?
         .clone();
     privileges::require(&catalog, session.user(), &object, Privilege::Select)
+        .and_then(|()| policies::require_all_rows(&catalog, session.user(), &object))
         .map_err(|error| error.with_position(name.position))?;
     let Definition::Pipeline(pipeline) = &object.definition else {
         unreachable!("resolved as a pipeline");
@@ -201,10 +203,11 @@ fn sources(catalog: &Catalog, plan: &PipelinePlan) -> Result<BTreeSet<RelationId
     for id in &plan.inputs {
         let Some(object) = catalog.get(id.0) else { continue };
         let Definition::Source(source) = &object.definition else { continue };
+        let is_latest = |text: &str| text.eq_ignore_ascii_case("latest");
         let starts_late = source
             .options
             .iter()
-            .any(|(key, value)| key == "scan.startup.mode" && value.eq_ignore_ascii_case("latest"));
+            .any(|(key, value)| key == "scan.startup.mode" && value.text().is_some_and(is_latest));
         if starts_late {
             return Err(SqlError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
@@ -294,7 +297,8 @@ impl Batch<'_> {
     ) -> Result<(), SqlError> {
         let database = &session.database;
         let catalog = session.catalog();
-        let names = Inputs { catalog: &catalog, search_path: &self.object.search_path, tables: self.tables };
+        let search_path = Cow::Borrowed(&self.object.search_path[..]);
+        let names = Inputs { catalog: &catalog, search_path, tables: self.tables };
         let query = tidemill_sql::parser::parse_query(&self.pipeline.query)?;
         let planned = database.planner.plan_query(&query, &names).await;
         let planned = planned.map_err(|error| database.delta_error(error, &self.pipeline.query))?;
@@ -349,13 +353,13 @@ fn with_columns_of(schema: &Schema, batch: &RecordBatch) -> Result<RecordBatch, 
 /// What names in the pipeline's query stand for.
 struct Inputs<'a> {
     catalog: &'a Catalog,
-    search_path: &'a [String],
+    search_path: Cow<'a, [String]>,
     tables: &'a BTreeMap<RelationId, Arc<dyn TableProvider>>,
 }
 
 impl Names for Inputs<'_> {
     fn resolve(&self, schema: Option<&str>, name: &str) -> Result<Option<Resolved>, Refusal> {
-        let Some(object) = find(self.catalog, schema, name, self.search_path) else { return Ok(None) };
+        let Some(object) = find(self.catalog, schema, name, &self.search_path) else { return Ok(None) };
         if let Definition::View(view) = &object.definition {
             return view_query(&view.query).map(Some);
         }
@@ -372,8 +376,13 @@ impl Names for Inputs<'_> {
         Ok(Some(Resolved::Table(Arc::new(empty))))
     }
 
+    fn within(&self, schema: Option<&str>, name: &str) -> Option<Box<dyn Names + '_>> {
+        let view = find(self.catalog, schema, name, &self.search_path)?;
+        Some(Box::new(Inputs { search_path: Cow::Owned(view.search_path.clone()), ..*self }))
+    }
+
     fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
-        versions(self.catalog, schema, name, self.search_path)
+        versions(self.catalog, schema, name, &self.search_path)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The user's pages: what is shown there works, and what there is, is shown.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -73,7 +74,11 @@ async fn documented_statements_run() {
         let directory = server::directory();
         std::os::unix::fs::symlink(root().join("examples"), directory.path().join("examples"))
             .expect("a link can be made");
-        let server = Server::start_in(directory.path(), directory.path(), &[]).await;
+        let key = directory.path().join("secret.key");
+        fs::write(&key, "5".repeat(64)).expect("a file can be written");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("it can be made private");
+        let keys = ["--secret-key-file", key.to_str().expect("a path is text")];
+        let server = Server::start_in(directory.path(), directory.path(), &keys).await;
         let client = server.connect().await;
         for (statement, expected) in examples(&text) {
             n_statements += 1;

@@ -1,7 +1,7 @@
 //! Data directories as earlier builds wrote them, kept in the repository: what was written then is read now.
 //!
 //! `tests/golden/1` is of the first formats of everything (catalog 1, checkpoint 1, run 2, log 1), `tests/golden/2` of catalog 2, with roles
-//! and privileges. When a format gets another number,
+//! and privileges, `tests/golden/3` of catalog 4, with secrets and row policies. When a format gets another number,
 //! a directory with the next number joins it, which `TIDEMILL_BLESS=1` makes where there is none; none is ever
 //! made anew.
 
@@ -27,6 +27,16 @@ fn copy(from: &Path, to: &Path) {
         } else {
             fs::copy(entry.path(), to.join(entry.file_name())).expect("a file can be copied");
         }
+    }
+}
+
+/// Makes the data of a server a golden directory.
+fn keep(directory: &Path, golden: &Path) {
+    copy(&directory.join("data"), golden);
+    for name in LEFT_OUT {
+        let path = golden.join(name);
+        let _ = fs::remove_file(&path);
+        let _ = fs::remove_dir_all(&path);
     }
 }
 
@@ -85,12 +95,7 @@ async fn make(golden: &Path) {
     // This one is in the log alone, or nearly so.
     execute(&server.connect().await, "INSERT INTO visit VALUES (3, NULL, 7)").await;
     server.kill();
-    copy(&directory.path().join("data"), golden);
-    for name in LEFT_OUT {
-        let path = golden.join(name);
-        let _ = fs::remove_file(&path);
-        let _ = fs::remove_dir_all(&path);
-    }
+    keep(directory.path(), golden);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,12 +162,7 @@ async fn make_roles(golden: &Path) {
         execute(&client, sql).await;
     }
     assert!(server.terminate().await.success());
-    copy(&directory.path().join("data"), golden);
-    for name in LEFT_OUT {
-        let path = golden.join(name);
-        let _ = fs::remove_file(&path);
-        let _ = fs::remove_dir_all(&path);
-    }
+    keep(directory.path(), golden);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,6 +205,62 @@ async fn roles_of_then_are_read_now() {
     let ann = crate::security::login(&server, "ann", Some("pencil")).await.expect("the password is the same");
     execute(&ann, "CREATE VIEW shop.large AS SELECT * FROM shop.orders WHERE amount > 3").await;
     assert_eq!(acl("SELECT relacl FROM pg_class WHERE relname = 'large'").await, "{ann=r/ann,bob=r/ann}");
+}
+
+/// The key of the secrets in a golden directory.
+const SECRET_KEY: [(&str, &str); 1] =
+    [("TIDEMILL_SECRET_KEY", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef")];
+
+/// A catalog with a secret that something uses, and with row policies.
+async fn make_secured(golden: &Path) {
+    let directory = server::directory();
+    let data = directory.path().join("data").display().to_string();
+    let mut server = Server::start_on(directory.path(), &data, &SECRET_KEY).await;
+    let client = server.connect().await;
+    for sql in [
+        "CREATE ROLE ann LOGIN",
+        "CREATE ROLE auditor LOGIN BYPASSRLS",
+        "CREATE SECRET n_events AS '100'",
+        "GRANT USAGE ON SECRET n_events TO ann",
+        "CREATE SOURCE bid WITH (connector = 'generator', table = 'bid', events = SECRET n_events)",
+        "CREATE PIPELINE bids AS SELECT count(*) AS n FROM bid",
+        "CREATE TABLE note (id BIGINT PRIMARY KEY, author TEXT)",
+        "GRANT SELECT, INSERT ON note TO PUBLIC",
+        "CREATE POLICY own ON note TO ann USING (author = current_user)",
+        "CREATE POLICY even ON note AS RESTRICTIVE FOR SELECT USING (id % 2 = 0)",
+        "ALTER TABLE note ENABLE ROW LEVEL SECURITY",
+        "INSERT INTO note VALUES (1, 'ann'), (2, 'ann'), (4, 'bob')",
+    ] {
+        execute(&client, sql).await;
+    }
+    server.wait_until_finished(&["bid"]).await;
+    assert!(server.terminate().await.success());
+    keep(directory.path(), golden);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_and_policies_of_then_hold_now() {
+    if is_blessing() && !golden(3).exists() {
+        make_secured(&golden(3)).await;
+    }
+    let directory = server::directory();
+    copy(&golden(3), &directory.path().join("data"));
+    let data = directory.path().join("data").display().to_string();
+    let server = Server::start_on(directory.path(), &data, &SECRET_KEY).await;
+    let client = server.connect().await;
+    assert_eq!(query(&client, "SELECT name, used_by FROM tm_secrets").await, [["n_events", "source bid"]]);
+    assert_eq!(query(&client, "SELECT n FROM bids").await, [["92"]]);
+    execute(&client, "ALTER SOURCE bid RESTART").await;
+    let notes = |user: &'static str| {
+        let client = &client;
+        async move {
+            execute(client, &format!("SET ROLE {user}")).await;
+            let notes = sorted(client, "SELECT id FROM note").await;
+            execute(client, "RESET ROLE").await;
+            notes.concat().join(",")
+        }
+    };
+    assert_eq!((notes("ann").await, notes("auditor").await), ("2".to_owned(), "1,2,4".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -245,6 +245,82 @@ async fn nobody_is_served_without_a_password_from_elsewhere() {
     login(&server, "tidemill", Some("secret")).await.unwrap();
 }
 
+// ---- Secrets -------------------------------------------------------------------------------
+
+/// A file with keys, as it must be for the server to take it.
+fn key_file(path: &Path, keys: &[&str]) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let file = path.join("keys");
+    fs::write(&file, keys.join("\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    file.display().to_string()
+}
+
+/// Whether a text stands in any file below a directory.
+fn is_written(directory: &Path, text: &str) -> bool {
+    fs::read_dir(directory).unwrap().flatten().any(|entry| match entry.path() {
+        path if path.is_dir() => is_written(&path, text),
+        path => {
+            let content = fs::read(path).unwrap_or_default();
+            content.windows(text.len()).any(|window| window == text.as_bytes())
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_encrypted_with_a_key_of_the_servers() {
+    let directory = server::directory();
+    let path = directory.path();
+    let (first, second) = ("1".repeat(64), "2".repeat(64));
+    let mut server = Server::start_in(path, path, &[]).await;
+    let client = server.connect().await;
+    let refused = failure(&client, "CREATE SECRET place AS 'hunter2'").await;
+    assert_eq!(refused.code().code(), "55000");
+    assert!(refused.hint().unwrap().contains("TIDEMILL_SECRET_KEY"), "{refused:?}");
+    server.terminate().await;
+
+    let keys = key_file(path, &[&first]);
+    let mut server = Server::start_in(path, path, &["--secret-key-file", &keys]).await;
+    let client = server.connect().await;
+    execute(&client, "CREATE SECRET place AS 'hunter2'; CREATE TABLE t (a INT)").await;
+    execute(
+        &client,
+        "CREATE SINK k FROM t WITH (connector = 'file', path = SECRET place) FORMAT DEBEZIUM ENCODE JSON",
+    )
+    .await;
+    execute(&client, "INSERT INTO t VALUES (1)").await;
+    execute(&client, "ALTER SECRET place AS 'hunter22'").await;
+    failure(&client, "CREATE SECRET other 'hunter2'").await;
+    failure(&client, "CREATE SECRET place AS 'hunter2'").await;
+    execute(&client, "DROP SINK k; DROP TABLE t").await;
+    server.terminate().await;
+    assert!(!is_written(path, "hunter2"), "{}", server.log_tail());
+
+    // Nothing starts that would fail later, and nothing is lost by it.
+    let lost = "secret place is encrypted with a key that the server was not given";
+    let start = ["--listen", "127.0.0.1:0", "--http", "off"];
+    let said = start_refused(path, &start);
+    assert!(said.contains(lost) && said.contains("there is no key"), "{said}");
+    let other = key_file(path, &[&second]);
+    let said = start_refused(path, &[&start[..], &["--secret-key-file", &other]].concat());
+    assert!(said.contains(lost) && said.contains("hint: Give the key back"), "{said}");
+
+    // A new key in front of the old one; from then on the old one is not needed.
+    let both = key_file(path, &[&second, &first]);
+    let mut server = Server::start_in(path, path, &["--secret-key-file", &both]).await;
+    server.terminate().await;
+    let only = key_file(path, &[&second]);
+    let server = Server::start_in(path, path, &["--secret-key-file", &only]).await;
+    let client = server.connect().await;
+    assert_eq!(query(&client, "SELECT name FROM tm_secrets").await, [["place"]]);
+
+    let mode = |mode| fs::set_permissions(&only, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o644);
+    let elsewhere = server::directory();
+    let said = start_refused(elsewhere.path(), &[&start[..], &["--secret-key-file", &only]].concat());
+    assert!(said.contains("can be read by others"), "{said}");
+}
+
 // ---- Certificates --------------------------------------------------------------------------
 
 struct Authority {

@@ -66,7 +66,8 @@ fn what_is_paused_and_altered_stays_so() {
     let read = Catalog::from_bytes(&altered.to_bytes()).unwrap();
     let object = read.get(oid).unwrap();
     assert_eq!(object.paused, Some(7));
-    let options: Vec<_> = object.definition.options().iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let options: Vec<_> =
+        object.definition.options().iter().map(|(k, v)| (k.as_str(), v.text().unwrap())).collect();
     assert_eq!(options, [("connector", "kafka"), ("rate", "9")]);
     assert_eq!(read.pause(oid, None).get(oid).unwrap().paused, None);
     assert_eq!(read.version(), catalog.version() + 2);
@@ -352,8 +353,8 @@ fn no_damaged_document_reads_as_a_catalog() {
         assert!(error(damaged).starts_with("XX001: catalog cannot be read: "), "{damaged}");
     }
     assert_eq!(
-        error(r#"{"format": 4, "anything": []}"#),
-        "XX001: catalog is of format 4; this version reads format 3 HINT: The data directory was written by a newer version; start that one, or restore a backup."
+        error(r#"{"format": 5, "anything": []}"#),
+        "XX001: catalog is of format 5; this version reads format 4 HINT: The data directory was written by a newer version; start that one, or restore a backup."
     );
     let edited = |from: String, to: &str| {
         assert!(text.contains(&from), "{from}");

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use tidemill_core::Epoch;
+use tidemill_core::sink::Sink;
 use tidemill_core::source::Offsets;
 use tidemill_plan::RelationId;
 use tidemill_storage::{Checkpoint, CheckpointStore};
@@ -520,6 +521,20 @@ impl Engine {
         source.alter(&spec);
         if is_running {
             self.start_sources(&mut clock);
+        }
+        Ok(())
+    }
+
+    /// Lets a sink connect with other options from now on.
+    pub fn alter_sink(&self, id: RelationId, sink: Arc<dyn Sink>) -> Result<(), Error> {
+        self.entry(id)?;
+        let mut registry = self.registry();
+        let Some(entry) = registry.members.get_mut(&id) else { return Ok(()) };
+        if let Some(spec) = &mut entry.spec {
+            *spec = Arc::new(MemberSpec { sink: Some(sink.clone()), ..spec.as_ref().clone() });
+        }
+        if let Some(delivery) = &entry.delivery {
+            delivery.alter(sink);
         }
         Ok(())
     }

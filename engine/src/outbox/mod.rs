@@ -68,6 +68,8 @@ pub struct DeliveryStatus {
     busy: tokio::sync::Mutex<()>,
     /// Try again now, with a new writer.
     restarted: Notify,
+    /// Where writers come from, if not from where the first one did, and how often that has changed.
+    altered: RwLock<(u64, Option<Arc<dyn Sink>>)>,
 }
 
 /// For so long a pause waits for what is leaving.
@@ -138,6 +140,18 @@ impl DeliveryStatus {
     /// Tries again at once what waits to be tried again, with a new writer.
     pub(crate) fn restart(&self) {
         self.restarted.notify_one();
+    }
+
+    /// Goes on with a writer of another sink, which delivers to the same place in the same way.
+    pub(crate) fn alter(&self, sink: Arc<dyn Sink>) {
+        let mut altered = self.altered.write().expect("nobody panics while holding it");
+        *altered = (altered.0 + 1, Some(sink));
+        drop(altered);
+        self.restart();
+    }
+
+    fn altered(&self) -> (u64, Option<Arc<dyn Sink>>) {
+        self.altered.read().expect("nobody panics while holding it").clone()
     }
 
     /// Lets rows leave: the sink's definition is durable.
@@ -308,6 +322,8 @@ impl Drop for Outbox {
 
 /// A writer, and how many of the first batches it has that it has not made durable.
 struct Opened {
+    /// Of which alteration of the sink.
+    n_altered: u64,
     writer: Box<dyn SinkWriter>,
     n_written: usize,
     flush_at: Option<Instant>,
@@ -347,6 +363,11 @@ async fn deliver(shared: Arc<Shared>) {
         if shared.status.is_paused() {
             continue;
         }
+        // Nothing leaves by a writer of before an alteration, even if nobody has been woken by it yet.
+        if opened.as_ref().is_some_and(|opened| opened.n_altered != shared.status.altered().0) {
+            opened = None;
+            shared.doubt();
+        }
         let outcome = attempt(&shared, &mut opened, is_ending).await;
         drop(busy);
         match outcome {
@@ -383,10 +404,12 @@ async fn attempt(
         None => {
             let surely = shared.queue().written.surely;
             let perhaps = Epoch(shared.known.load(Ordering::Acquire));
-            let writer = shared.sink.open(Written { surely, perhaps }).await?;
+            let (n_altered, altered) = shared.status.altered();
+            let sink = altered.unwrap_or_else(|| shared.sink.clone());
+            let writer = sink.open(Written { surely, perhaps }).await?;
             shared.verified(writer.reached())?;
             shared.status.succeeded();
-            opened.insert(Opened { writer, n_written: 0, flush_at: None })
+            opened.insert(Opened { writer, n_altered, n_written: 0, flush_at: None })
         }
     };
     for batch in shared.leaving(opened.n_written).map_err(unreadable)? {

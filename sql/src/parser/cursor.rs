@@ -661,7 +661,7 @@ fn parser_of(dialect: &TidemillDialect, tokens: Vec<TokenWithSpan>) -> Parser<'_
 }
 
 /// Whether the token is this word, in any case, without quotes.
-pub(super) fn is_unquoted(token: &Token, keyword: &str) -> bool {
+pub(crate) fn is_unquoted(token: &Token, keyword: &str) -> bool {
     match token {
         Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case(keyword),
         _ => false,

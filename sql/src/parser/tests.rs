@@ -590,7 +590,7 @@ fn what_is_not_supported_says_so() {
     for (sql, expected) in [
         (
             "CREATE TRIGGER i ON t (a)",
-            "0A000: CREATE TRIGGER is not supported @8 HINT: CREATE takes SOURCE, TABLE, PIPELINE, MATERIALIZED VIEW, VIEW, SINK, SCHEMA, SEQUENCE, INDEX.",
+            "0A000: CREATE TRIGGER is not supported @8 HINT: CREATE takes SOURCE, TABLE, PIPELINE, MATERIALIZED VIEW, VIEW, SINK, SCHEMA, SEQUENCE, INDEX, SECRET.",
         ),
         (
             "CREATE TEMP TABLE t (a INT)",
@@ -629,7 +629,7 @@ fn what_is_not_supported_says_so() {
         ),
         (
             "SELECT * FROM t; DROP TRIGGER i",
-            "0A000: DROP TRIGGER is not supported @23 HINT: DROP takes SOURCE, TABLE, PIPELINE, MATERIALIZED VIEW, VIEW, SINK, SCHEMA, SEQUENCE, INDEX.",
+            "0A000: DROP TRIGGER is not supported @23 HINT: DROP takes SOURCE, TABLE, PIPELINE, MATERIALIZED VIEW, VIEW, SINK, SCHEMA, SEQUENCE, INDEX, SECRET.",
         ),
         (
             "DROP TABLE other.public.t",
@@ -878,7 +878,7 @@ fn spans_count_from_the_statement_itself() {
 }
 
 /// Definitions of every kind, in every form that prints differently.
-const DEFINITIONS: [&str; 11] = [
+const DEFINITIONS: [&str; 14] = [
     SOURCE,
     "CREATE SOURCE s WITH (connector = 'file', path = '/x', api_key = 'k')",
     "CREATE TABLE t (a INT PRIMARY KEY, \"select\" struct<x int, y text[]> DEFAULT NULL, u uuid)",
@@ -888,6 +888,9 @@ const DEFINITIONS: [&str; 11] = [
     "CREATE PIPELINE p AS SELECT 1 EMIT ON WINDOW CLOSE WITH EARLY EVERY '1 hour 1 minute'",
     "CREATE VIEW s.v AS SELECT a -- why\n FROM t",
     "CREATE SINK k FROM s.p WITH (connector = 'kafka', secret.id = 'x') FORMAT UPSERT ENCODE JSON",
+    "CREATE SOURCE s (a INT) WITH (connector = 'kafka', password = SECRET \"S\".pw, secret = secret) FORMAT PLAIN ENCODE JSON (token = SECRET t)",
+    "CREATE SECRET IF NOT EXISTS s.pw AS 'x'",
+    "CREATE OR REPLACE SECRET pw AS 'x'",
     "CREATE SINK k AS SELECT 1 AS a WITH (connector = 'print') EMIT ON WINDOW CLOSE",
     "CREATE SCHEMA \"S\"",
 ];

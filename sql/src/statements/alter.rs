@@ -7,8 +7,8 @@ use super::alter_table::{self, TableAction};
 use super::create::Head;
 use super::create_pipeline::{self, CreatePipeline};
 use super::options::{self, WithOptions, parse_key};
-use super::role::{RoleName, role_name};
-use super::{ObjectKind, Statement, grant, object_kind, role, sequence};
+use super::role::{Password, RoleName, role_name};
+use super::{ObjectKind, Statement, grant, object_kind, policy, role, secret, sequence};
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, Name, ObjectName};
 
@@ -44,6 +44,13 @@ pub enum AlterAction {
     Redefine(Box<CreatePipeline>),
     /// Of a table.
     Table(Vec<TableAction>),
+    /// `ENABLE | DISABLE | FORCE | NO FORCE ROW LEVEL SECURITY`
+    RowSecurity {
+        is_enabled: Option<bool>,
+        is_forced: Option<bool>,
+    },
+    /// Of a secret: another value.
+    Value(Password),
     /// Of a sequence: where it goes on; at its start without a number.
     CountFrom(Option<i64>),
 }
@@ -68,8 +75,9 @@ impl AlterAction {
             AlterAction::Restart => "RESTART",
             AlterAction::Set(_) => "SET",
             AlterAction::Reset(_) => "RESET",
-            AlterAction::Redefine(_) => "AS",
+            AlterAction::Redefine(_) | AlterAction::Value(_) => "AS",
             AlterAction::Table(_) => "COLUMN",
+            AlterAction::RowSecurity { .. } => "ROW LEVEL SECURITY",
             AlterAction::CountFrom(_) => "RESTART",
         }
     }
@@ -85,6 +93,8 @@ impl AlterAction {
             AlterAction::RenameTo(_)
             | AlterAction::OwnerTo { .. }
             | AlterAction::Redefine(_)
+            | AlterAction::Value(_)
+            | AlterAction::RowSecurity { .. }
             | AlterAction::Table(_)
             | AlterAction::CountFrom(_) => false,
         }
@@ -102,6 +112,9 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     if cursor.is("DEFAULT") {
         return grant::parse_defaults(cursor).map(Statement::AlterDefaultPrivileges);
     }
+    if cursor.is("POLICY") {
+        return policy::parse_alter(cursor).map(Statement::AlterPolicy);
+    }
     parse_object(cursor).map(Statement::Alter)
 }
 
@@ -117,11 +130,17 @@ fn parse_object(cursor: &mut Cursor<'_>) -> Result<Alter, Error> {
     }
     let name = cursor.object_name()?;
     let position = cursor.position();
+    if let Some(action) = parse_row_security(cursor) {
+        return Ok(Alter { kind, is_materialized_view, name, if_exists, action });
+    }
     let action = match kind {
         ObjectKind::Table if alter_table::is_next(cursor) => alter_table::parse(cursor)?,
         ObjectKind::Sequence if cursor.eat("RESTART") => {
             let is_said = cursor.eat("WITH") || !cursor.at_end();
             AlterAction::CountFrom(is_said.then(|| sequence::signed(cursor)).transpose()?)
+        }
+        ObjectKind::Secret if !cursor.is("RENAME") && !cursor.is("OWNER") => {
+            AlterAction::Value(secret::parse_value(cursor)?)
         }
         ObjectKind::Pipeline if create_pipeline::is_definition_next(cursor) => {
             let head = Head { name: name.clone(), or_replace: true, if_not_exists: false };
@@ -138,6 +157,20 @@ fn parse_object(cursor: &mut Cursor<'_>) -> Result<Alter, Error> {
             .at(position));
     }
     Ok(Alter { kind, is_materialized_view, name, if_exists, action })
+}
+
+/// What is said about row security, if it is that.
+fn parse_row_security(cursor: &mut Cursor<'_>) -> Option<AlterAction> {
+    const WAYS: [(&[&str], Option<bool>, Option<bool>); 4] = [
+        (&["ENABLE"], Some(true), None),
+        (&["DISABLE"], Some(false), None),
+        (&["FORCE"], None, Some(true)),
+        (&["NO", "FORCE"], None, Some(false)),
+    ];
+    WAYS.into_iter().find_map(|(words, is_enabled, is_forced)| {
+        let words: Vec<&str> = words.iter().copied().chain(["ROW", "LEVEL", "SECURITY"]).collect();
+        cursor.eat_all(&words).then_some(AlterAction::RowSecurity { is_enabled, is_forced })
+    })
 }
 
 fn parse_action(cursor: &mut Cursor<'_>, kind: ObjectKind) -> Result<AlterAction, Error> {

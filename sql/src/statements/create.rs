@@ -4,7 +4,7 @@ use tidemill_core::SqlState;
 
 use super::{
     ObjectKind, Statement, create_index, create_pipeline, create_schema, create_sink, create_source,
-    create_table, create_view, object_kind, role, sequence,
+    create_table, create_view, object_kind, policy, role, secret, sequence,
 };
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, ObjectName};
@@ -45,6 +45,9 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     if !or_replace && role::is_next(cursor) {
         return role::parse_create(cursor).map(Statement::CreateRole);
     }
+    if !or_replace && cursor.is("POLICY") {
+        return policy::parse_create(cursor).map(Statement::CreatePolicy);
+    }
     let kind = object_kind(cursor, "CREATE")?;
     if kind == ObjectKind::Schema {
         return create_schema::parse(cursor).map(Statement::CreateSchema);
@@ -62,6 +65,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         ObjectKind::View => Statement::CreateView(create_view::parse(cursor, head)?),
         ObjectKind::Sink => Statement::CreateSink(create_sink::parse(cursor, head)?),
         ObjectKind::Sequence => Statement::CreateSequence(sequence::parse(cursor, head)?),
+        ObjectKind::Secret => Statement::CreateSecret(secret::parse(cursor, head)?),
         ObjectKind::Schema | ObjectKind::Index => unreachable!("returned above"),
     })
 }

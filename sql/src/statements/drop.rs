@@ -1,6 +1,6 @@
 //! `DROP kind [IF EXISTS] name, … [CASCADE]`
 
-use super::{ObjectKind, Statement, object_kind, role};
+use super::{ObjectKind, Statement, object_kind, policy, role};
 use crate::error::Error;
 use crate::parser::cursor::{Cursor, ObjectName};
 
@@ -20,6 +20,9 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     }
     if cursor.is("OWNED") {
         return role::parse_drop_owned(cursor).map(Statement::DropOwned);
+    }
+    if cursor.is("POLICY") {
+        return policy::parse_drop(cursor).map(Statement::DropPolicy);
     }
     let kind = object_kind(cursor, "DROP")?;
     if kind == ObjectKind::Index {

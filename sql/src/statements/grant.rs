@@ -249,9 +249,10 @@ fn parse_on(cursor: &mut Cursor<'_>) -> Result<GrantOn, Error> {
     }
     let kind = match cursor.word().as_deref() {
         // A relation of such a name is quoted, or stands behind TABLE.
-        Some("TABLE" | "SOURCE" | "PIPELINE" | "MATERIALIZED" | "VIEW" | "SINK" | "SCHEMA" | "SEQUENCE")
-            if !matches!(cursor.word_at(1).as_deref(), Some("TO" | "FROM")) =>
-        {
+        Some(
+            "TABLE" | "SOURCE" | "PIPELINE" | "MATERIALIZED" | "VIEW" | "SINK" | "SCHEMA" | "SEQUENCE"
+            | "SECRET",
+        ) if !matches!(cursor.word_at(1).as_deref(), Some("TO" | "FROM")) => {
             Some(object_kind(cursor, "GRANT ON")?)
         }
         Some(

@@ -23,9 +23,11 @@ pub mod grant;
 pub mod maintenance;
 pub mod notify;
 pub mod options;
+pub mod policy;
 pub mod prepare;
 pub mod query;
 pub mod role;
+pub mod secret;
 pub mod sequence;
 pub mod set;
 pub mod show;
@@ -59,12 +61,14 @@ pub use self::grant::{
 pub use self::maintenance::{Analyze, CancelJob, Flush, Lock, Refresh, Vacuum};
 pub use self::notify::{Listen, Notify, Unlisten};
 pub use self::options::{WithOption, WithOptions, is_secret, redact};
+pub use self::policy::{AlterPolicy, CreatePolicy, DropPolicy, PolicyExpr};
 pub use self::prepare::{Deallocate, Execute, Prepare};
 pub use self::query::SelectQuery;
 pub use self::role::{
     AlterRole, AlterRoleAction, CreateRole, DropOwned, DropRole, Password, ReassignOwned, RoleName,
     RoleOptions,
 };
+pub use self::secret::CreateSecret;
 pub use self::sequence::{ColumnSequence, CreateSequence, IdentityKind, SequenceOptions};
 pub use self::set::{
     Discard, Reset, Set, SetRole, SetScope, SetSessionAuthorization, SetValue, ShowVariable,
@@ -91,6 +95,10 @@ pub enum Statement {
     CreateSchema(CreateSchema),
     CreateSequence(CreateSequence),
     CreateIndex(CreateIndex),
+    CreateSecret(CreateSecret),
+    CreatePolicy(CreatePolicy),
+    AlterPolicy(AlterPolicy),
+    DropPolicy(DropPolicy),
     Alter(Alter),
     Drop(DropObjects),
     Show(Show),
@@ -157,6 +165,7 @@ pub enum ObjectKind {
     Schema,
     Sequence,
     Index,
+    Secret,
 }
 
 impl ObjectKind {
@@ -171,6 +180,7 @@ impl ObjectKind {
             ObjectKind::Schema => "schema",
             ObjectKind::Sequence => "sequence",
             ObjectKind::Index => "index",
+            ObjectKind::Secret => "secret",
         }
     }
 
@@ -185,6 +195,7 @@ impl ObjectKind {
             ObjectKind::Schema => "SCHEMA",
             ObjectKind::Sequence => "SEQUENCE",
             ObjectKind::Index => "INDEX",
+            ObjectKind::Secret => "SECRET",
         }
     }
 }
@@ -195,8 +206,18 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-const KINDS: [&str; 9] =
-    ["SOURCE", "TABLE", "PIPELINE", "MATERIALIZED VIEW", "VIEW", "SINK", "SCHEMA", "SEQUENCE", "INDEX"];
+const KINDS: [&str; 10] = [
+    "SOURCE",
+    "TABLE",
+    "PIPELINE",
+    "MATERIALIZED VIEW",
+    "VIEW",
+    "SINK",
+    "SCHEMA",
+    "SEQUENCE",
+    "INDEX",
+    "SECRET",
+];
 
 /// `SOURCE`, `MATERIALIZED VIEW`, …; `verb` names the statement in errors.
 fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error> {
@@ -213,6 +234,7 @@ fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error>
         Some("SCHEMA") => ObjectKind::Schema,
         Some("SEQUENCE") => ObjectKind::Sequence,
         Some("INDEX") => ObjectKind::Index,
+        Some("SECRET") => ObjectKind::Secret,
         Some(word) if NOT_OURS.contains(&word) => {
             let feature = format!("{verb} {word}");
             return Err(Error::unsupported(feature)
@@ -229,7 +251,7 @@ fn object_kind(cursor: &mut Cursor<'_>, verb: &str) -> Result<ObjectKind, Error>
 }
 
 /// What other databases have, and a user may ask for by its right name.
-const NOT_OURS: [&str; 23] = [
+const NOT_OURS: [&str; 22] = [
     "AGGREGATE",
     "CAST",
     "CLUSTER",
@@ -247,7 +269,6 @@ const NOT_OURS: [&str; 23] = [
     "PROCEDURE",
     "PUBLICATION",
     "RULE",
-    "SECRET",
     "STREAM",
     "SUBSCRIPTION",
     "TRIGGER",
@@ -381,21 +402,18 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
     })
 }
 
-/// Gives a definition other options than it was written with.
-pub fn set_options(statement: &mut Statement, options: &[(String, String)]) {
-    let of_statement = match statement {
-        Statement::CreateSource(create) => &mut create.options,
-        Statement::CreatePipeline(create) => &mut create.options,
-        Statement::CreateSink(create) => &mut create.options,
-        _ => return,
-    };
-    let option = |(key, value): &(String, String)| WithOption {
-        key: key.clone(),
-        value: value.clone(),
-        position: 1,
-        value_position: 1,
-    };
-    of_statement.0 = options.iter().map(option).collect();
+/// Gives a definition other options than it was written with, and what stands behind ENCODE.
+pub fn set_options(statement: &mut Statement, options: Vec<WithOption>, encode_options: Vec<WithOption>) {
+    match statement {
+        Statement::CreateSource(create) => {
+            (create.options.0, create.encode_options.0) = (options, encode_options);
+        }
+        Statement::CreateSink(create) => {
+            (create.options.0, create.encode_options.0) = (options, encode_options);
+        }
+        Statement::CreatePipeline(create) => create.options.0 = options,
+        _ => (),
+    }
 }
 
 /// The statement as `SHOW CREATE` prints it, for those that define something.
@@ -411,6 +429,7 @@ pub fn show_create(statement: &Statement) -> Option<String> {
         Statement::CreateSink(create) => create.to_string(),
         Statement::CreateSchema(create) => create.to_string(),
         Statement::CreateSequence(create) => create.to_string(),
+        Statement::CreateSecret(create) => create.to_string(),
         _ => return None,
     };
     Some(text + ";")

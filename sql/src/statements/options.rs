@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 use tidemill_core::SqlState;
 
 use crate::error::Error;
-use crate::parser::cursor::{Cursor, quote, quote_literal};
+use crate::parser::cursor::{Cursor, ObjectName, is_unquoted, quote, quote_literal};
 use crate::parser::dialect::TidemillDialect;
 use crate::parser::text::Text;
 
@@ -19,8 +19,10 @@ pub struct WithOptions(pub Vec<WithOption>);
 pub struct WithOption {
     /// Dotted where it was written so: `scan.startup.mode`.
     pub key: String,
-    /// As text, whether it was written as a string, a number or a boolean.
+    /// As text, whether it was written as a string, a number or a boolean; empty for a secret.
     pub value: String,
+    /// `SECRET name`
+    pub secret: Option<ObjectName>,
     /// Of the key, in characters from 1.
     pub position: usize,
     /// Of the value.
@@ -58,11 +60,16 @@ impl WithOptions {
 impl fmt::Display for WithOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(")?;
-        for (idx, (key, value)) in self.iter().enumerate() {
-            let value = if is_secret(key) { REDACTED } else { value };
+        for (idx, option) in self.0.iter().enumerate() {
+            let WithOption { key, value, secret, .. } = option;
+            let value = match secret {
+                Some(name) => format!("SECRET {name}"),
+                None if is_secret(key) => quote_literal(REDACTED),
+                None => quote_literal(value),
+            };
             let key: Vec<String> = key.split('.').map(quote).collect();
             let comma = if idx == 0 { "" } else { "," };
-            write!(f, "{comma}\n    {} = {}", key.join("."), quote_literal(value))?;
+            write!(f, "{comma}\n    {} = {value}", key.join("."))?;
         }
         f.write_str("\n)")
     }
@@ -92,8 +99,15 @@ fn parse_option(cursor: &mut Cursor<'_>) -> Result<WithOption, Error> {
     let key = parse_key(cursor)?;
     cursor.expect_token(&Token::Eq)?;
     let value_position = cursor.position();
+    // `secret` alone is a word like any other.
+    let names_secret = cursor.is("SECRET") && matches!(cursor.peek_at(1), Token::Word(_));
+    if names_secret {
+        cursor.advance();
+        let secret = Some(cursor.object_name()?);
+        return Ok(WithOption { key, value: String::new(), secret, position, value_position });
+    }
     let value = parse_value(cursor)?;
-    Ok(WithOption { key, value, position, value_position })
+    Ok(WithOption { key, value, secret: None, position, value_position })
 }
 
 /// `connector`, `scan.startup.mode`, `"Mixed.Case"`, `'quoted'`. Reserved words are keys as well.
@@ -184,29 +198,59 @@ pub fn redact(sql: &str) -> String {
     let text = Text::new(sql);
     let mut output = String::new();
     let mut copied = 0;
+    let mut hide = |span: Span, copied: &mut usize| {
+        if let (Some(start), Some(end)) = (text.byte(span.start), text.byte(span.end)) {
+            output.push_str(&sql[*copied..start]);
+            output.push_str(&quote_literal(REDACTED));
+            *copied = end;
+        }
+    };
+    let tokens: Vec<&TokenWithSpan> =
+        tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))).collect();
     // The dotted key that is being read, and whether its `=` (or nothing, as in
     // `PASSWORD 'x'`) has come.
     let mut key = String::new();
     let mut after_period = false;
-    for token in &tokens {
+    // Within `CREATE SECRET` and `ALTER SECRET`, and behind the word.
+    let mut value_of_secret: Option<bool> = None;
+    for (idx, token) in tokens.iter().enumerate() {
+        let is_word =
+            |idx: usize, keyword: &str| tokens.get(idx).is_some_and(|t| is_unquoted(&t.token, keyword));
+        let is_name = |idx: usize| matches!(tokens.get(idx).map(|t| &t.token), Some(Token::Word(_)));
         match &token.token {
-            Token::Whitespace(_) => continue,
+            Token::SemiColon => {
+                value_of_secret = None;
+                after_period = false;
+                key.clear();
+            }
+            _ if value_of_secret == Some(true) => hide(token.span, &mut copied),
+            Token::Word(_) if value_of_secret.is_some() => {
+                value_of_secret = Some(is_word(idx, "AS"));
+            }
             Token::Eq | Token::Minus | Token::Plus => (),
             Token::Period => after_period = true,
-            Token::Comma | Token::LParen | Token::RParen | Token::SemiColon => key.clear(),
-            _ => {
-                let value = match &token.token {
+            Token::Comma | Token::LParen | Token::RParen => key.clear(),
+            _ if value_of_secret.is_some() => hide(token.span, &mut copied),
+            Token::Word(_) if is_word(idx, "SECRET") && is_name(idx + 1) && !after_period => {
+                let verb = |word| idx > 0 && is_word(idx - 1, word);
+                value_of_secret = ["CREATE", "REPLACE", "ALTER"].into_iter().any(verb).then_some(false);
+                // Names are no secrets.
+                key = "SECRET".into();
+            }
+            Token::Word(_) if key == "SECRET" => {
+                if !matches!(tokens.get(idx + 1).map(|t| &t.token), Some(Token::Period)) {
+                    key.clear();
+                }
+                after_period = false;
+            }
+            token_here => {
+                let value = match token_here {
                     Token::Word(word) => Some(word.value.clone()),
                     Token::SingleQuotedString(value) => Some(value.clone()),
                     _ => None,
                 };
-                let is_value = is_secret(&key) && !after_period;
-                if let (true, Some(start), Some(end)) =
-                    (is_value, text.byte(token.span.start), text.byte(token.span.end))
-                {
-                    output.push_str(&sql[copied..start]);
-                    output.push_str(&quote_literal(REDACTED));
-                    copied = end;
+                if is_secret(&key) && !after_period {
+                    hide(token.span, &mut copied);
                     key.clear();
                 } else if let Some(value) = value {
                     if !after_period {
@@ -274,6 +318,26 @@ mod tests {
         );
         assert_eq!(redact("CREATE USER u PASSWORD 'x'"), "CREATE USER u PASSWORD '[redacted]'");
         assert_eq!(redact("WITH (password = 'x"), "[redacted]");
+        let same = |sql: &str| assert_eq!(redact(sql), sql);
+        same("CREATE SINK k FROM p WITH (password = SECRET s.pw, url = 'u', token = SECRET \"t\")");
+        same("GRANT USAGE ON SECRET api_token TO ann; DROP SECRET s.password CASCADE; SHOW CREATE SECRET a");
+        same("COMMENT ON SECRET s IS 'for Kafka'");
+        let hidden = "CREATE SECRET s AS '[redacted]'";
+        assert_eq!(redact("CREATE SECRET s AS 'x'"), hidden);
+        assert_eq!(redact("CREATE SECRET s AS $$x$$; SELECT 'x'"), format!("{hidden}; SELECT 'x'"));
+        assert_eq!(redact("create secret s as x"), "create secret s as '[redacted]'");
+        assert_eq!(
+            redact("CREATE OR REPLACE SECRET IF NOT EXISTS a.s 'x'"),
+            "CREATE OR REPLACE SECRET IF NOT EXISTS a.s '[redacted]'"
+        );
+        assert_eq!(
+            redact("ALTER SECRET s AS E'x'; ALTER SECRET s RENAME TO t"),
+            "ALTER SECRET s AS '[redacted]'; ALTER SECRET s RENAME TO t"
+        );
+        assert_eq!(
+            redact("EXPLAIN CREATE SECRET s AS 'x' || 'y'"),
+            "EXPLAIN CREATE SECRET s AS '[redacted]' '[redacted]' '[redacted]'"
+        );
         assert_eq!(redact("SELECT 'é', a FROM t"), "SELECT 'é', a FROM t");
     }
 }

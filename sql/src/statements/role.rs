@@ -62,6 +62,8 @@ pub struct RoleOptions {
     pub inherit: Option<bool>,
     pub create_role: Option<bool>,
     pub create_db: Option<bool>,
+    /// Whether it sees all rows, whatever policies say.
+    pub bypass_rls: Option<bool>,
     /// `Some(None)` is `PASSWORD NULL`.
     pub password: Option<Option<Password>>,
     /// `Some(None)` is `CONNECTION LIMIT -1`.
@@ -175,12 +177,13 @@ pub(crate) fn role_name(cursor: &mut Cursor<'_>, or_public: bool) -> Result<Role
     cursor.name().map(RoleName::Name)
 }
 
-const OPTIONS: [&str; 12] = [
+const OPTIONS: [&str; 13] = [
     "SUPERUSER",
     "LOGIN",
     "INHERIT",
     "CREATEROLE",
     "CREATEDB",
+    "BYPASSRLS",
     "PASSWORD",
     "CONNECTION LIMIT",
     "VALID UNTIL",
@@ -210,6 +213,7 @@ fn parse_options(cursor: &mut Cursor<'_>, is_new: bool) -> Result<RoleOptions, E
             "INHERIT" => Some(&mut options.inherit),
             "CREATEROLE" | "CREATEUSER" => Some(&mut options.create_role),
             "CREATEDB" => Some(&mut options.create_db),
+            "BYPASSRLS" => Some(&mut options.bypass_rls),
             _ => None,
         };
         if let Some(slot) = slot {
@@ -220,11 +224,11 @@ fn parse_options(cursor: &mut Cursor<'_>, is_new: bool) -> Result<RoleOptions, E
             continue;
         }
         match word.as_str() {
-            "REPLICATION" | "BYPASSRLS" => {
+            "REPLICATION" => {
                 return Err(Error::unsupported(format!("a role with {word}")).at(position));
             }
             // There is none of it, so nobody has it.
-            "NOREPLICATION" | "NOBYPASSRLS" => cursor.advance(),
+            "NOREPLICATION" => cursor.advance(),
             "ENCRYPTED" | "PASSWORD" => {
                 cursor.eat("ENCRYPTED");
                 cursor.expect("PASSWORD")?;

@@ -81,7 +81,7 @@ pub struct Describe {
     pub name: ObjectName,
 }
 
-const LISTS: [&str; 9] = [
+const LISTS: [&str; 10] = [
     "SOURCES",
     "TABLES",
     "PIPELINES",
@@ -89,6 +89,7 @@ const LISTS: [&str; 9] = [
     "VIEWS",
     "SINKS",
     "SCHEMAS",
+    "SECRETS",
     "CONNECTORS",
     "JOBS",
 ];
@@ -104,6 +105,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
         Some("VIEWS") => Some(ObjectKind::View),
         Some("SINKS") => Some(ObjectKind::Sink),
         Some("SCHEMAS") => Some(ObjectKind::Schema),
+        Some("SECRETS") => Some(ObjectKind::Secret),
         _ => None,
     };
     if let Some(kind) = kind {
@@ -136,7 +138,7 @@ pub(crate) fn parse(cursor: &mut Cursor<'_>) -> Result<Statement, Error> {
             let relation = cursor.object_name()?;
             Ok(Statement::Show(Show::Columns { relation, like: parse_like(cursor)? }))
         }
-        Some("INDEXES" | "INDEX" | "FUNCTIONS" | "DATABASES" | "CONNECTIONS" | "SECRETS" | "CLUSTERS") => {
+        Some("INDEXES" | "INDEX" | "FUNCTIONS" | "DATABASES" | "CONNECTIONS" | "CLUSTERS") => {
             let word = word.unwrap_or_default();
             Err(Error::unsupported(format!("SHOW {word}"))
                 .with_hint(format!("Known are {}.", LISTS.join(", ")))

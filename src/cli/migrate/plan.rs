@@ -243,6 +243,10 @@ impl World {
             Statement::CreateSequence(create) => {
                 Ok(vec![format!("+ sequence {}: created", self.name(&create.name))])
             }
+            Statement::CreateSecret(create) => {
+                let name = self.name(&create.name);
+                Ok(self.create("secret", name, create.or_replace, create.if_not_exists, none, ""))
+            }
             Statement::CreateIndex(create) => {
                 let name = create.name.as_ref().map_or(String::new(), |name| format!(" {}", name.value));
                 let table = self.name(&create.table);
@@ -297,6 +301,8 @@ impl World {
                         };
                         return Ok(vec![format!("~ {kind} {name}: {what}: {note}")]);
                     }
+                    AlterAction::RowSecurity { .. } => "its policies hold, or do not".to_owned(),
+                    AlterAction::Value(_) => "gets another value".to_owned(),
                     AlterAction::OwnerTo { .. } => "gets another owner; its state stays".to_owned(),
                     AlterAction::Pause => "stands still".to_owned(),
                     AlterAction::Resume => "goes on".to_owned(),
@@ -323,6 +329,9 @@ impl World {
             Statement::Comment(_) => Ok(vec!["  a comment: metadata only".to_owned()]),
             Statement::GrantPrivileges(_) | Statement::AlterDefaultPrivileges(_) => {
                 Ok(vec!["  privileges: metadata only".to_owned()])
+            }
+            Statement::CreatePolicy(_) | Statement::AlterPolicy(_) | Statement::DropPolicy(_) => {
+                Ok(vec!["  row policies: metadata only".to_owned()])
             }
             Statement::CreateRole(_)
             | Statement::AlterRole(_)

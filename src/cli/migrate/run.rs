@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tidemill_core::SqlState;
 use tidemill_sql::parser::{parse_one, split_statements};
-use tidemill_sql::statements::{CopyDirection, Statement};
+use tidemill_sql::statements::{CopyDirection, Statement, redact};
 use tokio_postgres::Client;
 
 use super::super::report::{Origin, Problem};
@@ -291,7 +291,7 @@ pub fn show<'a>(parts: impl Iterator<Item = &'a Part>) -> Result<(), Failure> {
         is_empty = false;
         print(&format!("-- {}\n", part.file));
         let (begin, end) = if part.is_in_transaction { ("BEGIN;\n", "COMMIT;\n") } else { ("", "") };
-        print(&format!("{begin}{}\n{end}\n", part.sql.trim()));
+        print(&format!("{begin}{}\n{end}\n", redact(part.sql.trim())));
     }
     if is_empty {
         print("Nothing to run.\n");

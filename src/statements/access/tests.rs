@@ -223,6 +223,43 @@ const CASES: &[Case] = &[
         "DROP INDEX s.i$n",
         &[USAGE, "OWN TABLE s.d$n"],
     ),
+    ("", "CREATE POLICY a$n ON s.t USING (true)", &[USAGE, "OWN TABLE s.t"]),
+    (
+        "CREATE TABLE s.d$n (a INT); CREATE POLICY a ON s.d$n USING (true)",
+        "ALTER POLICY a ON s.d$n USING (a > 0); DROP POLICY a ON s.d$n",
+        &[USAGE, "OWN TABLE s.d$n"],
+    ),
+    (
+        "CREATE TABLE s.d$n (a INT)",
+        "ALTER TABLE s.d$n ENABLE ROW LEVEL SECURITY; ALTER TABLE s.d$n FORCE ROW LEVEL SECURITY",
+        &[USAGE, "OWN TABLE s.d$n"],
+    ),
+    ("", "ALTER ROLE $r BYPASSRLS", &["SUPERUSER"]),
+    ("", "CREATE SECRET s.x$n AS 'a'", &[CREATE]),
+    ("CREATE SECRET s.d$n AS 'a'", "ALTER SECRET s.d$n AS 'b'", &[USAGE, "OWN SECRET s.d$n"]),
+    (
+        "CREATE SECRET s.d$n AS 'a'",
+        "CREATE OR REPLACE SECRET s.d$n AS 'b'",
+        &[USAGE, CREATE, "OWN SECRET s.d$n"],
+    ),
+    ("CREATE SECRET s.d$n AS 'a'", "ALTER SECRET s.d$n RENAME TO e$n", &[USAGE, CREATE, "OWN SECRET s.d$n"]),
+    ("CREATE SECRET s.d$n AS 'a'", "ALTER SECRET s.d$n OWNER TO other", &["IN other", "OWN SECRET s.d$n"]),
+    ("CREATE SECRET s.d$n AS 'a'", "DROP SECRET s.d$n", &[USAGE, "OWN SECRET s.d$n"]),
+    (
+        "CREATE SECRET s.d$n AS '10'",
+        "CREATE SOURCE s.x$n WITH (connector = 'generator', table = 'bid', events = SECRET s.d$n)",
+        &[CREATE, USAGE, "USAGE ON SECRET s.d$n"],
+    ),
+    (
+        "CREATE SECRET s.d$n AS '10MB'",
+        "CREATE SINK s.x$n FROM s.p WITH (connector = 'blackhole', memory_limit = SECRET s.d$n)",
+        &[CREATE, USAGE, SELECT_P, "USAGE ON SECRET s.d$n"],
+    ),
+    (
+        "CREATE SECRET s.d$n AS '10'",
+        "GRANT USAGE ON SECRET s.d$n TO other",
+        &["USAGE ON SECRET s.d$n WITH GRANT OPTION"],
+    ),
     ("", "CREATE SEQUENCE s.x$n", &[CREATE]),
     (
         "CREATE TABLE s.d$n (a INT)",
@@ -424,6 +461,21 @@ fn each_kind_of_statement_is_in_the_table() {
     assert!(untried.is_empty(), "what do these need? {untried:?}");
 }
 
+#[test]
+fn a_privilege_that_is_misspelt_comes_with_the_one_that_was_meant() {
+    on_a_runtime(async {
+        let directory = tempfile::tempdir().unwrap();
+        let database = open(directory.path()).await;
+        let mut root = session(&database, "tidemill");
+        run(&mut root, "CREATE TABLE t (a INT); CREATE ROLE ann").await;
+        for (word, hint) in [("selec", Some("Perhaps you meant SELECT.")), ("frobnicate", None)] {
+            let error = try_run(&mut root, &format!("GRANT {word} ON t TO ann")).await.unwrap_err();
+            assert_eq!(error.message, format!("unrecognized privilege type \"{word}\""));
+            assert_eq!((error.position, error.hint.as_deref()), (Some(7), hint));
+        }
+    });
+}
+
 /// There is no job to be cancelled here, which is what a superuser is told.
 #[test]
 fn jobs_are_cancelled_by_superusers() {
@@ -463,6 +515,20 @@ fn views_and_pipelines_run_with_the_rights_of_their_owners() {
         run(&mut bob, "CREATE TABLE evil.t (id INT, n INT); SET search_path = evil, s").await;
         assert_eq!(state(&mut bob, "SELECT * FROM s.v, s.t").await, "42501");
         run(&mut bob, "RESET search_path").await;
+        // Nor by a pipeline, for which nobody would have asked whether bob may read it.
+        run(&mut root, "CREATE SCHEMA hidden; CREATE TABLE hidden.t (id INT, n INT); INSERT INTO hidden.t VALUES (77, 7)").await;
+        run(
+            &mut root,
+            "GRANT USAGE ON SCHEMA hidden TO bob; SET ROLE ann; SET search_path = s; \
+             CREATE VIEW x AS SELECT id FROM t; GRANT SELECT ON x TO bob; RESET search_path; RESET ROLE",
+        )
+        .await;
+        run(
+            &mut bob,
+            "SET search_path = hidden, s; CREATE PIPELINE evil.p AS SELECT id FROM s.x; RESET search_path",
+        )
+        .await;
+        assert_eq!(run(&mut bob, "SELECT id FROM evil.p ORDER BY id").await, [["1"], ["2"]]);
 
         // The owner of the view in between has to be allowed, too.
         run(&mut root, "GRANT CREATE, USAGE ON SCHEMA s TO team; GRANT SELECT ON s.t TO team").await;
