@@ -67,6 +67,10 @@ pub trait Store {
     fn checkpoint(&mut self, step: u64);
     /// The last step that was found at the start.
     fn found_step(&mut self) -> Option<u64>;
+    /// Bytes of memory that hold rows, where the store can tell: the allocator may keep more.
+    fn held(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The rows of one moment.

@@ -90,6 +90,10 @@ impl Store for Ours {
     fn found_step(&mut self) -> Option<u64> {
         self.found_step
     }
+
+    fn held(&self) -> Option<usize> {
+        Some(self.arrangement.current().heap_size())
+    }
 }
 
 struct OurView {

@@ -30,7 +30,10 @@ impl Rocks {
             blocks.set_cache_index_and_filter_blocks(true);
         }
         options.set_block_based_table_factory(&blocks);
-        let database = Box::leak(Box::new(DB::open(&options, setting.directory).unwrap()));
+        // The handle of a family is needed for batches of look-ups.
+        let families = [("default", options.clone())];
+        let database = DB::open_cf_with_opts(&options, setting.directory, families).unwrap();
+        let database = Box::leak(Box::new(database));
         Rocks { database, n_key_bytes: setting.n_key_bytes }
     }
 }
