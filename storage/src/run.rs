@@ -286,6 +286,18 @@ impl Run {
         &self.rows[self.offsets[idx] as usize..self.offsets[idx + 1] as usize]
     }
 
+    /// Whether a row begins with `key`. Mostly its head says that it does not, and the row, which lies elsewhere in memory,
+    /// is not looked at.
+    pub(crate) fn starts_with(&self, idx: usize, key: &[u8]) -> bool {
+        if key.len() > self.n_shared {
+            let n_unknown = 8 * (8 - (key.len() - self.n_shared).min(8));
+            if (self.heads[idx] ^ head(key, self.n_shared)) >> n_unknown != 0 {
+                return false;
+            }
+        }
+        self.row(idx).starts_with(key)
+    }
+
     pub fn weight(&self, idx: usize) -> i64 {
         self.weights.get(idx).copied().unwrap_or(1)
     }
@@ -530,6 +542,30 @@ mod tests {
                         expected,
                         "{key} from {from} in {rows:?}"
                     );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn heads_do_not_hide_what_begins_with_a_key() {
+        let names =
+            ["", "a", "a\0", "aa", "aab", "ab", "abcdefgh", "abcdefghij", "abcdefghijk", "abcdefghik", "b"];
+        for first in 0..names.len() {
+            for last in first..names.len() {
+                let rows: Vec<_> = names[first..=last].iter().map(|name| (*name, 1)).collect();
+                let run = run(&rows);
+                for key in
+                    names.into_iter().chain(["\0", "abcdefghi", "abcdefghj", "abcdefghijklmnopqrst", "c"])
+                {
+                    for (idx, (name, _)) in rows.iter().enumerate() {
+                        let expected = name.starts_with(key);
+                        assert_eq!(
+                            run.starts_with(idx, key.as_bytes()),
+                            expected,
+                            "{key} and {name} in {rows:?}"
+                        );
+                    }
                 }
             }
         }
