@@ -453,6 +453,7 @@ pub(crate) trait Rows {
 pub struct RunBuilder {
     rows: Vec<u8>,
     offsets: Vec<u32>,
+    /// Empty as long as every weight is 1.
     weights: Vec<i64>,
     all_one: bool,
 }
@@ -461,12 +462,7 @@ impl RunBuilder {
     pub fn with_capacity(n_rows: usize, n_bytes: usize) -> RunBuilder {
         let mut offsets = Vec::with_capacity(n_rows + 1);
         offsets.push(0);
-        RunBuilder {
-            rows: Vec::with_capacity(n_bytes),
-            offsets,
-            weights: Vec::with_capacity(n_rows),
-            all_one: true,
-        }
+        RunBuilder { rows: Vec::with_capacity(n_bytes), offsets, weights: Vec::new(), all_one: true }
     }
 
     /// Appends a row that is above all before it. A weight of zero is left out.
@@ -474,11 +470,17 @@ impl RunBuilder {
         if weight == 0 {
             return;
         }
+        if self.all_one && weight != 1 {
+            self.all_one = false;
+            self.weights.reserve(self.offsets.capacity() - 1);
+            self.weights.resize(self.offsets.len() - 1, 1);
+        }
+        if !self.all_one {
+            self.weights.push(weight);
+        }
         self.rows.extend_from_slice(row);
         assert!(self.rows.len() <= RUN_BYTES_MAX, "a run is bounded by its offsets");
         self.offsets.push(self.rows.len() as u32);
-        self.weights.push(weight);
-        self.all_one &= weight == 1;
     }
 
     pub fn finish(mut self) -> Arc<Run> {
