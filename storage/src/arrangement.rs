@@ -92,7 +92,7 @@ impl Snapshot {
             ranges.clear();
             for (run, position) in self.runs.iter().zip(&mut positions) {
                 *position = run.lower_bound(key, *position);
-                if *position < run.len() && run.row(*position).starts_with(key) {
+                if *position < run.len() && run.starts_with(*position, key) {
                     ranges.push(Range { run, idx: *position });
                 }
             }
@@ -243,7 +243,7 @@ impl<'a> Range<'a> {
     }
 
     fn is_within(&self, key: &[u8]) -> bool {
-        self.idx < self.run.len() && self.row().starts_with(key)
+        self.idx < self.run.len() && self.run.starts_with(self.idx, key)
     }
 }
 

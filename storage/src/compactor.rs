@@ -105,18 +105,15 @@ fn compactors() -> &'static [Sender<Job>; 2] {
 
 /// One run with the sums of the weights of all, on the heap.
 pub(crate) fn merge(runs: &[Arc<Run>]) -> Arc<Run> {
-    match runs {
-        [only] => only.clone(),
-        [a, b] => {
-            let mut builder = RunBuilder::with_capacity(a.len() + b.len(), a.n_row_bytes() + b.n_row_bytes());
-            merge_two(a, b, &mut builder);
-            builder.finish()
-        }
-        many => {
-            // Pairs of neighbours, so that every row is copied log₂ n times.
-            let (left, right) = many.split_at(many.len() / 2);
-            merge(&[merge(left), merge(right)])
-        }
+    let mut runs = runs.to_vec();
+    loop {
+        // Always the two shortest, as Huffman would: a long run among short ones is copied once, equal ones log₂ n times.
+        runs.sort_by_key(|run| std::cmp::Reverse(run.len()));
+        let a = runs.pop().expect("there is at least one");
+        let Some(b) = runs.pop() else { return a };
+        let mut builder = RunBuilder::with_capacity(a.len() + b.len(), a.n_row_bytes() + b.n_row_bytes());
+        merge_two(&a, &b, &mut builder);
+        runs.push(builder.finish());
     }
 }
 
@@ -157,5 +154,30 @@ fn merge_two(a: &Run, b: &Run, out: &mut impl Rows) {
     }
     for idx in b_idx..b.len() {
         out.push(b.row(idx), b.weight(idx));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_runs_are_their_sum_whatever_their_lengths() {
+        let run = |from: u32, to: u32, weight: i64| {
+            let mut builder = RunBuilder::with_capacity(0, 0);
+            (from..to).for_each(|n| builder.push(&n.to_be_bytes(), weight));
+            builder.finish()
+        };
+        let all = |run: &Run| -> Vec<(Vec<u8>, i64)> {
+            (0..run.len()).map(|idx| (run.row(idx).to_vec(), run.weight(idx))).collect()
+        };
+        let runs = [run(0, 1000, 1), run(500, 510, -1), run(0, 0, 1), run(100, 300, 2), run(505, 508, 1)];
+        for n in 1..=runs.len() {
+            let mut expected = Vec::new();
+            merge_all(&runs[..n], |row, weight| expected.push((row.to_vec(), weight)));
+            assert_eq!(all(&merge(&runs[..n])), expected);
+        }
+        assert!(merge(&[run(0, 9, 1), run(0, 9, -1)]).is_empty());
+        assert!(merge(&[run(0, 9, 2), run(0, 9, -1)]).is_insertions());
     }
 }

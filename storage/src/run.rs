@@ -286,6 +286,18 @@ impl Run {
         &self.rows[self.offsets[idx] as usize..self.offsets[idx + 1] as usize]
     }
 
+    /// Whether a row begins with `key`. Mostly its head says that it does not, and the row, which lies elsewhere in memory,
+    /// is not looked at.
+    pub(crate) fn starts_with(&self, idx: usize, key: &[u8]) -> bool {
+        if key.len() > self.n_shared {
+            let n_unknown = 8 * (8 - (key.len() - self.n_shared).min(8));
+            if (self.heads[idx] ^ head(key, self.n_shared)) >> n_unknown != 0 {
+                return false;
+            }
+        }
+        self.row(idx).starts_with(key)
+    }
+
     pub fn weight(&self, idx: usize) -> i64 {
         self.weights.get(idx).copied().unwrap_or(1)
     }
@@ -441,6 +453,7 @@ pub(crate) trait Rows {
 pub struct RunBuilder {
     rows: Vec<u8>,
     offsets: Vec<u32>,
+    /// Empty as long as every weight is 1.
     weights: Vec<i64>,
     all_one: bool,
 }
@@ -449,12 +462,7 @@ impl RunBuilder {
     pub fn with_capacity(n_rows: usize, n_bytes: usize) -> RunBuilder {
         let mut offsets = Vec::with_capacity(n_rows + 1);
         offsets.push(0);
-        RunBuilder {
-            rows: Vec::with_capacity(n_bytes),
-            offsets,
-            weights: Vec::with_capacity(n_rows),
-            all_one: true,
-        }
+        RunBuilder { rows: Vec::with_capacity(n_bytes), offsets, weights: Vec::new(), all_one: true }
     }
 
     /// Appends a row that is above all before it. A weight of zero is left out.
@@ -462,11 +470,17 @@ impl RunBuilder {
         if weight == 0 {
             return;
         }
+        if self.all_one && weight != 1 {
+            self.all_one = false;
+            self.weights.reserve(self.offsets.capacity() - 1);
+            self.weights.resize(self.offsets.len() - 1, 1);
+        }
+        if !self.all_one {
+            self.weights.push(weight);
+        }
         self.rows.extend_from_slice(row);
         assert!(self.rows.len() <= RUN_BYTES_MAX, "a run is bounded by its offsets");
         self.offsets.push(self.rows.len() as u32);
-        self.weights.push(weight);
-        self.all_one &= weight == 1;
     }
 
     pub fn finish(mut self) -> Arc<Run> {
@@ -530,6 +544,30 @@ mod tests {
                         expected,
                         "{key} from {from} in {rows:?}"
                     );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn heads_do_not_hide_what_begins_with_a_key() {
+        let names =
+            ["", "a", "a\0", "aa", "aab", "ab", "abcdefgh", "abcdefghij", "abcdefghijk", "abcdefghik", "b"];
+        for first in 0..names.len() {
+            for last in first..names.len() {
+                let rows: Vec<_> = names[first..=last].iter().map(|name| (*name, 1)).collect();
+                let run = run(&rows);
+                for key in
+                    names.into_iter().chain(["\0", "abcdefghi", "abcdefghj", "abcdefghijklmnopqrst", "c"])
+                {
+                    for (idx, (name, _)) in rows.iter().enumerate() {
+                        let expected = name.starts_with(key);
+                        assert_eq!(
+                            run.starts_with(idx, key.as_bytes()),
+                            expected,
+                            "{key} and {name} in {rows:?}"
+                        );
+                    }
                 }
             }
         }
