@@ -1,6 +1,6 @@
 //! The judge of columns that are left out.
 //!
-//! Files grow while pipelines over a few of their columns come and go, and the server is killed now and then. Each pipeline shows all
+//! Files grow while pipelines over a few of their columns come and go, the source stands still or partly fails, and the server is killed now and then. Each pipeline shows all
 //! good rows, whatever others have read of them before it came; and what is bad is told once, whoever reads what.
 
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ async fn live(directory: &Path, rng: &mut Rng, known: &mut Known, is_first: bool
     let config = EngineConfig { rows_max: 7, ..EngineConfig::default() };
     let mut session = open_with(&directory.join("data"), config).await;
     if is_first {
-        let path = directory.join("files/*.csv");
+        let path = directory.join("files/*");
         run(&mut session, &format!(
             "CREATE SOURCE f (a bigint, b text, c text NOT NULL, d bigint) \
              WITH (connector = 'file', path = '{}', watch = 'true', discovery_interval = '10ms') FORMAT PLAIN ENCODE CSV",
@@ -104,8 +104,13 @@ async fn live(directory: &Path, rng: &mut Rng, known: &mut Known, is_first: bool
         ))
         .await;
     }
-    for _ in 0..6 {
-        match rng.below(6) {
+    for _ in 0..8 {
+        match rng.below(8) {
+            // A file that cannot be read: the others are read on.
+            6 => fs::write(directory.join("files/bad.csv.gz"), "not gzip").unwrap(),
+            7 => {
+                run(&mut session, "ALTER SOURCE f PAUSE").await;
+            }
             0..=2 => {
                 let (text, rows, n_bad) = lines(rng, &mut known.next);
                 let path = directory.join(format!("files/{}.csv", rng.below(3)));
@@ -131,7 +136,7 @@ async fn live(directory: &Path, rng: &mut Rng, known: &mut Known, is_first: bool
             _ => (),
         }
     }
-    run(&mut session, "SET freshness = 'strict'").await;
+    run(&mut session, "ALTER SOURCE f RESUME; SET freshness = 'strict'").await;
     let deadline = Instant::now() + Duration::from_secs(30);
     for (name, query) in &known.pipelines {
         let query = &QUERIES[*query];

@@ -122,6 +122,8 @@ pub struct SnapshotNames<'a> {
     pub policies: &'a Policies<'a>,
     pub snapshots: &'a BTreeMap<RelationId, Arc<ViewSnapshot>>,
     pub system: &'a BTreeMap<String, Arc<dyn TableProvider>>,
+    /// Relations that hide others, but not within views.
+    pub given: Option<&'a BTreeMap<String, Arc<dyn TableProvider>>>,
     pub sequences: &'a Sequences,
     /// Relations have columns, but no rows.
     pub is_for_checks: bool,
@@ -143,6 +145,9 @@ impl Names for SnapshotNames<'_> {
                 None => ViewTable::new(snapshot.clone()),
             })
         };
+        if let (None, Some(table)) = (schema, self.given.and_then(|given| given.get(name))) {
+            return Ok(Some(Resolved::Table(table.clone())));
+        }
         let Some(object) = find(self.catalog, schema, name, &self.search_path) else {
             if name == "tm_dead_letters"
                 && let Some(snapshot) = self.snapshots.get(&DEAD_LETTERS)
@@ -217,6 +222,7 @@ impl<'a> SnapshotNames<'a> {
         Some(SnapshotNames {
             search_path: Cow::Owned(view.search_path.clone()),
             role: Cow::Owned(view.owner.clone()),
+            given: None,
             ..self.clone()
         })
     }
@@ -252,6 +258,8 @@ pub struct References {
     pub is_catalog_query: bool,
     /// Everything that is named, and with whose rights.
     pub reads: Reads,
+    /// Names that stand for rows which the query is given, whatever else has them. Views do not know them.
+    pub given: BTreeSet<String>,
 }
 
 impl References {
@@ -272,6 +280,7 @@ impl References {
         let statement = datafusion::sql::parser::Statement::Statement(Box::new(
             datafusion::sql::sqlparser::ast::Statement::Query(Box::new(query)),
         ));
+        let given = std::mem::take(&mut self.given);
         let references = database
             .planner
             .state()
@@ -279,6 +288,9 @@ impl References {
             .map_err(|error| database.plan_error(error, ""))?;
         for reference in references {
             let (schema, name) = (reference.schema(), reference.table());
+            if schema.is_none() && given.contains(name) {
+                continue;
+            }
             match find(catalog, schema, name, search_path) {
                 Some(object) => {
                     self.reads.insert((role.to_owned(), object.oid));

@@ -130,6 +130,11 @@ pub trait Source: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Whether its readers leave out what nobody reads ([`SplitReader::read_only`]).
+    fn leaves_out_columns(&self) -> bool {
+        false
+    }
+
     /// A reader of one split that begins at `from`.
     async fn open(&self, split: &SplitId, from: &Offset) -> Result<Box<dyn SplitReader>, ConnectorError>;
 }

@@ -358,17 +358,20 @@ impl Engine {
     /// replaced, at the last epoch: what comes behind it has all that anybody wants.
     fn start_sources(&self, clock: &mut Clock) {
         for (id, source) in &clock.sources {
-            if !is_read(clock, *id) || source.paused().is_some() {
-                continue;
-            }
             let columns: BTreeSet<usize> =
                 clock.feeds.values().filter_map(|feed| feed.columns(*id)).flatten().collect();
-            if source.is_running() && source.reads(&columns) {
+            let is_paused = source.paused().is_some();
+            if !is_read(clock, *id) || ((is_paused || source.is_running()) && source.reads(&columns)) {
+                continue;
+            }
+            let offsets = clock.offsets.get(id).map(|offsets| offsets.as_ref().clone()).unwrap_or_default();
+            let watermark = clock.watermarks.get(id).copied();
+            if is_paused {
+                source.begin_again(offsets, watermark);
                 continue;
             }
             source.stop();
-            let offsets = clock.offsets.get(id).map(|offsets| offsets.as_ref().clone()).unwrap_or_default();
-            source.start(offsets, clock.watermarks.get(id).copied(), &columns);
+            source.start(offsets, watermark, &columns);
         }
     }
 

@@ -47,4 +47,4 @@ pub use status::{
 pub use table::{OnConflict, Savepoint, TableLock, TableSpec, TableWrite, Transaction, Written};
 pub use time::TimeSource;
 pub use view::ViewSnapshot;
-pub use view_scan::{ViewTable, bind_plan};
+pub use view_scan::{ViewTable, bind_plan, without_snapshots};

@@ -279,8 +279,8 @@ impl SourceRuntime {
     /// Columns of the connector that are needed for some columns of the source.
     fn needed(&self, columns: &BTreeSet<usize>) -> BTreeSet<usize> {
         let is_generated = |column: &SourceColumn| matches!(column, SourceColumn::Generated(_));
-        if self.spec.columns.iter().any(is_generated) {
-            // What is kept of a row for which a column cannot be computed is all of it.
+        // What is kept of a row for which a column cannot be computed is all of it.
+        if self.spec.columns.iter().any(is_generated) || !self.connector().leaves_out_columns() {
             return self.spec.columns.iter().flat_map(SourceColumn::read).collect();
         }
         let mut all = columns.clone();
@@ -289,11 +289,30 @@ impl SourceRuntime {
         all.into_iter().flat_map(|idx| self.spec.columns[idx].read()).collect()
     }
 
-    /// Whether those who read the source make these columns of it. One that is read no further makes all that ever come.
+    /// Whether these columns are made of all that is still to be sealed, as long as nothing is begun anew.
     pub fn reads(&self, columns: &BTreeSet<usize>) -> bool {
-        let is_going_on = *self.state.read().expect("nobody panics while holding it") == State::Running;
+        let nothing_comes = {
+            let pending = self.pending();
+            let is_running = *self.state.read().expect("nobody panics while holding it") == State::Running;
+            pending.batches.is_empty() && pending.open.is_empty() && !is_running
+        };
         let made = self.columns.lock().expect("nobody panics while holding it").clone();
-        !is_going_on || self.needed(columns).is_subset(&made)
+        nothing_comes || self.needed(columns).is_subset(&made)
+    }
+
+    /// Forgets what is pending: it will be read again, from `offsets` on.
+    pub fn begin_again(&self, offsets: Offsets, watermark: Option<i64>) {
+        let mut pending = self.pending();
+        // Without what is pending.
+        let n_read = match offsets.is_empty() {
+            true => Some(0),
+            false => pending.n_read.map(|n_read| n_read - pending.n_rows as u64),
+        };
+        let (generation, sequence) = (pending.generation + 1, pending.sequence);
+        *pending = Pending { generation, offsets, n_read, sequence, ..Pending::default() };
+        if let Some(watermark) = watermark {
+            pending.watermarks.insert(SplitId::from(""), watermark);
+        }
     }
 
     /// Starts to read some columns at `offsets`; splits that are not in them begin where the connector says.
@@ -302,19 +321,7 @@ impl SourceRuntime {
         if !tasks.is_empty() {
             return;
         }
-        {
-            let mut pending = self.pending();
-            // Without what is pending: that is read again.
-            let n_read = match offsets.is_empty() {
-                true => Some(0),
-                false => pending.n_read.map(|n_read| n_read - pending.n_rows as u64),
-            };
-            let (generation, sequence) = (pending.generation + 1, pending.sequence);
-            *pending = Pending { generation, offsets, n_read, sequence, ..Pending::default() };
-            if let Some(watermark) = watermark {
-                pending.watermarks.insert(SplitId::from(""), watermark);
-            }
-        }
+        self.begin_again(offsets, watermark);
         *self.state.write().expect("nobody panics while holding it") = State::Running;
         *self.started.lock().expect("nobody panics while holding it") =
             Some((Instant::now(), self.rows.get()));

@@ -24,13 +24,14 @@ use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures::stream;
+use tidemill_core::Epoch;
 use tidemill_plan::RelationId;
 use tidemill_storage::{Snapshot, SortColumn};
 
 use crate::Error;
 use crate::key_ranges::{KeyRange, KeyRanges, values};
 use crate::operators::BATCH_ROWS;
-use crate::view::{Order, ViewSnapshot};
+use crate::view::{Order, View, ViewSnapshot};
 
 /// Below this a view is decoded whole, and stays so.
 const KEPT_BYTES_MAX: usize = 4 << 20;
@@ -275,6 +276,25 @@ pub fn bind_plan(
         Ok(Transformed::yes(bound))
     })?;
     Ok(bound.data)
+}
+
+/// A plan over [reusable](ViewTable::reusable) tables without the snapshots that it was made over: it may be kept for long.
+pub fn without_snapshots(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let released = plan.transform_up(|node| {
+        let Some(exec) = node.downcast_ref::<ViewExec>() else { return Ok(Transformed::no(node)) };
+        let snapshot = View::new(exec.snapshot.schema.clone(), &[], 1)?.snapshot(Epoch::ZERO);
+        let released: Arc<dyn ExecutionPlan> = Arc::new(ViewExec {
+            way: Way::all(&snapshot),
+            snapshot,
+            projection: exec.projection.clone(),
+            lanes: vec![Arc::from([]); exec.lanes.len()],
+            limit: exec.limit,
+            properties: exec.properties.clone(),
+            again: exec.again.clone(),
+        });
+        Ok(Transformed::yes(released))
+    })?;
+    Ok(released.data)
 }
 
 /// An expression with values in the places of its parameters, casts of these done.

@@ -13,6 +13,7 @@ pub mod internal;
 pub mod login;
 pub mod settings;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,7 @@ use tidemill_catalog::Catalog;
 use tidemill_core::{Epoch, SqlState};
 use tidemill_engine::ReadView;
 use tidemill_sql::parser;
-use tidemill_sql::statements::Statement;
+use tidemill_sql::statements::{Statement, redact};
 use tokio_util::sync::CancellationToken;
 
 use self::advisory::Locker;
@@ -418,7 +419,7 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
-        self.note_active(call.sql);
+        self.note_active(&shown(call.statement, call.sql));
         let (statement, sql) = (call.statement, call.sql);
         // Whose rights it was done with: it may change them.
         let role = self.user().to_owned();
@@ -493,6 +494,17 @@ impl Session {
                 activity.transaction_start = None;
             }
         });
+    }
+}
+
+/// A statement's text as others may see it.
+fn shown<'a>(statement: &Statement, sql: &'a str) -> Cow<'a, str> {
+    match statement {
+        // These hold no secrets, and are often long.
+        Statement::Query(_) | Statement::Insert(_) | Statement::Update(_) | Statement::Delete(_) => {
+            sql.into()
+        }
+        _ => redact(sql).into(),
     }
 }
 

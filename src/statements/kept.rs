@@ -6,7 +6,8 @@
 //! path, the parameters' types, and roughly the sizes of what it reads.
 //!
 //! Some statements are planned each time: those over anything that is not stored, or of which policies show a part, with functions that give another value each time
-//! or for each session, with subqueries that remain, and where a value decides how rows are found (a LIMIT of a parameter).
+//! or for each session, with subqueries that remain, and where a parameter may have a say in the plan: in a LIMIT, or as an argument of a
+//! function, which may want a constant.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +29,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::sqlparser::ast::Query;
 use futures::StreamExt;
 use tidemill_catalog::Catalog;
-use tidemill_engine::{ReadView, ViewTable, bind_plan};
+use tidemill_engine::{ReadView, ViewTable, bind_plan, without_snapshots};
 use tidemill_plan::RelationId;
 use tidemill_sql::QueryPlan;
 
@@ -130,22 +131,29 @@ impl KeptPlan {
                 State::Planned(plan) => Some(plan.clone()),
             }
         };
+        let n_notices = session.notices.len();
         if let Some(plan) = known
             && plan.made_for.fits(session, &call.params)
         {
             let view = query::read(session, &plan.relations).await?;
             if plan.is_as_large(&view) {
-                return plan.run(session, &view, call);
+                let rows = plan.run(session, &view, call)?;
+                if rows.is_none() {
+                    session.notices.truncate(n_notices);
+                }
+                return Ok(rows);
             }
         }
+        session.notices.truncate(n_notices);
         match Plan::new(session, query, call).await {
             Ok(Some((plan, view))) => {
                 let plan = Arc::new(plan);
                 *self.state() = State::Planned(plan.clone());
                 plan.run(session, &view, call)
             }
-            // What is wrong with it is said where it is planned as it is.
+            // What is wrong with it is said where it is planned as it is, and what is to be noticed again.
             Ok(None) | Err(_) => {
+                session.notices.truncate(n_notices);
                 *self.state() = State::Unfit;
                 Ok(None)
             }
@@ -164,7 +172,7 @@ impl Plan {
         call: &Call<'_>,
     ) -> Result<Option<(Plan, Arc<ReadView>)>, SqlError> {
         let database = session.database.clone();
-        let references = query::references(session, query)?;
+        let references = query::references(session, query, &BTreeMap::new())?;
         let is_plain = references.system.is_empty() && !references.is_catalog_query;
         if !is_plain || database.is_for_checks() || pg_catalog::has_effects(query) {
             return Ok(None);
@@ -179,6 +187,7 @@ impl Plan {
             policies: &policies,
             snapshots: &view.relations,
             system: &BTreeMap::new(),
+            given: None,
             sequences: &database.sequences,
             is_for_checks: false,
             params: Some(call.params.clone().into()),
@@ -199,6 +208,7 @@ impl Plan {
         let context = planned.state.task_ctx();
         let shown = query::planned_query(planned, &made_for.catalog, &made_for.search_path).schema;
         let schema = query::shown_schema(&physical.schema(), &shown);
+        let physical = without_snapshots(physical).map_err(error)?;
         let rows = view.relations.iter().map(|(id, snapshot)| (*id, snapshot.size().rows)).collect();
         let relations = references.relations;
         Ok(Some((Plan { made_for, relations, rows, physical, values, context, schema }, view)))
@@ -247,7 +257,12 @@ fn is_fit(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 is_fit &= match expr {
-                    Expr::ScalarFunction(call) => call.func.signature().volatility == Volatility::Immutable,
+                    Expr::ScalarFunction(call) => {
+                        call.func.signature().volatility == Volatility::Immutable
+                            && !call.args.iter().any(is_parameter)
+                    }
+                    Expr::AggregateFunction(call) => !call.params.args.iter().any(is_parameter),
+                    Expr::WindowFunction(call) => !call.params.args.iter().any(is_parameter),
                     Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => false,
                     _ => true,
                 };
@@ -256,6 +271,12 @@ fn is_fit(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
         })
     })?;
     Ok(is_fit)
+}
+
+/// Whether an argument is a constant but for parameters. Functions may want to know it before they run: a delimiter, digits, a format.
+fn is_parameter(argument: &Expr) -> bool {
+    let has_placeholder = argument.exists(|expr| Ok(matches!(expr, Expr::Placeholder(_))));
+    has_placeholder.unwrap_or(true) && argument.column_refs().is_empty()
 }
 
 fn param_idx(placeholder: &Placeholder, n_params: usize) -> Result<usize, DataFusionError> {
@@ -521,6 +542,8 @@ mod tests {
                 ("SELECT current_user", 1),
                 ("SELECT relname FROM pg_class WHERE relname = 't'", 1),
                 ("SELECT random() < 2", 1),
+                ("SELECT string_agg(k::text, $1::text) FROM t", 1),
+                ("SELECT round(1.2345 * k, $1::int) FROM t", 3),
             ] {
                 let prepared = Prepared::new(sql);
                 for _ in 0..3 {

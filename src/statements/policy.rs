@@ -433,6 +433,11 @@ mod tests {
                 ("BEGIN; INSERT INTO t VALUES (6, 'eve', 1); COMMIT", violated),
                 ("UPDATE t SET n = n + 1 RETURNING id", "1,2,5"),
                 ("UPDATE t SET owner = 'eve' WHERE id = 1", violated),
+                // What a statement checks is what it writes, whatever has that name.
+                ("CREATE TABLE __touched (id INT, owner TEXT, n INT); SELECT id FROM __touched", ""),
+                ("INSERT INTO t VALUES (6, 'eve', 1)", violated),
+                ("INSERT INTO t VALUES (6, 'bob', 1) RETURNING id", "6"),
+                ("DROP TABLE __touched; DELETE FROM t WHERE id = 6 RETURNING id", "6"),
                 ("UPDATE t SET n = 0 WHERE id = 5 RETURNING id", "5"),
                 ("UPDATE t SET n = 1 WHERE id = 3 RETURNING id", ""),
                 ("DELETE FROM t WHERE id IN (3, 5) RETURNING id", "5"),

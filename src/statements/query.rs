@@ -129,9 +129,13 @@ pub async fn collect(
 }
 
 /// What a query names, all of which its user may read.
-pub(super) fn references(session: &Session, query: &Query) -> Result<References, SqlError> {
+pub(super) fn references(
+    session: &Session,
+    query: &Query,
+    extra: &BTreeMap<String, Arc<dyn TableProvider>>,
+) -> Result<References, SqlError> {
     let (catalog, user) = (session.catalog(), session.user());
-    let mut references = References::default();
+    let mut references = References { given: extra.keys().cloned().collect(), ..References::default() };
     references.add(&session.database, &catalog, query, &session.settings.search_path(), user)?;
     let changed = session.changes.map(|change| change.relation);
     privileges::require_reads(&catalog, &references.reads, changed)?;
@@ -155,14 +159,13 @@ pub async fn plan(
     let database = session.database.clone();
     let catalog = session.catalog();
     let search_path = session.settings.search_path();
-    let references = references(session, query)?;
+    let references = references(session, query, extra)?;
     if references.is_catalog_query {
         return plan_catalog_query(session, query, sql, &references, extra).await;
     }
     let view = read(session, &references.relations).await?;
-    let mut system =
-        system::tables(&references.system, &status(session, &references).await, &catalog, &database.audit)?;
-    system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
+    let status = status(session, &references).await;
+    let system = system::tables(&references.system, &status, &catalog, &database.audit)?;
     let policies = Policies { database: &database, reader: Reader::of(session), change: session.changes };
     let names = SnapshotNames {
         catalog: &catalog,
@@ -171,6 +174,7 @@ pub async fn plan(
         policies: &policies,
         snapshots: &view.relations,
         system: &system,
+        given: Some(extra),
         sequences: &database.sequences,
         is_for_checks: database.is_for_checks(),
         params: None,
@@ -209,8 +213,7 @@ async fn plan_catalog_query(
     let database = session.database.clone();
     let view = read(session, &references.relations).await?;
     let status = status(session, references).await;
-    let mut system = system::tables(&references.system, &status, &session.catalog(), &database.audit)?;
-    system.extend(extra.iter().map(|(name, table)| (name.clone(), table.clone())));
+    let system = system::tables(&references.system, &status, &session.catalog(), &database.audit)?;
     let pg_catalog = session.pg_catalog();
     let takes_numbers = pg_catalog::takes_numbers(query);
     let mut functions = pg_catalog.functions();
@@ -233,6 +236,7 @@ async fn plan_catalog_query(
             policies: &policies,
             snapshots: &view.relations,
             system: &system,
+            given: Some(extra),
             sequences: &database.sequences,
             is_for_checks: database.is_for_checks(),
             params: None,

@@ -61,6 +61,10 @@ fn literal(expr: &Expr, target: &DataType, params: &[ScalarValue]) -> Option<Sca
 
 fn number(text: String, target: &DataType) -> Option<ScalarValue> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
+    // A number has no negative zero, which its text would be read as.
+    if text.starts_with('-') && !text.bytes().any(|byte| (b'1'..=b'9').contains(&byte)) {
+        return None;
+    }
     match target {
         DataType::Float32 | DataType::Float64 => is_plain.then_some(ScalarValue::Utf8(Some(text))),
         // The smallest type that holds it, as a plan has it.

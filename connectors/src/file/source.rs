@@ -243,6 +243,13 @@ impl Source for FileSource {
         }
     }
 
+    fn leaves_out_columns(&self) -> bool {
+        match &self.opener {
+            Opener::Lines(config, _) => config.decoder.leaves_out_columns(),
+            Opener::Parquet(config) => config.decoder.leaves_out_columns(),
+        }
+    }
+
     async fn open(&self, split: &SplitId, from: &Offset) -> Result<Box<dyn SplitReader>, ConnectorError> {
         let (opener, path, from, watch) =
             (self.opener.clone(), split.0.clone(), number(from)?, self.config.watch);

@@ -142,6 +142,12 @@ impl Decoder {
         }
     }
 
+    /// Whether values are not made where nobody reads them.
+    pub fn leaves_out_columns(&self) -> bool {
+        // Keys and deletions need what others do not.
+        self.format == Format::Plain && matches!(self.values, Values::Csv(_) | Values::Columns)
+    }
+
     /// Says that nobody reads other columns of the schema than these. Values are made of the others where one has to be
     /// made to see whether it is good.
     pub fn read_only(&mut self, columns: &BTreeSet<usize>) {
@@ -153,14 +159,11 @@ impl Decoder {
 
     /// Places among the columns of the value that need not be made for readers of some columns of the schema.
     pub fn left_out(&self, columns: &BTreeSet<usize>) -> Vec<usize> {
-        // Keys and deletions need what others do not.
-        match self.format {
-            Format::Plain => {
-                let unread = self.value_columns.iter().enumerate().filter(|(_, idx)| !columns.contains(idx));
-                unread.map(|(place, _)| place).collect()
-            }
-            _ => Vec::new(),
+        if !self.leaves_out_columns() {
+            return Vec::new();
         }
+        let unread = self.value_columns.iter().enumerate().filter(|(_, idx)| !columns.contains(idx));
+        unread.map(|(place, _)| place).collect()
     }
 
     fn decode_values(&self, values: &[&[u8]]) -> Decoded {
