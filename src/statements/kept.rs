@@ -509,7 +509,7 @@ mod tests {
             assert_eq!(second, prepared.run(&mut session, &expected[1], false).await);
 
             // What it was made by changes.
-            let by_text = vec![text("3"), text("7")];
+            let by_text = [text("3"), text("7")];
             let (prepared, numbers) = (&fit[0].0, &numbers);
             for params in [&by_text[..1], &numbers[0][..1]] {
                 let expected = prepared.run(&mut session, params, false).await;
