@@ -12,6 +12,11 @@ impl Counter {
         self.0.fetch_add(n as u64, Ordering::Relaxed);
     }
 
+    /// Takes back what was counted and does not count: it will be counted again.
+    pub fn take_back(&self, n: usize) {
+        self.0.fetch_sub(n as u64, Ordering::Relaxed);
+    }
+
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -154,6 +154,8 @@ struct Pending {
     generation: u64,
     batches: Vec<RecordBatch>,
     n_rows: usize,
+    /// Of the records that its rows came in.
+    n_bytes: usize,
     /// Of all splits, behind what is pending.
     offsets: Offsets,
     watermarks: BTreeMap<SplitId, i64>,
@@ -303,7 +305,9 @@ impl SourceRuntime {
     /// Forgets what is pending: it will be read again, from `offsets` on.
     pub fn begin_again(&self, offsets: Offsets, watermark: Option<i64>) {
         let mut pending = self.pending();
-        // Without what is pending.
+        self.rows.take_back(pending.n_rows);
+        self.bytes.take_back(pending.n_bytes);
+        self.bad_records.take_back(pending.dead_letters.len());
         let n_read = match offsets.is_empty() {
             true => Some(0),
             false => pending.n_read.map(|n_read| n_read - pending.n_rows as u64),
@@ -389,6 +393,7 @@ impl SourceRuntime {
         }
         pending.has_news = false;
         pending.n_rows = 0;
+        pending.n_bytes = 0;
         let watermark = pending.watermark();
         if let (Some(watermark), Some(_)) = (watermark, self.spec.idle_timeout) {
             // A split that speaks again does not turn time back.
@@ -454,6 +459,7 @@ impl SourceRuntime {
         }
         self.rows.add(n_rows);
         self.bytes.add(n_bytes);
+        pending.n_bytes += n_bytes;
         self.bad_records.add(prepared.bad.len());
         pending.offsets.insert(split.clone(), next);
         if let Some(watermark) = prepared.watermark {
