@@ -210,6 +210,8 @@ pub struct TopN {
     pub rank: bool,
     /// Rows that tie with the last one belong to the first as well.
     pub with_ties: bool,
+    /// Of the input: rows behind the first need not be kept.
+    pub is_append_only: bool,
 }
 
 /// `INTERSECT ALL`, `EXCEPT ALL`. Inputs: left, right, of the same columns. Output: a row as often as both have

@@ -29,6 +29,14 @@ const ON_THE_SPOT_ROWS_MAX: usize = 8 * 1024;
 /// With this many runs a step waits for the compactor: reading would cost more than waiting.
 const RUNS_MAX: usize = 32;
 
+/// What is wanted after a row that a look-up has found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Row,
+    Key,
+    Nothing,
+}
+
 /// Rows with weights, sorted, as of one moment. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -75,9 +83,9 @@ impl Snapshot {
         keys: impl IntoIterator<Item = &'k [u8]>,
         mut found: impl FnMut(usize, &'a [u8], i64),
     ) {
-        self.lookup_until(keys, |key_idx, row, weight| {
+        self.lookup_each(keys, |key_idx, row, weight| {
             found(key_idx, row, weight);
-            true
+            Next::Row
         });
     }
 
@@ -86,6 +94,29 @@ impl Snapshot {
         &'a self,
         keys: impl IntoIterator<Item = &'k [u8]>,
         mut found: impl FnMut(usize, &'a [u8], i64) -> bool,
+    ) {
+        self.lookup_each(keys, |key_idx, row, weight| match found(key_idx, row, weight) {
+            true => Next::Row,
+            false => Next::Nothing,
+        });
+    }
+
+    /// The same, for each key until `found` says `false`.
+    pub fn lookup_firsts<'a, 'k>(
+        &'a self,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        mut found: impl FnMut(usize, &'a [u8], i64) -> bool,
+    ) {
+        self.lookup_each(keys, |key_idx, row, weight| match found(key_idx, row, weight) {
+            true => Next::Row,
+            false => Next::Key,
+        });
+    }
+
+    fn lookup_each<'a, 'k>(
+        &'a self,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        mut found: impl FnMut(usize, &'a [u8], i64) -> Next,
     ) {
         let mut positions = vec![0; self.runs.len()];
         let mut ranges: Vec<Range> = Vec::with_capacity(self.runs.len());
@@ -97,21 +128,21 @@ impl Snapshot {
                     ranges.push(Range { run, idx: *position });
                 }
             }
-            let mut goes_on = true;
+            let mut next = Next::Row;
             match &mut ranges[..] {
                 [] => (),
                 [range] => {
-                    while goes_on && range.is_within(key) {
-                        goes_on = found(key_idx, range.row(), range.weight());
+                    while next == Next::Row && range.is_within(key) {
+                        next = found(key_idx, range.row(), range.weight());
                         range.idx += 1;
                     }
                 }
                 ranges => merge_ranges(ranges, key, |row, weight| {
-                    goes_on = found(key_idx, row, weight);
-                    goes_on
+                    next = found(key_idx, row, weight);
+                    next == Next::Row
                 }),
             }
-            if !goes_on {
+            if next == Next::Nothing {
                 return;
             }
         }

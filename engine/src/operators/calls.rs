@@ -18,7 +18,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array, new_null_
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use tidemill_plan::{AggregateCall, AggregateFunction, OrderColumn};
-use tidemill_storage::{Run, RunBuilder, SortColumn, sort_rows};
+use tidemill_storage::{Run, RunBuilder, Snapshot, SortColumn, sort_rows};
 
 use super::linear::{Accumulators, Kind};
 use super::replay::Replay;
@@ -314,48 +314,53 @@ impl First {
         let values: Vec<ArrayRef> =
             self.columns.iter().map(|column| touched.batch.column(*column).clone()).collect();
         let (change, groups) = values_change(&self.table, touched, rows, &values)?;
-        let change = if self.is_append_only { self.firsts_only(touched, &change, &groups) } else { change };
-        self.table.arrangement.append(change);
-        let snapshot = self.table.snapshot();
-        let mut firsts: Vec<&[u8]> = Vec::new();
-        let mut found: Vec<Option<u32>> = Vec::with_capacity(touched.group_keys.len());
-        for key in touched.group_keys {
-            let mut first = None;
-            let mut is_negative = false;
-            snapshot.lookup_while(key, |row, weight| {
-                is_negative = weight < 0;
-                first = Some(row);
-                false
-            });
-            if is_negative {
-                return Err(Error::NegativeWeight { operator: "GROUP BY" });
-            }
-            found.push(first.map(|_| firsts.len() as u32));
-            firsts.extend(first);
-        }
-        let columns = self.table.layout().decode(firsts)?;
+        let before;
+        let after;
+        let firsts = if self.is_append_only {
+            before = self.table.snapshot();
+            let mut firsts = firsts(&before, touched)?;
+            self.table.arrangement.append(firsts_only(&mut firsts, &change, &groups));
+            firsts
+        } else {
+            self.table.arrangement.append(change.clone());
+            after = self.table.snapshot();
+            firsts(&after, touched)?
+        };
+        let mut n_found = 0..;
+        let found: Vec<Option<u32>> = firsts.iter().map(|first| first.and_then(|_| n_found.next())).collect();
+        let columns = self.table.layout().decode(firsts.into_iter().flatten())?;
         pick(columns.last().expect("the value is the last column"), &found)
     }
+}
 
-    /// The change that leaves in each group only the first of what it has and of what comes.
-    fn firsts_only(&self, touched: &Touched, change: &Run, groups: &[u32]) -> Arc<Run> {
-        let snapshot = self.table.snapshot();
-        let mut trimmed = RunBuilder::with_capacity(0, 0);
-        for idx in 0..change.len() {
-            if idx > 0 && groups[idx] == groups[idx - 1] {
-                continue;
-            }
-            let new = change.row(idx);
-            let mut known = None;
-            snapshot.lookup_while(touched.grouping.key(groups[idx] as usize), |row, _| {
-                known = Some(row);
-                false
-            });
-            if known.is_none_or(|known| new < known) {
-                trimmed.push(new, 1);
-                known.into_iter().for_each(|known| trimmed.push(known, -1));
-            }
-        }
-        trimmed.finish()
+/// The first row of each touched group.
+fn firsts<'a>(snapshot: &'a Snapshot, touched: &Touched) -> Result<Vec<Option<&'a [u8]>>, Error> {
+    let mut firsts = vec![None; touched.group_keys.len()];
+    let mut is_negative = false;
+    snapshot.lookup_firsts(touched.group_keys.iter().copied(), |group, row, weight| {
+        is_negative |= weight < 0;
+        firsts[group] = Some(row);
+        false
+    });
+    match is_negative {
+        true => Err(Error::NegativeWeight { operator: "GROUP BY" }),
+        false => Ok(firsts),
     }
+}
+
+/// The change that leaves in each group only the first of what it has and of what comes, which `firsts` becomes.
+fn firsts_only<'a>(firsts: &mut [Option<&'a [u8]>], change: &'a Run, groups: &[u32]) -> Arc<Run> {
+    let mut trimmed = RunBuilder::with_capacity(0, 0);
+    for idx in 0..change.len() {
+        if idx > 0 && groups[idx] == groups[idx - 1] {
+            continue;
+        }
+        let new = change.row(idx);
+        let first = &mut firsts[groups[idx] as usize];
+        if first.is_none_or(|known| new < known) {
+            trimmed.push(new, 1);
+            first.replace(new).into_iter().for_each(|known| trimmed.push(known, -1));
+        }
+    }
+    trimmed.finish()
 }

@@ -1,9 +1,11 @@
 //! The first rows of each partition: `ORDER BY … LIMIT`, `row_number() <= n`, and with ties `rank() <= n`.
 //!
-//! State: all rows, by partition, then in the order asked for, then by the other columns, so that ties are
-//! broken the same way every time. A touched partition costs reading its first `offset + limit`
-//! rows before and after the step, however many there are behind them.
+//! State: rows by partition, then in the order asked for, then by the other columns, so that ties are
+//! broken the same way every time. All rows are kept, since those behind the first move up when others leave; over
+//! append-only input none ever leaves, and just the first `offset + limit` of each partition are. A touched partition costs
+//! reading as many, however many there are behind them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, UInt64Array};
@@ -12,7 +14,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, Rows, SortField};
 use tidemill_core::Delta;
 use tidemill_plan as plan;
-use tidemill_storage::{Snapshot, SortColumn};
+use tidemill_storage::{Run, RunBuilder, Snapshot, SortColumn, sort_rows};
 
 use super::{Build, Grouping, Operator, Output, StateTable, StepContext, ascending, output_batch};
 use crate::Error;
@@ -28,7 +30,27 @@ pub(crate) struct TopN {
     limit: usize,
     rank: bool,
     with_ties: bool,
+    is_append_only: bool,
     output: SchemaRef,
+}
+
+/// A row, and how many copies of it are meant.
+type Copies<'a> = (&'a [u8], i64);
+
+/// The rows of each touched partition that are kept for sure: the first `offset + limit`, and what ties with the last of
+/// them where that counts.
+#[derive(Default)]
+struct Firsts<'a> {
+    rows: Vec<Copies<'a>>,
+    /// Where the rows of each partition end.
+    ends: Vec<usize>,
+}
+
+impl<'a> Firsts<'a> {
+    fn of(&self, group: usize) -> &[Copies<'a>] {
+        let start = group.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.rows[start..self.ends[group]]
+    }
 }
 
 impl TopN {
@@ -61,50 +83,140 @@ impl TopN {
             limit: top_n.limit,
             rank: top_n.rank,
             with_ties: top_n.with_ties,
+            is_append_only: top_n.is_append_only,
             output: build.output.clone(),
         })
     }
 
-    /// The rows of a partition that are among the first, one entry per copy.
-    fn first<'a>(&self, snapshot: &'a Snapshot, partition: &[u8]) -> Result<Vec<&'a [u8]>, Error> {
-        let end = self.offset + self.limit;
-        let mut rows = Vec::new();
-        let mut n_seen = 0;
+    /// The first rows of the touched partitions.
+    fn firsts<'a>(&self, snapshot: &'a Snapshot, grouping: &Grouping) -> Result<Firsts<'a>, Error> {
+        let end = (self.offset + self.limit) as i64;
+        let mut firsts = Firsts { rows: Vec::new(), ends: vec![0; grouping.len()] };
+        if self.limit == 0 {
+            return Ok(firsts);
+        }
         let mut is_negative = false;
-        if self.limit > 0 {
-            snapshot.lookup_while(partition, |row, weight| {
-                is_negative |= weight < 0;
-                for _ in 0..weight {
-                    if n_seen >= self.offset {
-                        rows.push(row);
-                    }
-                    n_seen += 1;
-                    // The copies of a row tie.
-                    if n_seen >= end && !self.with_ties {
-                        break;
-                    }
-                }
-                n_seen < end
-            });
-        }
-        if self.with_ties
-            && n_seen >= end
-            && let Some(last) = rows.last().copied()
-        {
-            let keys = self.order_keys(&[last])?;
-            let key = keys.as_ref().map_or(partition, |keys| keys.row(0).data());
-            snapshot.lookup_from(partition, last, |row, weight| {
-                if row != last && row.starts_with(key) {
-                    is_negative |= weight < 0;
-                    rows.extend(std::iter::repeat_n(row, usize::try_from(weight).unwrap_or(0)));
-                }
-                row.starts_with(key)
-            });
-        }
+        let mut of = 0;
+        let mut n_seen = 0;
+        // Of a partition without rows nothing is heard.
+        let close = |ends: &mut [usize], range: Range<usize>, n_rows| ends[range].fill(n_rows);
+        let Firsts { rows, ends } = &mut firsts;
+        snapshot.lookup_firsts(grouping.keys(), |group, row, weight| {
+            if group != of {
+                close(ends, of..group, rows.len());
+                (of, n_seen) = (group, 0);
+            }
+            is_negative |= weight < 0;
+            // The copies of a row tie.
+            let copies = if self.with_ties { weight } else { weight.min(end - n_seen) };
+            rows.push((row, copies));
+            n_seen += copies;
+            n_seen < end
+        });
+        close(ends, of..grouping.len(), rows.len());
         if is_negative {
             return Err(Error::NegativeWeight { operator: "LIMIT" });
         }
-        Ok(rows)
+        match self.with_ties {
+            true => self.ties(snapshot, grouping, &firsts),
+            false => Ok(firsts),
+        }
+    }
+
+    /// The same, with the rows that tie with the last.
+    fn ties<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        grouping: &Grouping,
+        firsts: &Firsts<'a>,
+    ) -> Result<Firsts<'a>, Error> {
+        let mut is_negative = false;
+        let mut tied = Firsts::default();
+        for group in 0..grouping.len() {
+            let first = firsts.of(group);
+            tied.rows.extend(first);
+            let n_rows: i64 = first.iter().map(|(_, copies)| copies).sum();
+            if let Some((last, _)) = first.last()
+                && n_rows >= (self.offset + self.limit) as i64
+            {
+                let keys = self.order_keys(&[last])?;
+                let key = keys.as_ref().map_or(grouping.key(group), |keys| keys.row(0).data());
+                snapshot.lookup_from(grouping.key(group), last, |row, weight| {
+                    if row != *last && row.starts_with(key) {
+                        is_negative |= weight < 0;
+                        tied.rows.push((row, weight));
+                    }
+                    row.starts_with(key)
+                });
+            }
+            tied.ends.push(tied.rows.len());
+        }
+        match is_negative {
+            true => Err(Error::NegativeWeight { operator: "LIMIT" }),
+            false => Ok(tied),
+        }
+    }
+
+    /// The first rows of what has been and of what has come, and the change of the state that leaves only these. Both
+    /// `change` and the partitions ascend.
+    fn firsts_with<'a>(
+        &self,
+        before: &Firsts<'a>,
+        change: &'a Run,
+        grouping: &Grouping,
+    ) -> Result<(Firsts<'a>, Arc<Run>), Error> {
+        let end = (self.offset + self.limit) as i64;
+        let mut after = Firsts::default();
+        let mut trimmed = RunBuilder::with_capacity(0, 0);
+        let mut next = 0;
+        for group in 0..grouping.len() {
+            let mut known = before.of(group).iter().copied().peekable();
+            let mut n_seen = 0;
+            let mut tie: Option<Vec<u8>> = None;
+            loop {
+                let has_come = next < change.len() && change.row(next).starts_with(grouping.key(group));
+                let new = has_come.then(|| change.row(next));
+                let row = match (known.peek(), new) {
+                    (Some((row, _)), Some(new)) => (*row).min(new),
+                    (Some((row, _)), None) => *row,
+                    (None, Some(new)) => new,
+                    (None, None) => break,
+                };
+                let (_, had) = known.next_if(|(known, _)| *known == row).unwrap_or((row, 0));
+                let mut total = had;
+                if new == Some(row) {
+                    total += change.weight(next);
+                    next += 1;
+                }
+                if total < had {
+                    return Err(Error::NegativeWeight { operator: "LIMIT" });
+                }
+                let has = match () {
+                    () if self.limit == 0 => 0,
+                    () if n_seen < end && !self.with_ties => total.min(end - n_seen),
+                    () if n_seen < end => total,
+                    () if tie.as_ref().is_some_and(|tie| row.starts_with(tie)) => total,
+                    () => 0,
+                };
+                if self.with_ties && n_seen < end && n_seen + has >= end {
+                    let keys = self.order_keys(&[row])?;
+                    tie = Some(keys.as_ref().map_or(grouping.key(group), |keys| keys.row(0).data()).to_vec());
+                }
+                n_seen += has;
+                if has > 0 {
+                    after.rows.push((row, has));
+                }
+                trimmed.push(row, has - had);
+            }
+            after.ends.push(after.rows.len());
+        }
+        Ok((after, trimmed.finish()))
+    }
+
+    /// What is shown of the first rows of a partition, one entry per copy.
+    fn shown<'a>(&self, rows: &[Copies<'a>]) -> Vec<&'a [u8]> {
+        let copies = rows.iter().flat_map(|(row, copies)| std::iter::repeat_n(*row, *copies as usize));
+        copies.skip(self.offset).collect()
     }
 
     /// The bytes of rows up to the columns of the order, if there are any.
@@ -153,15 +265,28 @@ impl Operator for TopN {
             self.columns.iter().map(|column| input.batch().column(*column).clone()).collect();
         let grouping = Grouping::new(&columns[..self.n_partition], input.len())?;
         let before = self.state.snapshot();
-        self.state.add(&columns, input.weights().values())?;
-        let after = self.state.snapshot();
+        let old = self.firsts(&before, &grouping)?;
+        let encoded = self.state.layout().encode_rows(&columns)?;
+        let change = sort_rows(&encoded, input.weights().values());
+        let after;
+        let new = if self.is_append_only {
+            let (new, trimmed) = self.firsts_with(&old, &change, &grouping)?;
+            self.state.arrangement.append(trimmed);
+            new
+        } else {
+            self.state.arrangement.append(change);
+            after = self.state.snapshot();
+            self.firsts(&after, &grouping)?
+        };
 
         let mut rows: Vec<&[u8]> = Vec::new();
         let mut ranks: Vec<u64> = Vec::new();
         let mut weights: Vec<i64> = Vec::new();
         for group in 0..grouping.len() {
-            let old = self.first(&before, grouping.key(group))?;
-            let new = self.first(&after, grouping.key(group))?;
+            if old.of(group) == new.of(group) {
+                continue;
+            }
+            let (old, new) = (self.shown(old.of(group)), self.shown(new.of(group)));
             let mut push = |row, rank: usize, weight| {
                 rows.push(row);
                 ranks.push(rank as u64);
@@ -241,6 +366,7 @@ mod tests {
             limit,
             rank,
             with_ties: false,
+            is_append_only: false,
         });
         let output: &[&str] = if rank { &["k:t", "v:i", "n:i"] } else { &["k:t", "v:i"] };
         Bench::new(operator, &["k:t v:i"], &[&output.join(" ")])
@@ -269,6 +395,7 @@ mod tests {
             limit,
             rank: true,
             with_ties: true,
+            is_append_only: false,
         });
         Bench::new(operator, &["k:t v:i w:i"], &["k:t v:i w:i n:i"])
     }
@@ -306,7 +433,60 @@ mod tests {
             limit,
             rank,
             with_ties: false,
+            is_append_only: false,
         })
+    }
+
+    /// The answer is right whatever comes and goes, and over append-only input where only the first rows are kept.
+    #[track_caller]
+    fn check(top: plan::Operator, input: &str, output: &str, sql: &str) {
+        let plan::Operator::TopN(over_appends) = &top else { unreachable!("a top-N") };
+        let over_appends = plan::TopN { is_append_only: true, ..over_appends.clone() };
+        property(top, &[input], output, sql);
+        let over_appends = plan::Operator::TopN(over_appends);
+        Property::new(over_appends, &[input], output, sql).append_only().check();
+    }
+
+    #[test]
+    fn ties_are_the_batch_answer() {
+        for limit in [1, 2, 4] {
+            let sql = format!(
+                "SELECT k, v, w, n FROM (SELECT *, rank() OVER (PARTITION BY k ORDER BY v NULLS LAST) AS n FROM i0) \
+                 WHERE n <= {limit}"
+            );
+            let top = plan::TopN {
+                partition: vec![0],
+                order_by: vec![OrderColumn { column: 1, descending: false, nulls_first: false }],
+                offset: 0,
+                limit,
+                rank: true,
+                with_ties: true,
+                is_append_only: false,
+            };
+            check(plan::Operator::TopN(top), "k:t v:i w:i", "k:t v:i w:i n:u", &sql);
+        }
+    }
+
+    #[test]
+    fn over_append_only_input_the_first_rows_alone_are_kept() {
+        let top = |limit, with_ties| plan::TopN {
+            partition: vec![0],
+            order_by: vec![OrderColumn { column: 1, descending: true, nulls_first: false }],
+            offset: 1,
+            limit,
+            rank: false,
+            with_ties,
+            is_append_only: true,
+        };
+        let bench = |top| Bench::new(plan::Operator::TopN(top), &["k:t v:i w:i"], &["k:t v:i w:i"]);
+        let mut some = bench(top(2, false))
+            .check("+ a 1 1; +9 a 3 1; + a 2 1; + b 1 1", "+2 a 3 1")
+            .check("+ a 4 1; + a 4 2; + a 0 0", "-2 a 3 1; + a 4 2; + a 3 1");
+        assert_eq!(some.n_state_rows(), 4, "3 of a, 1 of b");
+        let mut tied = bench(top(1, true)).check("+ a 1 1; + a 1 2; + a 1 3; + a 0 1", "+ a 1 2; + a 1 3");
+        assert_eq!(tied.n_state_rows(), 3);
+        let mut none = bench(top(0, false)).check("+ a 1 1; + b 2 2", "");
+        assert_eq!(none.n_state_rows(), 0);
     }
 
     #[test]
@@ -324,7 +504,7 @@ mod tests {
                 rest.join(", ")
             );
             let columns = "k:t v:i s:t";
-            property(top_n(vec![], order, offset, limit, false), &[columns], columns, &sql);
+            check(top_n(vec![], order, offset, limit, false), columns, columns, &sql);
         }
     }
 
@@ -346,10 +526,10 @@ mod tests {
                 )
             };
             let top = top_n(partition.clone(), order, offset, limit, false);
-            property(top, &["k:t v:i s:t"], "k:t v:i s:t", &sql("k, v, s"));
+            check(top, "k:t v:i s:t", "k:t v:i s:t", &sql("k, v, s"));
             if offset == 0 {
                 let top = top_n(partition, order, offset, limit, true);
-                property(top, &["k:t v:i s:t"], "k:t v:i s:t n:u", &sql("k, v, s, n"));
+                check(top, "k:t v:i s:t", "k:t v:i s:t n:u", &sql("k, v, s, n"));
             }
         }
     }
@@ -365,6 +545,7 @@ mod tests {
             limit: 100,
             rank: false,
             with_ties: false,
+            is_append_only: false,
         };
         Property::new(plan::Operator::TopN(top), &["k:t v:i"], "k:t v:i", sql).large(200).check();
     }

@@ -322,7 +322,7 @@ fn first_rows(top_n: &TopN, input: &DFSchema, rows: Growth) -> Stored {
         cost: Cost::PerPartition,
         key: names(input, &top_n.partition),
         // Rows behind the first may become first when others leave.
-        growth: rows,
+        growth: if top_n.is_append_only { per_partition } else { rows },
         rows: per_partition,
         remedy: Some(
             "Where the best value is enough, max(…) or min(…) with GROUP BY keeps one row for each key; else \

@@ -10,6 +10,7 @@ use datafusion::logical_expr::{
 use tidemill_plan::{Operator, TopN};
 
 use super::columns::{Columns, column_of, incremental, with_weight};
+use super::expire::expiring;
 use super::{Node, Result, Rewriter};
 use crate::refusal::Refusal;
 
@@ -79,8 +80,8 @@ impl Rewriter {
         let projected = columns.project(node.plan)?;
         let ttl = self.ttl_of(input, &projected)?;
         let projected = Self::expire_rows(projected, ttl);
-        let mut properties = node.properties;
-        properties.is_append_only = false;
+        let mut properties = expiring(node.properties, ttl);
+        let is_append_only = std::mem::take(&mut properties.is_append_only);
         if offset == 0 && limit <= 1 {
             properties.unique_keys.push(Vec::new());
         }
@@ -93,6 +94,7 @@ impl Rewriter {
             limit,
             rank: false,
             with_ties: false,
+            is_append_only,
         });
         let plan = incremental(operator, projected, with_weight(input.schema())?, n_columns)?;
         Ok(Node { plan, properties })

@@ -63,7 +63,7 @@ impl Rewriter {
         let ttl = self.ttl_of(&window.input, &projected)?;
         let projected = Self::expire(projected, ttl, &partition);
         let mut properties = expiring(node.properties, ttl);
-        properties.is_append_only = false;
+        let is_append_only = std::mem::take(&mut properties.is_append_only);
         let with_ties = is_rank(function);
         if is_plain(&partition, n_columns) && !with_ties {
             let mut key = partition.clone();
@@ -75,7 +75,15 @@ impl Rewriter {
         }
         keep_closes_of_partition(&mut properties, &partition);
         properties.closes.push(Vec::new());
-        let operator = Operator::TopN(TopN { partition, order_by, offset: 0, limit, rank: true, with_ties });
+        let operator = Operator::TopN(TopN {
+            partition,
+            order_by,
+            offset: 0,
+            limit,
+            rank: true,
+            with_ties,
+            is_append_only,
+        });
         let plan = incremental(operator, projected, with_weight(&window.schema)?, n_columns)?;
         Ok(Node { plan, properties })
     }

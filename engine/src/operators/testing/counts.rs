@@ -105,6 +105,7 @@ fn operators() -> BTreeMap<&'static str, Bench> {
         limit: 3,
         rank: false,
         with_ties: false,
+        is_append_only: false,
     });
     let (one, two, pair) = (&["k:t v:i"], &["k:t a:i", "r:t b:i"], &["k:t a:i r:t b:i"]);
     BTreeMap::from([
