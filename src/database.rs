@@ -23,6 +23,7 @@ use tidemill_connectors::stand_in::StandIns;
 use tidemill_connectors::{
     Encode, Format, IncludeColumn, IncludeKind, SinkSpec, SourceSpec as ConnectorSpec,
 };
+use tidemill_core::sink::OnError;
 use tidemill_core::{ByteSize, SqlState, Upkeep, crash_point};
 use tidemill_engine::{
     Engine, EngineConfig, IndexSpec, MemberSpec, RefusedMember, SourceColumn, SourceSpec, TableLock,
@@ -35,7 +36,7 @@ use tidemill_storage::{Root, VersionedObject};
 use tokio::sync::Mutex;
 
 use crate::audit::Audit;
-use crate::names::PipelineNames;
+use crate::names::{PipelineNames, Scope};
 use crate::secrets::SecretKeys;
 use crate::sequences::Sequences;
 use crate::session::advisory::AdvisoryLocks;
@@ -270,7 +271,7 @@ impl Database {
                         refused.push(RefusedMember {
                             id: RelationId(object.oid),
                             state: RelationId(object.state()),
-                            name: object.name.clone(),
+                            name: object.name.as_str().into(),
                             schema: object.arrow_schema(),
                             reason: error.message.clone(),
                         });
@@ -326,8 +327,21 @@ impl Database {
             self.store.lock().await.put_surely(catalog.to_bytes().into()).await?;
             crash_point("catalog.written");
         }
-        *self.catalog.write().expect("nobody panics while holding the catalog") = Arc::new(catalog);
+        self.count_from_now(Arc::new(catalog)).await;
         Ok(())
+    }
+
+    /// Names are the catalog's; what runs goes by them.
+    async fn count_from_now(&self, catalog: Arc<Catalog>) {
+        let before = {
+            let mut current = self.catalog.write().expect("nobody panics while holding the catalog");
+            std::mem::replace(&mut *current, catalog.clone())
+        };
+        let has_other_name =
+            |object: &&Arc<Object>| before.get(object.oid).is_some_and(|known| known.name != object.name);
+        for renamed in catalog.objects().filter(has_other_name) {
+            self.engine.rename(RelationId(renamed.oid), &renamed.name).await;
+        }
     }
 
     /// Writes a catalog that counts once what is decided next has been, with the one that counts until then.
@@ -342,7 +356,7 @@ impl Database {
     /// Makes the catalog that was decided on the one that counts. The file says so already, so to write it plainly
     /// may fail.
     pub async fn settle(&self, catalog: Arc<Catalog>) {
-        *self.catalog.write().expect("nobody panics while holding the catalog") = catalog.clone();
+        self.count_from_now(catalog.clone()).await;
         if let Err(error) = self.store.lock().await.put(catalog.to_bytes().into()).await {
             tracing::warn!(%error, "the catalog is settled, but its file could not be written anew");
         }
@@ -539,7 +553,7 @@ impl Database {
         };
         Ok(SourceSpec {
             id: RelationId(object.oid),
-            name: object.name.clone(),
+            name: object.name.as_str().into(),
             source,
             schema,
             columns: source_columns,
@@ -593,10 +607,10 @@ impl Database {
     pub async fn pipeline_plan(
         &self,
         query: &str,
-        search_path: &[String],
+        scope: Scope<'_>,
         upkeep: &Upkeep,
     ) -> Result<PipelinePlan, SqlError> {
-        self.pipeline_plan_in(self.catalog(), query, search_path, upkeep).await
+        self.pipeline_plan_in(self.catalog(), query, scope, upkeep).await
     }
 
     /// The plan of a pipeline's or sink's query over what a catalog names.
@@ -604,7 +618,7 @@ impl Database {
         &self,
         catalog: Arc<Catalog>,
         query: &str,
-        search_path: &[String],
+        scope: Scope<'_>,
         upkeep: &Upkeep,
     ) -> Result<PipelinePlan, SqlError> {
         let parsed = tidemill_sql::parser::parse_query(query)?;
@@ -618,7 +632,7 @@ impl Database {
                 None => error,
             });
         }
-        let names = PipelineNames { database: self, catalog, search_path: search_path.into() };
+        let names = PipelineNames { database: self, catalog, scope };
         self.planner
             .plan_pipeline(&parsed, &names, upkeep)
             .await
@@ -630,17 +644,25 @@ impl Database {
         match &object.definition {
             Definition::Pipeline(pipeline) => {
                 let upkeep = pipeline_upkeep(pipeline)?;
-                let mut plan = self.pipeline_plan(&pipeline.query, &object.search_path, &upkeep).await?;
+                let mut plan = self.pipeline_plan(&pipeline.query, Scope::of(object), &upkeep).await?;
                 plan.schema = object.arrow_schema();
                 self.pipeline_spec(object, plan)
             }
             Definition::Sink(sink) => {
                 let (query, upkeep) = sink_query(&self.catalog(), &sink.input)?;
-                let plan = self.pipeline_plan(&query, &object.search_path, &upkeep).await?;
+                let plan = self.pipeline_plan(&query, Scope::of(object), &upkeep).await?;
                 self.sink_spec(&self.catalog(), object, plan)
             }
             _ => unreachable!("only pipelines and sinks run a plan"),
         }
+    }
+
+    /// What is wrong with a sink's options.
+    pub async fn check_sink(&self, catalog: &Catalog, object: &Object) -> Result<(), SqlError> {
+        let Definition::Sink(sink) = &object.definition else { return Ok(()) };
+        let (query, upkeep) = sink_query(catalog, &sink.input)?;
+        let plan = self.pipeline_plan(&query, Scope::of(object), &upkeep).await?;
+        self.sink_spec(catalog, object, plan).map(drop)
     }
 
     /// How a pipeline or sink is kept, given what holds for the rows that it reads; and what holds for its own.
@@ -655,10 +677,11 @@ impl Database {
         Ok(MemberSpec {
             id: RelationId(object.oid),
             state: RelationId(object.state()),
-            name: object.name.clone(),
+            name: object.name.as_str().into(),
             plan,
             session: self.planner.state().clone(),
             sink: None,
+            on_error: OnError::default(),
             memory_limit,
             paused: object.paused,
             indexes: index_specs(object),
@@ -688,6 +711,7 @@ impl Database {
         };
         let mut options = self.resolved(catalog, &definition.options)?;
         let memory_limit = take_memory_limit(&mut options)?;
+        let on_error = take_on_error(&mut options)?;
         let encode_options = self.resolved(catalog, &definition.encode_options)?;
         let primary_key = sink_key(object, &plan, &options)?;
         let id = format!("{}-{:x}", object.oid, object.created_at);
@@ -706,13 +730,23 @@ impl Database {
             None => tidemill_connectors::create_sink(&declared)?,
             Some(stand_ins) => stand_ins.sink(object.oid, &declared)?,
         };
+        if on_error == OnError::DeadLetter && !sink.can_leave_out() {
+            let connector = options.get("connector").map(String::as_str).unwrap_or_default();
+            let message = format!(
+                "connector \"{connector}\" cannot tell which rows its destination refuses, as option \"on_error\" wants"
+            );
+            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(
+                "on_error = 'pause' stops at such an error, 'retry' tries again until it is mended.",
+            ));
+        }
         Ok(MemberSpec {
             id: RelationId(object.oid),
             state: RelationId(object.state()),
-            name: object.name.clone(),
+            name: object.name.as_str().into(),
             plan,
             session: self.planner.state().clone(),
             sink: Some(sink),
+            on_error,
             memory_limit,
             paused: object.paused,
             indexes: Vec::new(),
@@ -754,6 +788,12 @@ pub fn memory_limit(object: &Object) -> Result<Option<usize>, SqlError> {
     take_memory_limit(&mut text.into_iter().collect())
 }
 
+/// What a sink does about errors, if it says.
+pub fn on_error(object: &Object) -> Result<OnError, SqlError> {
+    let text = object.definition.option("on_error").map(|text| ("on_error".to_owned(), text.to_owned()));
+    take_on_error(&mut text.into_iter().collect())
+}
+
 /// How many rows a second of a source are read at most, if it says.
 pub fn take_rate_limit(options: &mut BTreeMap<String, String>) -> Result<Option<u64>, SqlError> {
     let Some(text) = options.remove("rate_limit") else { return Ok(None) };
@@ -782,6 +822,20 @@ fn take_memory_limit(options: &mut BTreeMap<String, String>) -> Result<Option<us
             format!("option \"memory_limit\" is \"{text}\", but must be a size, such as 256MB or 1GB"),
         )),
     }
+}
+
+/// What a sink does about errors that trying again does not mend.
+fn take_on_error(options: &mut BTreeMap<String, String>) -> Result<OnError, SqlError> {
+    let Some(text) = options.remove("on_error") else { return Ok(OnError::default()) };
+    OnError::from_name(&text).ok_or_else(|| {
+        let message =
+            format!("option \"on_error\" is \"{text}\", but must be one of {}", OnError::NAMES.join(", "));
+        let error = SqlError::new(SqlState::INVALID_PARAMETER, message);
+        match tidemill_core::did_you_mean(&text, OnError::NAMES) {
+            Some(near) => error.with_hint(format!("Perhaps you meant \"{near}\".")),
+            None => error,
+        }
+    })
 }
 
 /// The key that a sink writes rows under: the one that was asked for, or one that the plan has.
@@ -865,7 +919,7 @@ pub fn pipeline_upkeep(pipeline: &PipelineDefinition) -> Result<Upkeep, SqlError
 pub fn table_spec(object: &Object) -> TableSpec {
     TableSpec {
         id: RelationId(object.oid),
-        name: object.name.clone(),
+        name: object.name.as_str().into(),
         schema: object.arrow_schema(),
         primary_key: object.primary_key.clone(),
         indexes: index_specs(object),

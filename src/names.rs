@@ -37,16 +37,60 @@ pub fn find(
     }
 }
 
+/// Where names without a schema are looked for.
+#[derive(Debug, Clone)]
+pub struct Scope<'a> {
+    search_path: Cow<'a, [String]>,
+    /// What a query that is stored was found to read when it was made: what has been given such a name since, in a schema that
+    /// comes first, is not meant.
+    bound: Cow<'a, [u32]>,
+}
+
+impl<'a> Scope<'a> {
+    /// That of the query of a pipeline, a view or a sink.
+    pub fn of(object: &'a Object) -> Scope<'a> {
+        Scope { search_path: (&object.search_path).into(), bound: (&object.dependencies).into() }
+    }
+
+    /// What `name` is in the catalog, if it is in there.
+    pub fn find(&self, catalog: &Catalog, schema: Option<&str>, name: &str) -> Option<Arc<Object>> {
+        if schema.is_none() {
+            let is_bound = |object: &&Arc<Object>| self.bound.contains(&object.oid);
+            let mut found = self.search_path.iter().filter_map(|schema| catalog.find(schema, name));
+            if let Some(object) = found.find(is_bound) {
+                return Some(object.clone());
+            }
+        }
+        find(catalog, schema, name, &self.search_path)
+    }
+
+    pub fn into_owned(self) -> Scope<'static> {
+        Scope { search_path: self.search_path.into_owned().into(), bound: self.bound.into_owned().into() }
+    }
+}
+
+impl<'a> From<&'a Vec<String>> for Scope<'a> {
+    fn from(search_path: &'a Vec<String>) -> Scope<'a> {
+        Scope::from(&search_path[..])
+    }
+}
+
+impl<'a> From<&'a [String]> for Scope<'a> {
+    fn from(search_path: &'a [String]) -> Scope<'a> {
+        Scope { search_path: search_path.into(), bound: Cow::Borrowed(&[]) }
+    }
+}
+
 /// Names in the query of a pipeline.
 pub struct PipelineNames<'a> {
     pub database: &'a Database,
     pub catalog: Arc<Catalog>,
-    pub search_path: Cow<'a, [String]>,
+    pub scope: Scope<'a>,
 }
 
 impl Names for PipelineNames<'_> {
     fn resolve(&self, schema: Option<&str>, name: &str) -> Result<Option<Resolved>, Refusal> {
-        let Some(object) = find(&self.catalog, schema, name, &self.search_path) else {
+        let Some(object) = self.scope.find(&self.catalog, schema, name) else {
             let is_system = crate::system::is_system_relation(name);
             if is_system {
                 return Err(Refusal::not_incremental(format!("the system relation \"{name}\"")).near(name));
@@ -78,24 +122,19 @@ impl Names for PipelineNames<'_> {
     }
 
     fn within(&self, schema: Option<&str>, name: &str) -> Option<Box<dyn Names + '_>> {
-        let view = find(&self.catalog, schema, name, &self.search_path)?;
-        let search_path = Cow::Owned(view.search_path.clone());
-        Some(Box::new(PipelineNames { search_path, catalog: self.catalog.clone(), ..*self }))
+        let view = self.scope.find(&self.catalog, schema, name)?;
+        let scope = Scope::of(&view).into_owned();
+        Some(Box::new(PipelineNames { scope, catalog: self.catalog.clone(), ..*self }))
     }
 
     fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
-        versions(&self.catalog, schema, name, &self.search_path)
+        versions(&self.catalog, schema, name, &self.scope)
     }
 }
 
 /// What a relation is as one of versions, in a pipeline as in a SELECT.
-pub fn versions(
-    catalog: &Catalog,
-    schema: Option<&str>,
-    name: &str,
-    search_path: &[String],
-) -> Option<Versions> {
-    let object = find(catalog, schema, name, search_path)?;
+pub fn versions(catalog: &Catalog, schema: Option<&str>, name: &str, scope: &Scope<'_>) -> Option<Versions> {
+    let object = scope.find(catalog, schema, name)?;
     let watermark = match &object.definition {
         Definition::Source(source) => source.watermark.as_ref().map(|watermark| watermark.column.clone()),
         _ => None,
@@ -116,7 +155,7 @@ pub fn versions(
 #[derive(Clone)]
 pub struct SnapshotNames<'a> {
     pub catalog: &'a Catalog,
-    pub search_path: Cow<'a, [String]>,
+    pub scope: Scope<'a>,
     /// With whose rights relations are read.
     pub role: Cow<'a, str>,
     pub policies: &'a Policies<'a>,
@@ -148,7 +187,7 @@ impl Names for SnapshotNames<'_> {
         if let (None, Some(table)) = (schema, self.given.and_then(|given| given.get(name))) {
             return Ok(Some(Resolved::Table(table.clone())));
         }
-        let Some(object) = find(self.catalog, schema, name, &self.search_path) else {
+        let Some(object) = self.scope.find(self.catalog, schema, name) else {
             if name == "tm_dead_letters"
                 && let Some(snapshot) = self.snapshots.get(&DEAD_LETTERS)
             {
@@ -211,16 +250,16 @@ impl Names for SnapshotNames<'_> {
     }
 
     fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
-        versions(self.catalog, schema, name, &self.search_path)
+        versions(self.catalog, schema, name, &self.scope)
     }
 }
 
 impl<'a> SnapshotNames<'a> {
     /// Names in a view, which its owner reads, along the search path that it was made with.
     fn within_view(&self, schema: Option<&str>, name: &str) -> Option<SnapshotNames<'a>> {
-        let view = find(self.catalog, schema, name, &self.search_path)?;
+        let view = self.scope.find(self.catalog, schema, name)?;
         Some(SnapshotNames {
-            search_path: Cow::Owned(view.search_path.clone()),
+            scope: Scope::of(&view).into_owned(),
             role: Cow::Owned(view.owner.clone()),
             given: None,
             ..self.clone()
@@ -269,7 +308,7 @@ impl References {
         database: &Database,
         catalog: &Catalog,
         query: &Query,
-        search_path: &[String],
+        scope: &Scope<'_>,
         role: &str,
     ) -> Result<(), SqlError> {
         let mut query = query.clone();
@@ -291,13 +330,13 @@ impl References {
             if schema.is_none() && given.contains(name) {
                 continue;
             }
-            match find(catalog, schema, name, search_path) {
+            match scope.find(catalog, schema, name) {
                 Some(object) => {
                     self.reads.insert((role.to_owned(), object.oid));
                     match &object.definition {
                         Definition::View(view) => {
                             let view = tidemill_sql::parser::parse_query(&view.query)?;
-                            self.add(database, catalog, &view, &object.search_path, &object.owner)?;
+                            self.add(database, catalog, &view, &Scope::of(&object), &object.owner)?;
                         }
                         Definition::Table(_) | Definition::Pipeline(_) => {
                             self.relations.insert(RelationId(object.oid));

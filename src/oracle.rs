@@ -151,7 +151,7 @@ const QUERIES: &[&str] = &[
     "SELECT a.v, b.w FROM a JOIN b ON a.k IS NOT DISTINCT FROM b.k",
     "SELECT a.v, b.w FROM a JOIN b ON a.k + 1 = b.k * 2",
     "SELECT k, v, w FROM a NATURAL JOIN b",
-    "SELECT k, v, w FROM a FULL JOIN b USING (k)",
+    "SELECT coalesce(a.k, b.k) AS k, v, w FROM a FULL JOIN b ON a.k = b.k",
     "SELECT a.k, a.v FROM a LEFT ANTI JOIN b ON a.k = b.k AND a.v >= b.w",
     "SELECT b.w FROM a RIGHT SEMI JOIN b ON a.k = b.k",
 ];

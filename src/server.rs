@@ -407,6 +407,7 @@ pub(crate) mod testing {
             let sink = SinkStatus {
                 pipeline: pipeline("nowhere"),
                 rows_delivered: 90,
+                rows_refused: 0,
                 rows_pending: 10,
                 rows_gathered: 0,
                 bytes_pending: 4096,

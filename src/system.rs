@@ -108,6 +108,7 @@ fn rows(name: &str, status: &EngineStatus) -> RecordBatch {
             let s = &status.sinks;
             pipelines(&s.iter().map(|sink| &sink.pipeline).collect::<Vec<_>>())
                 .int("rows_delivered", s.iter().map(|s| Some(s.rows_delivered as i64)))
+                .int("rows_refused", s.iter().map(|s| Some(s.rows_refused as i64)))
                 .int("rows_pending", s.iter().map(|s| Some(s.rows_pending as i64)))
                 .int("bytes_pending", s.iter().map(|s| Some(s.bytes_pending as i64)))
                 .int("pending_ms", s.iter().map(|s| s.pending_for.map(|age| age.as_millis() as i64)))

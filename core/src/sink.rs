@@ -10,8 +10,10 @@
 //! acknowledged, and no more than what a writer was allowed to write.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
 use crate::delta::Delta;
@@ -55,6 +57,51 @@ impl Written {
     }
 }
 
+/// What to do about an error that trying again does not mend. What is of the moment is always tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// Try again all the same: somebody may mend what is wrong.
+    #[default]
+    Retry,
+    /// Stand still until somebody says to go on.
+    Pause,
+    /// Leave out the rows that the destination refuses; try again where it is not for a row.
+    DeadLetter,
+}
+
+impl OnError {
+    pub const NAMES: [&str; 3] = ["retry", "pause", "dead_letter"];
+
+    pub fn from_name(name: &str) -> Option<OnError> {
+        match name {
+            "retry" => Some(OnError::Retry),
+            "pause" => Some(OnError::Pause),
+            "dead_letter" => Some(OnError::DeadLetter),
+            _ => None,
+        }
+    }
+}
+
+/// A row that the destination does not take, whatever is written beside it.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Where its batch ends.
+    pub to: Epoch,
+    /// Its place in the batch.
+    pub place: usize,
+    /// The row alone, without a weight.
+    pub row: RecordBatch,
+    /// Why.
+    pub error: ConnectorError,
+}
+
+/// Where rows are kept that a destination refuses.
+#[async_trait]
+pub trait Refusals: Send + Sync {
+    /// They are durable when it returns. What is given again is kept once.
+    async fn keep(&self, refused: Vec<Refused>) -> Result<(), ConnectorError>;
+}
+
 /// Something to write rows to, as configured by `CREATE SINK … WITH (…)`.
 #[async_trait]
 pub trait Sink: Send + Sync + fmt::Debug {
@@ -63,6 +110,11 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// Reaches out, and says what is wrong there. Nothing is written.
     async fn validate(&self) -> Result<(), ConnectorError> {
         Ok(())
+    }
+
+    /// Whether its writers can tell the rows apart that are refused.
+    fn can_leave_out(&self) -> bool {
+        false
     }
 
     /// A writer; there is one at a time, and one that is opened keeps earlier ones from writing on, where the
@@ -81,6 +133,10 @@ pub trait SinkWriter: Send {
     fn reached(&self) -> Option<Epoch> {
         None
     }
+
+    /// Leaves out, from now on, the rows that the destination refuses, once `refusals` has them: before the others are
+    /// visible, so that none is lost. Of a sink that [can](Sink::can_leave_out).
+    fn leave_out(&mut self, _refusals: Arc<dyn Refusals>) {}
 
     /// Takes a batch. It need not have arrived before [`flush`](SinkWriter::flush) returns.
     async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError>;

@@ -23,7 +23,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::dead_letters::LateLetters;
+use crate::dead_letters::{LateLetters, shown_rows};
 use crate::feed::{Feed, Reads, Sealed};
 use crate::halt::{Halt, Pause, Restarts};
 use crate::index::{Built, IndexSpec, IsBuilt};
@@ -1011,23 +1011,13 @@ fn report_late(
 ) {
     let mut letters = Vec::new();
     for late in late {
-        let options = arrow::util::display::FormatOptions::default().with_null("null");
-        let columns: Vec<_> = late
-            .rows
-            .columns()
-            .iter()
-            .filter_map(|column| {
-                arrow::util::display::ArrayFormatter::try_new(column.as_ref(), &options).ok()
-            })
-            .collect();
-        for row in 0..late.rows.num_rows() {
-            let values: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
+        for raw in shown_rows(&late.rows) {
             letters.push(DeadLetter {
-                object: member.handle.name.clone(),
+                object: member.handle.name.to_string(),
                 stage: "late",
                 split: String::new(),
                 offset: format!("{epoch}/{}", letters.len()),
-                raw: values.join(",").into_bytes(),
+                raw: raw.into_bytes(),
                 sqlstate: SqlState::DATA_EXCEPTION,
                 reason: late.reason.clone(),
             });

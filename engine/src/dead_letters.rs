@@ -6,10 +6,17 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use async_trait::async_trait;
+use tidemill_core::Diagnostic;
+use tidemill_core::sink::{Refusals, Refused};
+use tidemill_core::source::ConnectorError;
 use tidemill_plan::RelationId;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::Error;
+use crate::name::Name;
+use crate::outbox::DeliveryStatus;
 use crate::source::DeadLetter;
 use crate::table::{OnConflict, TableSpec, TableWrite, Written};
 
@@ -21,6 +28,57 @@ pub(crate) enum LateLetters {
     Met(Vec<DeadLetter>),
     /// Somebody waits until all that came before is in the table.
     Written(oneshot::Sender<Result<Vec<Written>, Error>>),
+}
+
+/// Rows that the destination of a sink refuses, on their way into the table.
+pub(crate) struct RefusedRows {
+    pub sink: Name,
+    pub status: Arc<DeliveryStatus>,
+    pub letters: mpsc::UnboundedSender<LateLetters>,
+}
+
+#[async_trait]
+impl Refusals for RefusedRows {
+    async fn keep(&self, refused: Vec<Refused>) -> Result<(), ConnectorError> {
+        let n_rows = refused.len();
+        let letter = |refused: Refused| DeadLetter {
+            object: self.sink.to_string(),
+            stage: "sink",
+            split: String::new(),
+            offset: format!("{}/{}", refused.to, refused.place),
+            raw: shown_rows(&refused.row).pop().unwrap_or_default().into_bytes(),
+            sqlstate: refused.error.sqlstate,
+            reason: refused.error.to_string(),
+        };
+        let letters = refused.into_iter().map(letter).collect();
+        let (answer, written) = oneshot::channel();
+        let sent = self.letters.send(LateLetters::Met(letters));
+        let sent = sent.and_then(|()| self.letters.send(LateLetters::Written(answer)));
+        let written = match sent {
+            Ok(()) => written.await.map_err(|_| Error::ShuttingDown),
+            Err(_) => Err(Error::ShuttingDown),
+        };
+        match written.flatten() {
+            Ok(_) => {
+                self.status.refused.add(n_rows);
+                Ok(())
+            }
+            Err(error) => Err(ConnectorError::transient(
+                error.sqlstate(),
+                format!("rows that the destination refuses cannot be kept: {error}"),
+            )),
+        }
+    }
+}
+
+/// Rows as dead letters show them: their values, with commas between.
+pub(crate) fn shown_rows(rows: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::default().with_null("null");
+    let formatters = rows.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
+    let columns: Vec<ArrayFormatter> = formatters.filter_map(Result::ok).collect();
+    let shown =
+        |row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join(",");
+    (0..rows.num_rows()).map(shown).collect()
 }
 
 /// `object, stage, split, offset, raw, sqlstate, reason`

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::context::SessionState;
-use tidemill_core::sink::Sink;
+use tidemill_core::sink::{OnError, Sink};
 use tidemill_core::source::Offsets;
 use tidemill_core::{Delta, Epoch};
 use tidemill_plan::{PipelinePlan, RelationId};
@@ -27,7 +27,7 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::dataflow::{Attach, CatchUp, Command, Dataflow, DataflowHandle, Fallen, Missed, ticks};
-use crate::dead_letters::LateLetters;
+use crate::dead_letters::{LateLetters, RefusedRows};
 use crate::feed::{Feed, Reads};
 use crate::halt::{Halt, Pause, Restarts};
 use crate::index::IndexSpec;
@@ -35,6 +35,7 @@ use crate::ipc::decode_batch;
 use crate::jobs::{CancelError, JobKind, Jobs};
 use crate::member::{Identity, Member, MemberHandle};
 use crate::memory::Memory;
+use crate::name::Name;
 use crate::outbox::{DeliveryStatus, Outbox};
 use crate::sealer::{Clock, LOGGED_TIME, Sealer, WriteRequest, is_read, whole_epochs};
 use crate::source::{DeadLetter, SourceRuntime, SourceSpec};
@@ -87,11 +88,13 @@ pub struct MemberSpec {
     pub id: RelationId,
     /// What its state is called in checkpoints; another id where it has taken another's place.
     pub state: RelationId,
-    pub name: String,
+    pub name: Name,
     pub plan: PipelinePlan,
     /// Plans were made with it; it says the number of lanes.
     pub session: SessionState,
     pub sink: Option<Arc<dyn Sink>>,
+    /// Of a sink.
+    pub on_error: OnError,
     /// How many bytes of memory its state may take; without a number, a fair share of all.
     pub memory_limit: Option<usize>,
     /// Since when somebody wants it to stand still, in microseconds since 1970.
@@ -104,7 +107,7 @@ pub struct MemberSpec {
 pub struct RefusedMember {
     pub id: RelationId,
     pub state: RelationId,
-    pub name: String,
+    pub name: Name,
     pub schema: SchemaRef,
     pub reason: String,
 }
@@ -286,7 +289,14 @@ impl Engine {
 
     /// A member without state; in the place of another, if that has a handle.
     async fn member(&self, spec: &MemberSpec, handle: Option<Arc<MemberHandle>>) -> Result<Member, Error> {
-        let outbox = spec.sink.clone().map(|sink| Outbox::new(sink, spec.plan.schema.clone()));
+        let outbox = spec.sink.clone().map(|sink| {
+            let outbox = Outbox::new(sink, spec.plan.schema.clone(), |status| {
+                let (sink, letters) = (spec.name.clone(), self.late.clone());
+                Arc::new(RefusedRows { sink, status, letters })
+            });
+            outbox.status().set_on_error(spec.on_error);
+            outbox
+        });
         let budget = match &handle {
             Some(handle) => handle.budget(),
             None => self.memory.budget(spec.memory_limit),

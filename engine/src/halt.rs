@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::Error;
+use crate::name::Name;
 use crate::status::State;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -22,7 +23,7 @@ pub struct Pause {
     /// Microseconds since 1970.
     pub since: i64,
     /// The name of what was paused: of a pipeline, or of one that it is tied to.
-    pub of: String,
+    pub of: Name,
 }
 
 /// Why something takes nothing in.
@@ -67,7 +68,7 @@ impl Halt {
 
 impl Pause {
     pub fn reason(&self, name: &str) -> String {
-        match self.of == name {
+        match *self.of.get() == *name {
             true => "it is paused".into(),
             false => format!("\"{}\" is paused, to which it is tied", self.of),
         }

@@ -119,7 +119,7 @@ impl Jobs {
         queue.jobs.push_back(Job {
             id,
             kind,
-            object: handle.name.clone(),
+            object: handle.name.to_string(),
             started: TimeSource::System.now(),
             progress: Progress::Of(handle.clone()),
             cancel: cancel.clone(),
@@ -232,7 +232,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let budget = Budget::new(Root::local(directory.path()).unwrap().scratch().unwrap(), 1 << 20);
         let schema = Arc::new(Schema::empty());
-        Arc::new(MemberHandle::new(RelationId(1), name, schema, &budget, Epoch::ZERO))
+        Arc::new(MemberHandle::new(RelationId(1), &name.into(), schema, &budget, Epoch::ZERO))
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod key_ranges;
 pub mod marks;
 mod member;
 mod memory;
+mod name;
 mod outbox;
 mod sealer;
 mod source;
@@ -39,6 +40,7 @@ pub use index::{IndexBuilds, IndexSpec};
 pub use jobs::{CancelError, JobKind, JobState, JobStatus};
 pub use key_ranges::is_looked_up;
 pub use member::MemberHandle;
+pub use name::Name;
 pub use source::{SourceColumn, SourceSpec};
 pub use status::{
     EngineStatus, IndexStatus, LaneStatus, OperatorStatus, PipelineStatus, SinkStatus, SourceStatus,

@@ -31,6 +31,7 @@ use crate::feed::Reads;
 use crate::halt::Halt;
 use crate::index::{Built, IndexSpec, IsBuilt};
 use crate::metrics::{Counter, Histogram};
+use crate::name::Name;
 use crate::operators::{LateRows, Operator, StepContext};
 use crate::outbox::Outbox;
 use crate::status::{LaneStatus, OperatorStatus};
@@ -49,7 +50,7 @@ fn whole(lane: &Mutex<Box<dyn Operator>>) -> MutexGuard<'_, Box<dyn Operator>> {
 #[derive(Debug)]
 pub struct MemberHandle {
     pub id: RelationId,
-    pub name: String,
+    pub name: Name,
     pub schema: SchemaRef,
     pub(crate) history: RwLock<History>,
     /// The last epoch that the member has finished.
@@ -96,14 +97,14 @@ impl MemberHandle {
     /// Of something that shows nothing yet.
     pub(crate) fn new(
         id: RelationId,
-        name: &str,
+        name: &Name,
         schema: SchemaRef,
         budget: &Arc<Budget>,
         frontier: Epoch,
     ) -> MemberHandle {
         MemberHandle {
             id,
-            name: name.to_owned(),
+            name: name.clone(),
             schema,
             history: RwLock::default(),
             frontier: watch::Sender::new(frontier),
@@ -140,8 +141,8 @@ impl MemberHandle {
 
     /// Why it does not run, if it does not.
     pub(crate) fn not_running(&self) -> Option<Error> {
-        let reason = self.halt()?.reason(&self.name);
-        Some(Error::NotRunning { kind: "pipeline", name: self.name.clone(), reason })
+        let reason = self.halt()?.reason(&self.name.get());
+        Some(Error::NotRunning { kind: "pipeline", name: self.name.to_string(), reason })
     }
 
     /// The newest snapshot; a sink has none, nor has a pipeline that is being filled.
@@ -183,7 +184,7 @@ pub(crate) struct Identity<'a> {
     pub id: RelationId,
     /// In checkpoints.
     pub state: RelationId,
-    pub name: &'a str,
+    pub name: &'a Name,
 }
 
 /// What a handle had before another member took its member's place.
@@ -357,6 +358,11 @@ impl Member {
                 }
                 columns.push(n_columns - 1);
                 let projected = batch.project(&columns)?;
+                // Better no answer than one over NULLs that are none.
+                if let Some(column) = slot.left_out(&projected) {
+                    let message = format!("column \"{column}\" of \"{}\" was left out", input.name);
+                    return Err(DataFusionError::Internal(message).into());
+                }
                 let n_pieces = (projected.num_rows() / LANE_ROWS).clamp(1, n_lanes);
                 let n_each = projected.num_rows().div_ceil(n_pieces);
                 for piece in 0..n_pieces {
@@ -628,7 +634,7 @@ impl Member {
         self.handle.metrics.state_bytes.store(state_bytes as u64, Ordering::Relaxed);
         let mut words = serde_json::json!({
             "relation": self.id,
-            "name": self.handle.name,
+            "name": self.handle.name.to_string(),
             "plan": self.fingerprint,
             "has_run": self.has_run,
             "n_lanes": self.session.config().target_partitions(),

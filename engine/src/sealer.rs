@@ -253,7 +253,7 @@ impl Sealer {
         for (id, table) in &mut clock.tables {
             let changes = sealed.changes.get(id).map(Vec::as_slice).unwrap_or_default();
             if let Err(error) = table.publish(sealed.epoch, changes) {
-                tracing::error!(table = table.rules.spec.name, %error, "a table's change cannot be shown");
+                tracing::error!(table = %table.rules.spec.name, %error, "a table's change cannot be shown");
             }
         }
         for feed in clock.feeds.values() {
@@ -363,7 +363,7 @@ fn apply(
         let changed = clock.tables.get(id).is_none_or(|table| table.changed > *since);
         // Whoever comes before in the same epoch has changed it as well.
         if changed || undo.contains_key(id) {
-            let table = clock.tables.get(id).map(|table| table.rules.spec.name.clone());
+            let table = clock.tables.get(id).map(|table| table.rules.spec.name.to_string());
             return Err(Error::Concurrent { table: table.unwrap_or_else(|| id.to_string()) });
         }
     }
@@ -376,7 +376,7 @@ fn apply(
             break;
         };
         if retired.contains(id) {
-            outcome = Err(Error::Concurrent { table: table.rules.spec.name.clone() });
+            outcome = Err(Error::Concurrent { table: table.rules.spec.name.to_string() });
             break;
         }
         let added = table.rules.resolve(&table.rows(), write).and_then(|delta| {

@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::Error;
 use crate::metrics::Counter;
+use crate::name::Name;
 use crate::status::State;
 use crate::time::TimeSource;
 
@@ -65,7 +66,7 @@ impl SourceColumn {
 #[derive(Debug, Clone)]
 pub struct SourceSpec {
     pub id: RelationId,
-    pub name: String,
+    pub name: Name,
     pub source: Arc<dyn Source>,
     /// All columns, generated ones included.
     pub schema: SchemaRef,
@@ -187,6 +188,7 @@ pub(crate) struct Waiting {
 pub(crate) struct Taken {
     generation: u64,
     pub batches: Vec<RecordBatch>,
+    n_bytes: usize,
     pub offsets: Arc<Offsets>,
     pub watermark: Option<i64>,
     pub dead_letters: Vec<DeadLetter>,
@@ -393,7 +395,6 @@ impl SourceRuntime {
         }
         pending.has_news = false;
         pending.n_rows = 0;
-        pending.n_bytes = 0;
         let watermark = pending.watermark();
         if let (Some(watermark), Some(_)) = (watermark, self.spec.idle_timeout) {
             // A split that speaks again does not turn time back.
@@ -403,6 +404,7 @@ impl SourceRuntime {
         let taken = Taken {
             generation: pending.generation,
             batches: std::mem::take(&mut pending.batches),
+            n_bytes: std::mem::take(&mut pending.n_bytes),
             offsets: Arc::new(pending.offsets.clone()),
             watermark,
             dead_letters: std::mem::take(&mut pending.dead_letters),
@@ -421,6 +423,7 @@ impl SourceRuntime {
             return;
         }
         pending.n_rows += taken.batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+        pending.n_bytes += taken.n_bytes;
         pending.batches.splice(0..0, taken.batches);
         pending.dead_letters.splice(0..0, taken.dead_letters);
         pending.arrived = taken.arrived.into_iter().chain(pending.arrived).min();
@@ -487,7 +490,7 @@ impl SourceRuntime {
 
     fn dead_letter(&self, split: &SplitId, bad: BadRecord) -> DeadLetter {
         DeadLetter {
-            object: self.spec.name.clone(),
+            object: self.spec.name.to_string(),
             stage: "decode",
             split: split.to_string(),
             offset: bad.offset.to_string(),
@@ -730,7 +733,7 @@ impl SourceRuntime {
 
     /// Notes an error; says whether trying again may help.
     fn report(&self, error: &ConnectorError) -> bool {
-        tracing::warn!(source = self.spec.name, %error, "a source cannot be read");
+        tracing::warn!(source = %self.spec.name, %error, "a source cannot be read");
         *self.last_error.write().expect("nobody panics while holding it") = Some(error.to_string());
         if !error.transient {
             *self.state.write().expect("nobody panics while holding it") = State::Failed(error.to_string());

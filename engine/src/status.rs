@@ -201,6 +201,8 @@ impl OperatorStatus {
 pub struct SinkStatus {
     pub pipeline: PipelineStatus,
     pub rows_delivered: u64,
+    /// Of these, what its destination does not take, and is among the dead letters.
+    pub rows_refused: u64,
     pub rows_pending: u64,
     /// Of these, what is gathered until it is worth a file.
     pub rows_gathered: u64,

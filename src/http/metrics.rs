@@ -110,6 +110,9 @@ fn sinks(out: &mut Exposition, status: &EngineStatus) {
     let mut family =
         out.counter("tidemill_sink_rows_delivered_total", "Rows that the destination has taken.");
     status.sinks.iter().for_each(|sink| family.value(&[("sink", &sink.pipeline.name)], sink.rows_delivered));
+    let mut family =
+        out.counter("tidemill_sink_rows_refused_total", "Rows that the destination does not take.");
+    status.sinks.iter().for_each(|sink| family.value(&[("sink", &sink.pipeline.name)], sink.rows_refused));
     let mut family = out.gauge("tidemill_sink_rows_pending", "Rows that wait to be delivered.");
     status.sinks.iter().for_each(|sink| family.value(&[("sink", &sink.pipeline.name)], sink.rows_pending));
     let mut family = out.gauge("tidemill_sink_bytes_pending", "Bytes of that, in checkpoints.");

@@ -26,6 +26,7 @@ use crate::pgwire::encode::{
     Format, Interval, POSTGRES_EPOCH_DAYS, POSTGRES_EPOCH_MICROS, put_numeric_scaled,
 };
 use crate::pgwire::error::{DATETIME_OVERFLOW, INVALID_BINARY, INVALID_CHARACTERS};
+use crate::pgwire::text_format::declared_text;
 use crate::pgwire::types::{arrow_type, element_of};
 use crate::session::api::{PgType, SqlError};
 
@@ -60,7 +61,16 @@ pub fn parameter(value: Option<&[u8]>, format: Format, pg: &PgType) -> Result<Sc
         return ScalarValue::try_from(&data_type).map_err(SqlError::from_datafusion);
     };
     let column = match format {
-        Format::Text => text_column(&StringArray::from(vec![utf8(value)?]), &data_type),
+        Format::Text => {
+            let text = utf8(value)?;
+            // As columns of the type keep them.
+            let text = match *pg {
+                PgType::UUID => declared_text(text, "uuid")?,
+                PgType::JSONB => declared_text(text, "jsonb")?,
+                _ => text.to_owned(),
+            };
+            text_column(&StringArray::from(vec![text]), &data_type)
+        }
         Format::Binary => binary_column(&BinaryArray::from(vec![value]), pg, &data_type),
     };
     let column = column.map_err(|value_error| value_error.error)?;
@@ -330,7 +340,7 @@ pub(crate) fn binary_column(
         }
         PgType::JSONB => {
             let texts = texts(values, |v| match v.split_first() {
-                Some((1, text)) => Ok(Some(utf8(text)?.to_owned())),
+                Some((1, text)) => declared_text(utf8(text)?, "jsonb").map(Some),
                 _ => Err(invalid_binary()),
             })?;
             return text_column(&texts, data_type);

@@ -54,7 +54,7 @@ impl TextFormat for PostgresText {
 const NAME_BYTES_MAX: usize = 63;
 
 /// A text as a value of a type that is kept as text.
-fn declared_text(text: &str, declared: &str) -> Result<String, SqlError> {
+pub(crate) fn declared_text(text: &str, declared: &str) -> Result<String, SqlError> {
     let length = |declared: &str| {
         let (_, rest) = declared.split_once('(')?;
         rest.trim_end_matches(')').parse::<usize>().ok()

@@ -229,6 +229,10 @@ async fn resume(session: &mut Session, object: &Arc<Object>, changing: Changing)
                 object.kind().keyword(),
                 tidemill_sql::parser::quote(&object.name)
             ))),
+            // It has paused itself.
+            Some(State::Paused(_)) if session.database.engine.go_on_after_error(id).unwrap_or(false) => {
+                Ok(())
+            }
             Some(State::Paused(reason)) => {
                 session.notice(format!(
                     "{} \"{}\" is not paused itself: {reason}",
@@ -373,7 +377,10 @@ async fn tell(database: &Database, before: &Object, object: &Object) -> Result<(
     if runs && before.definition.options() != object.definition.options() {
         match is_source {
             true => engine.alter_source(database.source_spec(&database.catalog(), object)?).await?,
-            false => engine.set_memory_limit(id, crate::database::memory_limit(object)?)?,
+            false => {
+                engine.set_memory_limit(id, crate::database::memory_limit(object)?)?;
+                engine.set_on_error(id, crate::database::on_error(object)?)?;
+            }
         }
     }
     if before.indexes != object.indexes {
@@ -427,9 +434,17 @@ async fn set(
         let tell = move |database: Arc<Database>| async move { database.engine.alter_source(spec).await };
         change(session, changing, catalog, tell).await?;
     } else {
+        if let Definition::Sink(_) = altered.definition {
+            // Not every connector can do everything about errors.
+            session.database.check_sink(&catalog, &altered).await.map_err(at)?;
+        }
         let limit = crate::database::memory_limit(&altered).map_err(at)?;
+        let on_error = crate::database::on_error(&altered).map_err(at)?;
         let id = RelationId(object.oid);
-        let tell = move |database: Arc<Database>| async move { database.engine.set_memory_limit(id, limit) };
+        let tell = move |database: Arc<Database>| async move {
+            database.engine.set_memory_limit(id, limit)?;
+            database.engine.set_on_error(id, on_error)
+        };
         change(session, changing, catalog, tell).await?;
     }
     Ok(())
@@ -443,7 +458,8 @@ fn alterable(object: &Object) -> Vec<&'static str> {
             // Where it stands among its events does not depend on how fast they come.
             if is_generator { vec!["rate_limit", "rate"] } else { vec!["rate_limit"] }
         }
-        Definition::Pipeline(_) | Definition::Sink(_) => vec!["memory_limit"],
+        Definition::Pipeline(_) => vec!["memory_limit"],
+        Definition::Sink(_) => vec!["memory_limit", "on_error"],
         Definition::Table(_) | Definition::View(_) | Definition::Sequence(_) | Definition::Secret(_) => {
             Vec::new()
         }

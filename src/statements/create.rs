@@ -131,7 +131,7 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
     let Some(entered) = enter(session, &head, new)? else { return Ok(done("CREATE SOURCE")) };
     let spec = session.database.source_spec(&entered.catalog, &entered.object)?;
     if !session.database.is_for_checks() {
-        validate("source", &spec.name, async { spec.source.splits().await.map(drop) }).await?;
+        validate("source", &spec.name.get(), async { spec.source.splits().await.map(drop) }).await?;
     }
     install(session, changing, entered, Work::Source(spec)).await?;
     Ok(done("CREATE SOURCE"))
@@ -311,7 +311,7 @@ pub async fn pipeline(
     require_rows(session, &create.query, &search_path)?;
     let mut plan = session
         .database
-        .pipeline_plan_in(session.catalog(), &create.query_text, &search_path, &upkeep)
+        .pipeline_plan_in(session.catalog(), &create.query_text, (&search_path).into(), &upkeep)
         .await
         .map_err(|error| at_query(error, sql, &create.query_text))?;
     check_cross_joins(session, &plan, sql)?;
@@ -375,7 +375,7 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
     let (query, upkeep) = sink_query(&catalog, &input)?;
     let plan = session
         .database
-        .pipeline_plan_in(catalog.clone(), &query, &search_path, &upkeep)
+        .pipeline_plan_in(catalog.clone(), &query, (&search_path).into(), &upkeep)
         .await
         .map_err(|error| at_query(error, sql, &query))?;
     check_cross_joins(session, &plan, sql)?;
@@ -400,7 +400,7 @@ pub async fn sink(session: &mut Session, create: &CreateSink, sql: &str) -> Resu
         }
     })?;
     if let Some(sink) = spec.sink.as_ref().filter(|_| !session.database.is_for_checks()) {
-        validate("sink", &spec.name, sink.validate()).await?;
+        validate("sink", &spec.name.get(), sink.validate()).await?;
     }
     install(session, changing, entered, Work::Member(Box::new(spec))).await?;
     Ok(done("CREATE SINK"))
@@ -476,7 +476,7 @@ async fn view_schema(
 ) -> Result<SchemaRef, SqlError> {
     let database = &session.database;
     let names =
-        crate::names::PipelineNames { database, catalog: session.catalog(), search_path: search_path.into() };
+        crate::names::PipelineNames { database, catalog: session.catalog(), scope: search_path.into() };
     let planned = database.planner.plan_query(&create.query, &names).await.map_err(|error| {
         at_query(database.delta_error(error, &create.query_text), sql, &create.query_text)
     })?;
@@ -870,7 +870,7 @@ pub fn require_rows(session: &Session, query: &Query, search_path: &[String]) ->
 fn require_reads(session: &Session, query: &Query, search_path: &[String]) -> Result<References, SqlError> {
     let catalog = session.catalog();
     let mut references = References::default();
-    references.add(&session.database, &catalog, query, search_path, session.user())?;
+    references.add(&session.database, &catalog, query, &search_path.into(), session.user())?;
     privileges::require_reads(&catalog, &references.reads, None)?;
     Ok(references)
 }

@@ -372,7 +372,7 @@ fn placeholder(expr: &Expr) -> Option<usize> {
 }
 
 /// `$1` is parameter 0.
-fn param_idx(name: &str) -> Option<usize> {
+pub(super) fn param_idx(name: &str) -> Option<usize> {
     name.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1)
 }
 

@@ -24,6 +24,7 @@ use self::estimate::Estimate;
 use self::node::Notes;
 use super::{execution_error, query, text_rows, unsupported};
 use crate::database::pipeline_upkeep;
+use crate::names::Scope;
 use crate::privileges;
 use crate::session::api::{Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
@@ -62,7 +63,7 @@ pub async fn run(session: &mut Session, explain: &Explain, call: &Call<'_>) -> R
             super::create::require_rows(session, &query, &search_path)?;
             let plan = session
                 .database
-                .pipeline_plan_in(session.catalog(), &text, &search_path, &upkeep)
+                .pipeline_plan_in(session.catalog(), &text, (&search_path).into(), &upkeep)
                 .await
                 .map_err(|error| super::create::at_query(error, call.sql, &text))?;
             explain_pipeline(session, explain, &plan).await?
@@ -107,7 +108,7 @@ async fn plan_of(session: &Session, object: &Object) -> Result<PipelinePlan, Sql
                 .with_hint("Only pipelines and sinks run a plan."));
         }
     };
-    database.pipeline_plan_in(session.catalog(), &text, &object.search_path, &upkeep).await
+    database.pipeline_plan_in(session.catalog(), &text, Scope::of(object), &upkeep).await
 }
 
 async fn explain_query(

@@ -33,6 +33,7 @@ use tidemill_engine::{ReadView, ViewTable, bind_plan, without_snapshots};
 use tidemill_plan::RelationId;
 use tidemill_sql::QueryPlan;
 
+use super::describe::param_idx;
 use super::{execution_error, query};
 use crate::names::SnapshotNames;
 use crate::pg_catalog;
@@ -54,7 +55,7 @@ enum State {
     /// It has not run yet. Most statements run once.
     #[default]
     New,
-    /// It has run, with parameters that a plan could be made for.
+    /// It has run once, or could not be read when a plan was wanted.
     Used,
     Planned(Arc<Plan>),
     /// It has to be planned each time.
@@ -152,9 +153,9 @@ impl KeptPlan {
                 plan.run(session, &view, call)
             }
             // What is wrong with it is said where it is planned as it is, and what is to be noticed again.
-            Ok(None) | Err(_) => {
+            failed => {
                 session.notices.truncate(n_notices);
-                *self.state() = State::Unfit;
+                *self.state() = if failed.is_ok() { State::Unfit } else { State::Used };
                 Ok(None)
             }
         }
@@ -166,23 +167,35 @@ impl KeptPlan {
 }
 
 impl Plan {
+    /// A plan and what it is to read first; none if there is no plan that could be kept. An error may be one of the moment.
     async fn new(
         session: &mut Session,
         query: &Query,
         call: &Call<'_>,
     ) -> Result<Option<(Plan, Arc<ReadView>)>, SqlError> {
-        let database = session.database.clone();
         let references = query::references(session, query, &BTreeMap::new())?;
         let is_plain = references.system.is_empty() && !references.is_catalog_query;
-        if !is_plain || database.is_for_checks() || pg_catalog::has_effects(query) {
+        if !is_plain || session.database.is_for_checks() || pg_catalog::has_effects(query) {
             return Ok(None);
         }
         let view = query::read(session, &references.relations).await?;
+        let plan = Plan::over(session, query, call, references.relations, &view).await;
+        Ok(plan.unwrap_or_default().map(|plan| (plan, view)))
+    }
+
+    async fn over(
+        session: &Session,
+        query: &Query,
+        call: &Call<'_>,
+        relations: BTreeSet<RelationId>,
+        view: &ReadView,
+    ) -> Result<Option<Plan>, SqlError> {
+        let database = &session.database;
         let made_for = MadeFor::new(session, &call.params);
-        let policies = Policies { database: &database, reader: Reader::of(session), change: None };
+        let policies = Policies { database, reader: Reader::of(session), change: None };
         let names = SnapshotNames {
             catalog: &made_for.catalog,
-            search_path: (&made_for.search_path).into(),
+            scope: (&made_for.search_path).into(),
             role: session.user().into(),
             policies: &policies,
             snapshots: &view.relations,
@@ -195,7 +208,7 @@ impl Plan {
         let planned = database.planner.plan_query(query, &names).await;
         let QueryPlan { plan, state, display_names } =
             planned.map_err(|error| database.delta_error(error, call.sql))?;
-        let error = |error| execution_error(&database, error, call.sql);
+        let error = |error| execution_error(database, error, call.sql);
         if !is_fit(&plan).map_err(error)? {
             return Ok(None);
         }
@@ -210,8 +223,7 @@ impl Plan {
         let schema = query::shown_schema(&physical.schema(), &shown);
         let physical = without_snapshots(physical).map_err(error)?;
         let rows = view.relations.iter().map(|(id, snapshot)| (*id, snapshot.size().rows)).collect();
-        let relations = references.relations;
-        Ok(Some((Plan { made_for, relations, rows, physical, values, context, schema }, view)))
+        Ok(Some(Plan { made_for, relations, rows, physical, values, context, schema }))
     }
 
     fn is_as_large(&self, view: &ReadView) -> bool {
@@ -279,10 +291,13 @@ fn is_parameter(argument: &Expr) -> bool {
     has_placeholder.unwrap_or(true) && argument.column_refs().is_empty()
 }
 
-fn param_idx(placeholder: &Placeholder, n_params: usize) -> Result<usize, DataFusionError> {
-    let number = placeholder.id.strip_prefix('$').and_then(|number| number.parse::<usize>().ok());
-    let idx = number.and_then(|number| number.checked_sub(1)).filter(|idx| *idx < n_params);
-    idx.ok_or_else(|| DataFusionError::Plan(format!("there is no parameter {}", placeholder.id)))
+/// The type of a parameter, and which it is.
+fn param<'a>(
+    placeholder: &Placeholder,
+    types: &'a [DataType],
+) -> Result<(usize, &'a DataType), DataFusionError> {
+    let found = param_idx(&placeholder.id).and_then(|idx| Some((idx, types.get(idx)?)));
+    found.ok_or_else(|| DataFusionError::Plan(format!("there is no parameter {}", placeholder.id)))
 }
 
 /// A plan whose parameters are of the types that their values have.
@@ -291,7 +306,7 @@ fn typed(plan: LogicalPlan, types: &[DataType]) -> Result<LogicalPlan, DataFusio
         let node = node.map_expressions(|expr| {
             expr.transform_up(|expr| {
                 let Expr::Placeholder(placeholder) = expr else { return Ok(Transformed::no(expr)) };
-                let of = &types[param_idx(&placeholder, types.len())?];
+                let (_, of) = param(&placeholder, types)?;
                 let field = Some(Arc::new(Field::new("", of.clone(), true)));
                 Ok(Transformed::yes(Expr::Placeholder(Placeholder { field, ..placeholder })))
             })
@@ -316,8 +331,8 @@ fn with_calls(
             let name = names.save(&expr);
             let replaced = expr.transform_up(|expr| {
                 let Expr::Placeholder(placeholder) = &expr else { return Ok(Transformed::no(expr)) };
-                let idx = param_idx(placeholder, types.len())?;
-                let (of, values) = (types[idx].clone(), values.clone());
+                let (idx, of) = param(placeholder, types)?;
+                let (of, values) = (of.clone(), values.clone());
                 let function = ScalarUDF::from(Param { idx, of, values, signature: signature() });
                 Ok(Transformed::yes(function.call(Vec::new())))
             })?;

@@ -136,7 +136,8 @@ pub(super) fn references(
 ) -> Result<References, SqlError> {
     let (catalog, user) = (session.catalog(), session.user());
     let mut references = References { given: extra.keys().cloned().collect(), ..References::default() };
-    references.add(&session.database, &catalog, query, &session.settings.search_path(), user)?;
+    let search_path = session.settings.search_path();
+    references.add(&session.database, &catalog, query, &(&search_path).into(), user)?;
     let changed = session.changes.map(|change| change.relation);
     privileges::require_reads(&catalog, &references.reads, changed)?;
     if references.relations.contains(&DEAD_LETTERS) {
@@ -169,7 +170,7 @@ pub async fn plan(
     let policies = Policies { database: &database, reader: Reader::of(session), change: session.changes };
     let names = SnapshotNames {
         catalog: &catalog,
-        search_path: (&search_path).into(),
+        scope: (&search_path).into(),
         role: session.user().into(),
         policies: &policies,
         snapshots: &view.relations,
@@ -231,7 +232,7 @@ async fn plan_catalog_query(
         pg_catalog: &pg_catalog,
         others: SnapshotNames {
             catalog: &pg_catalog.catalog,
-            search_path: (&search_path).into(),
+            scope: (&search_path).into(),
             role: session.user().into(),
             policies: &policies,
             snapshots: &view.relations,

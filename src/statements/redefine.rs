@@ -46,8 +46,10 @@ pub async fn run(
     };
     if let Some(query) = with_precisions(old, &new.columns, &definition.query) {
         let upkeep = pipeline_upkeep(&definition)?;
-        plan =
-            session.database.pipeline_plan_in(session.catalog(), &query, &new.search_path, &upkeep).await?;
+        plan = session
+            .database
+            .pipeline_plan_in(session.catalog(), &query, (&new.search_path).into(), &upkeep)
+            .await?;
         definition.query = query;
         new.columns = plan.schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
     }

@@ -5,9 +5,11 @@ use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{Expr, Query, SetExpr, UnaryOperator, Value};
 
-/// The rows of a query, if they can be told without planning it. `targets` are the types of the columns that they are for;
-/// the columns have the types
-/// that a plan would give them, but for numbers where floating point is wanted: they stay text, which is read without a detour.
+use super::describe::param_idx;
+
+/// The rows of a query, if they can be told without planning it. `targets` are the types of the columns that they are for.
+/// They have the types that a plan would give them, but for numbers where floating point is wanted: these stay text, which is
+/// read without a detour.
 pub fn literal_rows(query: &Query, targets: &[DataType], params: &[ScalarValue]) -> Option<RecordBatch> {
     let SetExpr::Values(values) = query.body.as_ref() else { return None };
     let is_more = query.with.is_some()
@@ -42,10 +44,7 @@ fn literal(expr: &Expr, target: &DataType, params: &[ScalarValue]) -> Option<Sca
             Value::SingleQuotedString(text) => Some(ScalarValue::Utf8(Some(text.clone()))),
             Value::Boolean(value) => Some(ScalarValue::Boolean(Some(*value))),
             Value::Null => Some(ScalarValue::Null),
-            Value::Placeholder(name) => {
-                let number: usize = name.strip_prefix('$')?.parse().ok()?;
-                params.get(number.checked_sub(1)?).cloned()
-            }
+            Value::Placeholder(name) => params.get(param_idx(name)?).cloned(),
             _ => None,
         },
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => match expr.as_ref() {

@@ -9,7 +9,6 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -35,7 +34,7 @@ use self::differences::{Differences, Sampling};
 use self::replay::Replay;
 use super::{create, dml, engine_error, execution_error, rows};
 use crate::database::pipeline_upkeep;
-use crate::names::{find, versions, view_query};
+use crate::names::{Scope, versions, view_query};
 use crate::session::api::{Notice, Response, RowsTag, SqlError};
 use crate::session::{Call, Session};
 use crate::{policies, privileges};
@@ -77,7 +76,7 @@ pub async fn run(session: &mut Session, verify: &Verify, call: &Call<'_>) -> Res
     };
     let upkeep = pipeline_upkeep(pipeline)?;
     let plan =
-        database.pipeline_plan_in(catalog.clone(), &pipeline.query, &object.search_path, &upkeep).await?;
+        database.pipeline_plan_in(catalog.clone(), &pipeline.query, Scope::of(&object), &upkeep).await?;
     refuse_arrivals(&object, &upkeep, &plan)?;
     let complete = match upkeep.emit.waits_for_close() {
         true => Some(complete_column(&object, &plan)?),
@@ -297,8 +296,7 @@ impl Batch<'_> {
     ) -> Result<(), SqlError> {
         let database = &session.database;
         let catalog = session.catalog();
-        let search_path = Cow::Borrowed(&self.object.search_path[..]);
-        let names = Inputs { catalog: &catalog, search_path, tables: self.tables };
+        let names = Inputs { catalog: &catalog, scope: Scope::of(self.object), tables: self.tables };
         let query = tidemill_sql::parser::parse_query(&self.pipeline.query)?;
         let planned = database.planner.plan_query(&query, &names).await;
         let planned = planned.map_err(|error| database.delta_error(error, &self.pipeline.query))?;
@@ -353,13 +351,13 @@ fn with_columns_of(schema: &Schema, batch: &RecordBatch) -> Result<RecordBatch, 
 /// What names in the pipeline's query stand for.
 struct Inputs<'a> {
     catalog: &'a Catalog,
-    search_path: Cow<'a, [String]>,
+    scope: Scope<'a>,
     tables: &'a BTreeMap<RelationId, Arc<dyn TableProvider>>,
 }
 
 impl Names for Inputs<'_> {
     fn resolve(&self, schema: Option<&str>, name: &str) -> Result<Option<Resolved>, Refusal> {
-        let Some(object) = find(self.catalog, schema, name, &self.search_path) else { return Ok(None) };
+        let Some(object) = self.scope.find(self.catalog, schema, name) else { return Ok(None) };
         if let Definition::View(view) = &object.definition {
             return view_query(&view.query).map(Some);
         }
@@ -377,12 +375,12 @@ impl Names for Inputs<'_> {
     }
 
     fn within(&self, schema: Option<&str>, name: &str) -> Option<Box<dyn Names + '_>> {
-        let view = find(self.catalog, schema, name, &self.search_path)?;
-        Some(Box::new(Inputs { search_path: Cow::Owned(view.search_path.clone()), ..*self }))
+        let view = self.scope.find(self.catalog, schema, name)?;
+        Some(Box::new(Inputs { scope: Scope::of(&view).into_owned(), ..*self }))
     }
 
     fn versions(&self, schema: Option<&str>, name: &str) -> Option<Versions> {
-        versions(self.catalog, schema, name, &self.search_path)
+        versions(self.catalog, schema, name, &self.scope)
     }
 }
 

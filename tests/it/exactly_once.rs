@@ -20,7 +20,7 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 use crate::kafka::{Kafka, PARTITIONS, WAIT, is_passing, wait_for};
 use crate::moments::{Moments, from_env};
 use crate::postgres::Postgres;
-use crate::server::{self, Server, execute, query, sorted};
+use crate::server::{self, Server, execute, query, sorted, try_query};
 
 const KILLS: u64 = 4;
 const KEYS: u64 = 10;
@@ -464,6 +464,80 @@ async fn what_is_gathered_leaves_at_the_end() {
     let mut lines: Vec<String> = lines_below(&out).into_iter().map(|(_, line)| line).collect();
     lines.sort();
     assert_eq!(lines, [r#"{"id":1}"#, r#"{"id":2}"#]);
+}
+
+/// A row that the destination does not take: it is left out and kept, once whatever ends in between; or the sink stands
+/// still until the table takes it; or it is tried again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_row_that_is_refused_is_left_out_or_waited_for() {
+    let postgres_directory = server::directory();
+    let Some(postgres) = Postgres::start(postgres_directory.path()) else { return };
+    let there = postgres.connect().await;
+    execute(&there, "CREATE TABLE out (id BIGINT PRIMARY KEY CHECK (id < 100), name VARCHAR(3))").await;
+    execute(&there, "CREATE TABLE waits (id BIGINT CHECK (id < 100))").await;
+    let directory = server::directory();
+    let mut server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    let at = format!("connector = 'postgres', url = 'postgresql://postgres@{}/postgres'", postgres.address);
+    let statements = format!(
+        "CREATE TABLE t (id BIGINT PRIMARY KEY, name TEXT);
+         CREATE SINK out FROM t WITH ({at}, table = 'out', on_error = 'dead_letter') FORMAT UPSERT;
+         CREATE SINK waits AS SELECT id FROM t WITH ({at}, table = 'waits', on_error = 'pause', force_append_only = true);
+         INSERT INTO t VALUES (1, 'a'), (2, 'b')"
+    );
+    execute(&client, &statements).await;
+    wait_until_delivered(&server).await;
+
+    // The rows are kept, and the server ends before the others are there.
+    server.restart_armed("postgres.written", 1).await;
+    let client = server.connect().await;
+    let insert = "INSERT INTO t VALUES (3, 'c'), (4, 'long'), (100, 'x')";
+    // Whether there is an answer is not what this is about.
+    let _ = try_query(&client, insert).await;
+    assert!(server.ended_within(server::TIMEOUT).await, "it passes the place");
+    server.restart().await;
+    let client = server.connect().await;
+    let refused = "SELECT raw, sqlstate, reason FROM tm_dead_letters WHERE object = 'out' AND stage = 'sink' ORDER BY raw";
+    wait_for(&server, "SELECT rows_pending FROM tm_sinks WHERE name = 'out'", &["0"]).await;
+    assert_eq!(sorted(&there, "SELECT * FROM out").await, [["1", "a"], ["2", "b"], ["3", "c"]]);
+    let letters = query(&client, refused).await;
+    assert_eq!(letters.len(), 2, "{letters:?}");
+    for (letter, (row, why)) in letters.iter().zip([("100,x", "out_id_check"), ("4,long", "too long")]) {
+        assert_eq!([&letter[0], &letter[1]], [&server::bytea(row), "22000"]);
+        assert!(letter[2].contains(why), "{letter:?}");
+    }
+    // What was refused is no less gone when it goes, and comes when it can.
+    execute(&client, "DELETE FROM t WHERE id = 100; UPDATE t SET name = 'd' WHERE id = 4").await;
+    wait_for(&server, "SELECT rows_pending FROM tm_sinks WHERE name = 'out'", &["0"]).await;
+    wait_until_rows(&there, "SELECT * FROM out", &[["1", "a"], ["2", "b"], ["3", "c"], ["4", "d"]]).await;
+
+    wait_for(&server, "SELECT state FROM tm_sinks WHERE name = 'waits'", &["PAUSED"]).await;
+    let why = query(&client, "SELECT reason, since IS NOT NULL FROM tm_sinks WHERE name = 'waits'").await;
+    assert!(why[0][0].contains("waits_id_check") && why[0][1] == "t", "{why:?}");
+    assert_eq!(sorted(&there, "SELECT id FROM waits").await, [["1"], ["2"]]);
+    execute(&there, "ALTER TABLE waits DROP CONSTRAINT waits_id_check").await;
+    execute(&client, "ALTER SINK waits RESUME").await;
+    wait_for(&server, "SELECT state, rows_pending FROM tm_sinks WHERE name = 'waits'", &["RUNNING", "0"])
+        .await;
+    assert_eq!(sorted(&there, "SELECT id FROM waits WHERE id < 100").await, [["1"], ["2"], ["3"], ["4"]]);
+
+    // One that tries again can be told to leave out what does not help.
+    execute(&there, "ALTER TABLE out ADD CHECK (name <> 'no')").await;
+    execute(&client, "ALTER SINK out SET (on_error = 'retry')").await;
+    execute(&client, "INSERT INTO t VALUES (5, 'no'), (6, 'f')").await;
+    wait_for(&server, "SELECT retries > 1 FROM tm_sinks WHERE name = 'out'", &["t"]).await;
+    execute(&client, "ALTER SINK out SET (on_error = 'dead_letter')").await;
+    wait_for(&server, "SELECT rows_pending, rows_refused FROM tm_sinks WHERE name = 'out'", &["0", "3"])
+        .await;
+    assert_eq!(sorted(&there, "SELECT id FROM out WHERE id > 4").await, [["6"]]);
+}
+
+async fn wait_until_rows<const N: usize>(client: &tokio_postgres::Client, sql: &str, expected: &[[&str; N]]) {
+    let deadline = Instant::now() + server::TIMEOUT;
+    while sorted(client, sql).await != expected {
+        assert!(Instant::now() < deadline, "{sql} never gives {expected:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn copy_directory(from: &std::path::Path, to: &std::path::Path) {

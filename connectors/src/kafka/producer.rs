@@ -85,16 +85,30 @@ impl Outlet {
         &self.deliveries.0.log
     }
 
-    /// Hands all messages to librdkafka, waiting for space in its queue.
-    pub async fn send_all(&self, messages: &[Outgoing]) -> Result<(), ConnectorError> {
+    /// Hands all messages to librdkafka, waiting for space in its queue. Where some may be left out, gives those that are too
+    /// large, by their places.
+    pub async fn send_all(
+        &self,
+        messages: &[Outgoing],
+        leave_out: bool,
+    ) -> Result<Vec<(usize, ConnectorError)>, ConnectorError> {
         self.check()?;
-        for message in messages {
-            while !self.send(message)? {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+        let mut refused = Vec::new();
+        for (place, message) in messages.iter().enumerate() {
+            loop {
+                match self.send(message) {
+                    Ok(true) => break,
+                    Ok(false) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    Err(error) if leave_out && is_too_large(&error) => {
+                        refused.push((place, self.topic.error("write to", &error)));
+                        break;
+                    }
+                    Err(error) => return Err(self.topic.error("write to", &error)),
+                }
                 self.check()?;
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Waits until every message has arrived or failed, which takes `message.timeout.ms` at most.
@@ -119,7 +133,7 @@ impl Outlet {
     }
 
     /// Hands a message to librdkafka; false if its queue is full.
-    fn send(&self, message: &Outgoing) -> Result<bool, ConnectorError> {
+    fn send(&self, message: &Outgoing) -> Result<bool, KafkaError> {
         let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic.name);
         if let Some(key) = &message.key {
             record = record.key(key);
@@ -134,7 +148,12 @@ impl Outlet {
         self.deliveries.0.n_pending.fetch_sub(1, Ordering::AcqRel);
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::QueueFull) => Ok(false),
-            _ => Err(self.topic.error("write to", &error)),
+            _ => Err(error),
         }
     }
+}
+
+/// Larger than `message.max.bytes`.
+fn is_too_large(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
 }

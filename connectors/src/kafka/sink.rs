@@ -1,5 +1,7 @@
 //! Changes as messages: in transactions, or at least once, as they come.
 
+use std::sync::Arc;
+
 use arrow::array::{ArrayRef, AsArray, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::DataType;
@@ -7,7 +9,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use rdkafka::config::ClientConfig;
 use tidemill_core::SqlState;
-use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written};
+use tidemill_core::sink::{Delivery, Refusals, Refused, Sink, SinkBatch, SinkWriter, Written};
 use tidemill_core::source::ConnectorError;
 
 use crate::formats::changelog::{self, Changelog, CsvSinkOptions, Entry};
@@ -166,6 +168,24 @@ impl KafkaSink {
         Ok(messages)
     }
 
+    /// Sends the messages of a batch; those that are too large go to `refusals`, if there is such a place.
+    pub async fn send(
+        &self,
+        outlet: &Outlet,
+        batch: &SinkBatch,
+        refusals: Option<&dyn Refusals>,
+    ) -> Result<(), ConnectorError> {
+        let refused = outlet.send_all(&self.messages(batch)?, refusals.is_some()).await?;
+        let Some(refusals) = refusals.filter(|_| !refused.is_empty()) else { return Ok(()) };
+        let (entries, rows) = (self.changelog.entries(batch)?, batch.delta.rows());
+        let row = |(place, error): (usize, ConnectorError)| {
+            let Entry { before, after } = entries[place];
+            let place = after.or(before)? as usize;
+            Some(Refused { to: batch.to, place, row: rows.slice(place, 1), error })
+        };
+        refusals.keep(refused.into_iter().filter_map(row).collect()).await
+    }
+
     fn keys(&self, batch: &SinkBatch, entries: &[Entry]) -> Result<Vec<Vec<u8>>, ConnectorError> {
         if self.primary_key.is_empty() {
             return Ok(Vec::new());
@@ -222,6 +242,10 @@ impl Sink for KafkaSink {
         }
     }
 
+    fn can_leave_out(&self) -> bool {
+        true
+    }
+
     async fn validate(&self) -> Result<(), ConnectorError> {
         // A consumer asks, since a producer's question may create the topic.
         let (client, topic) = (client::common(&self.client), self.topic.clone());
@@ -242,7 +266,7 @@ impl Sink for KafkaSink {
             Some(epochs) => Ok(Box::new(TransactionWriter::open(self, epochs, written).await?)),
             None => {
                 let outlet = Outlet::new(&self.topic, &self.client)?;
-                Ok(Box::new(KafkaWriter { sink: self.clone(), outlet: Some(outlet) }))
+                Ok(Box::new(KafkaWriter { sink: self.clone(), outlet: Some(outlet), refusals: None }))
             }
         }
     }
@@ -253,6 +277,7 @@ struct KafkaWriter {
     sink: KafkaSink,
     /// `None` only while being dropped.
     outlet: Option<Outlet>,
+    refusals: Option<Arc<dyn Refusals>>,
 }
 
 impl KafkaWriter {
@@ -263,8 +288,12 @@ impl KafkaWriter {
 
 #[async_trait]
 impl SinkWriter for KafkaWriter {
+    fn leave_out(&mut self, refusals: Arc<dyn Refusals>) {
+        self.refusals = Some(refusals);
+    }
+
     async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError> {
-        self.outlet().send_all(&self.sink.messages(batch)?).await
+        self.sink.send(self.outlet(), batch, self.refusals.as_deref()).await
     }
 
     async fn flush(&mut self) -> Result<(), ConnectorError> {

@@ -2,8 +2,8 @@
 //! holds its address (`tests/services/kafka.sh start DIR`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
@@ -15,7 +15,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::types::RDKafkaRespErr;
-use tidemill_core::sink::{SinkBatch, Written};
+use tidemill_core::sink::{Refusals, Refused, SinkBatch, Written};
 use tidemill_core::source::{ConnectorError, Offset, Offsets, Source, SplitId};
 use tidemill_core::{Delta, Epoch};
 
@@ -359,6 +359,47 @@ async fn sink_writes_what_the_source_reads() {
         topic.to_string()
     })
     .await;
+}
+
+/// Keeps what is refused.
+#[derive(Default)]
+struct Keeping(Mutex<Vec<String>>);
+
+#[async_trait::async_trait]
+impl Refusals for Keeping {
+    async fn keep(&self, refused: Vec<Refused>) -> Result<(), ConnectorError> {
+        let shown = refused.iter().map(|Refused { to, place, row, error }| {
+            let start: String = conformance::lines(row)[0].chars().take(6).collect();
+            format!("{to}/{place} {start} {} {error}", error.sqlstate.0)
+        });
+        self.0.lock().unwrap().extend(shown);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn messages_that_are_too_large_are_left_out() {
+    let (cluster, brokers) = mock();
+    cluster.create_topic("small", 1, 1).unwrap();
+    let declared = kafka(&brokers, "small", ROW).with("properties.message.max.bytes", 2000);
+    let sink = create_sink(&declared.sink()).unwrap();
+    assert!(sink.can_leave_out());
+    let large = "x".repeat(3000);
+    let rows = batch(1, &[(1, "a", 1), (2, &large, 1), (3, "c", 1)]);
+    let mut writer = sink.open(Written::perhaps_to(Epoch(1000))).await.unwrap();
+    let error = writer.write(&rows).await.unwrap_err();
+    assert!(error.to_string().contains("too large"), "{error}");
+
+    let kept = Arc::new(Keeping::default());
+    let mut writer = sink.open(Written::perhaps_to(Epoch(1000))).await.unwrap();
+    writer.leave_out(kept.clone());
+    writer.write(&rows).await.unwrap();
+    writer.flush().await.unwrap();
+    let kept = kept.0.lock().unwrap();
+    assert!(kept.len() == 1 && kept[0].starts_with("1/1 2 | xx "), "{kept:?}");
+    // The first attempt had come as far as the large one.
+    let seen = read(&*source(&kafka(&brokers, "small", ROW)), "0", 3).await.rows;
+    assert_eq!(seen, ["1 | a", "1 | a", "3 | c"]);
 }
 
 /// How many messages there are in the only partition of a topic, once no transaction is open: the broker answers a

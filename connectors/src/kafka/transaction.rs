@@ -28,7 +28,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
-use tidemill_core::sink::{SinkBatch, SinkWriter, Written, check_reached};
+use tidemill_core::sink::{Refusals, SinkBatch, SinkWriter, Written, check_reached};
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{Epoch, SqlState, crash_point};
 use tokio::task::JoinHandle;
@@ -136,6 +136,7 @@ pub struct TransactionWriter {
     reached: Epoch,
     /// The last epoch in the open transaction.
     open_to: Option<Epoch>,
+    refusals: Option<Arc<dyn Refusals>>,
     /// The commit that is under way.
     commit: Option<JoinHandle<Result<(), KafkaError>>>,
 }
@@ -162,6 +163,7 @@ impl TransactionWriter {
                 group: Arc::new(group),
                 reached: reached.unwrap_or_default(),
                 open_to: None,
+                refusals: None,
                 commit: None,
             })
         })
@@ -261,14 +263,17 @@ impl SinkWriter for TransactionWriter {
         Some(self.reached)
     }
 
+    fn leave_out(&mut self, refusals: Arc<dyn Refusals>) {
+        self.refusals = Some(refusals);
+    }
+
     async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError> {
-        let messages = self.sink.messages(batch)?;
         if self.open_to.is_none() {
             let begun = self.outlet().producer().begin_transaction();
             begun.map_err(|error| judge(&self.sink.topic, "begin a transaction for", &error))?;
         }
         self.open_to = Some(batch.to);
-        self.outlet().send_all(&messages).await
+        self.sink.send(self.outlet(), batch, self.refusals.as_deref()).await
     }
 
     async fn flush(&mut self) -> Result<(), ConnectorError> {

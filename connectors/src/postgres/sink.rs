@@ -4,12 +4,14 @@
 //! is moved on by compare-and-swap, so that of two writers that hold the same rows one writes nothing, and of a
 //! commit whose answer was lost the next connection finds out what became of it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::SinkExt;
-use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written, check_reached};
+use tidemill_core::sink::{Delivery, Refusals, Refused, Sink, SinkBatch, SinkWriter, Written, check_reached};
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{Epoch, SqlState, crash_point};
 use tokio::task::JoinHandle;
@@ -20,7 +22,7 @@ use crate::options::Options;
 use crate::postgres::client::Server;
 use crate::postgres::config::PostgresSinkConfig;
 use crate::postgres::copy::Columns;
-use crate::postgres::table::Table;
+use crate::postgres::table::{STAGE, Table};
 use crate::spec::{Encode, Format, SinkSpec};
 
 /// Bytes that go out at once.
@@ -72,8 +74,13 @@ impl PostgresSink {
         })
     }
 
-    /// The lines of a batch, the first of which stands at `place`.
-    fn lines(&self, batch: &SinkBatch, place: &mut u64, out: &mut Vec<u8>) -> Result<(), ConnectorError> {
+    /// The lines of a batch, the first of which stands at `place`. Gives the place in the batch of each line's row.
+    fn lines(
+        &self,
+        batch: &SinkBatch,
+        place: &mut u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Vec<Option<u32>>, ConnectorError> {
         let entries = self.changelog.entries(batch)?;
         let prefix = |entry: &Entry| {
             if self.format == Format::Plain {
@@ -84,11 +91,12 @@ impl PostgresSink {
         };
         let prefixes: Vec<String> = entries.iter().map(prefix).collect();
         let failed = |error: arrow::error::ArrowError| self.changelog.failed(&error);
-        let places = entries.iter().map(|entry| entry.after.or(entry.before));
-        let places = arrow::array::UInt32Array::from_iter(places);
-        let rows = arrow::compute::take_record_batch(&batch.delta.rows(), &places).map_err(failed)?;
+        let places: Vec<Option<u32>> = entries.iter().map(|entry| entry.after.or(entry.before)).collect();
+        let taken = arrow::array::UInt32Array::from(places.clone());
+        let rows = arrow::compute::take_record_batch(&batch.delta.rows(), &taken).map_err(failed)?;
         let columns = Columns::new(rows.schema_ref().fields(), rows.columns()).map_err(failed)?;
-        columns.write(&prefixes, out).map_err(failed)
+        columns.write(&prefixes, out).map_err(failed)?;
+        Ok(places)
     }
 
     async fn connect(&self) -> Result<Client, ConnectorError> {
@@ -102,6 +110,10 @@ impl PostgresSink {
 impl Sink for PostgresSink {
     fn delivery(&self) -> Delivery {
         self.delivery
+    }
+
+    fn can_leave_out(&self) -> bool {
+        true
     }
 
     async fn validate(&self) -> Result<(), ConnectorError> {
@@ -128,10 +140,11 @@ impl Sink for PostgresSink {
             sink: self.clone(),
             reached,
             session: Some(session),
-            lines: Vec::new(),
+            lines: Lines::default(),
             place: 0,
             to: None,
             transaction: None,
+            refusals: None,
         }))
     }
 }
@@ -142,10 +155,37 @@ struct PostgresWriter {
     reached: Option<Epoch>,
     /// `None` while a transaction is under way, and after one that failed.
     session: Option<Session>,
-    lines: Vec<u8>,
+    lines: Lines,
     place: u64,
     to: Option<Epoch>,
     transaction: Option<JoinHandle<Result<Session, ConnectorError>>>,
+    /// Where rows go that the table does not take.
+    refusals: Option<Arc<dyn Refusals>>,
+}
+
+/// What is to be written.
+#[derive(Default)]
+struct Lines {
+    text: Vec<u8>,
+    /// Of each line: in which of the batches its row is, and where. Kept where rows may be refused.
+    origins: Vec<(usize, u32)>,
+    batches: Vec<(Epoch, RecordBatch)>,
+}
+
+impl Lines {
+    /// A line's row.
+    fn row(&self, line: usize, error: ConnectorError) -> Refused {
+        let (batch, place) = self.origins[line];
+        let (to, rows) = &self.batches[batch];
+        let place = place as usize;
+        Refused { to: *to, place, row: rows.slice(place, 1), error }
+    }
+
+    /// Where lines end: within them, line ends are escaped.
+    fn ends(&self) -> Vec<usize> {
+        let ends = self.text.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+        ends.map(|(end, _)| end + 1).collect()
+    }
 }
 
 /// A connection of its own task's while it writes: it is never left in the middle of a statement.
@@ -157,10 +197,15 @@ struct Session {
 }
 
 impl Session {
-    async fn write(mut self, lines: Vec<u8>, to: Epoch) -> Result<Session, ConnectorError> {
-        match self.transact(lines, to).await {
-            Ok(true) => Ok(self),
-            Ok(false) => {
+    async fn write(
+        mut self,
+        lines: Lines,
+        to: Epoch,
+        refusals: Option<Arc<dyn Refusals>>,
+    ) -> Result<Session, ConnectorError> {
+        match self.transact(lines, to, refusals).await? {
+            true => Ok(self),
+            false => {
                 let sink = &self.sink;
                 let message = format!(
                     "the epoch of sink \"{}\" at \"{}\" is not {} any more",
@@ -169,26 +214,51 @@ impl Session {
                 Err(ConnectorError::transient(SqlState::OBJECT_IN_USE, message)
                     .with_hint("Another server writes for this sink. Nothing was written."))
             }
-            Err(error) => {
-                let what = format!("write to table \"{}\" of", self.sink.table.name);
-                Err(self.sink.server.error(&what, &error))
-            }
         }
     }
 
     /// False if somebody else has moved the epoch. On an error the connection is not used any more, which undoes
     /// what has not been committed.
-    async fn transact(&mut self, lines: Vec<u8>, to: Epoch) -> Result<bool, tokio_postgres::Error> {
+    async fn transact(
+        &mut self,
+        mut lines: Lines,
+        to: Epoch,
+        refusals: Option<Arc<dyn Refusals>>,
+    ) -> Result<bool, ConnectorError> {
         let (client, table) = (&self.client, &self.sink.table);
-        client.batch_execute("BEGIN").await?;
+        let failed = |error: tokio_postgres::Error| self.failed(&error);
+        client.batch_execute("BEGIN").await.map_err(failed)?;
         // First, so that of two writers the second waits, and then finds that it has nothing to do.
         if self.sink.delivery == Delivery::ExactlyOnce
-            && !table.advance(client, &self.sink.id, self.at, to).await?
+            && !table.advance(client, &self.sink.id, self.at, to).await.map_err(failed)?
         {
-            client.batch_execute("ROLLBACK").await?;
+            client.batch_execute("ROLLBACK").await.map_err(failed)?;
             return Ok(false);
         }
-        let lines = Bytes::from(lines);
+        match refusals {
+            None => self.load(Bytes::from(std::mem::take(&mut lines.text))).await.map_err(failed)?,
+            Some(refusals) => {
+                let refused = self.load_what_is_taken(&mut lines).await?;
+                // Whoever sees the others can find these.
+                if !refused.is_empty() {
+                    refusals.keep(refused).await?;
+                }
+            }
+        }
+        crash_point("postgres.written");
+        client.batch_execute("COMMIT").await.map_err(failed)?;
+        crash_point("postgres.committed");
+        self.at = to;
+        Ok(true)
+    }
+
+    fn failed(&self, error: &tokio_postgres::Error) -> ConnectorError {
+        let what = format!("write to table \"{}\" of", self.sink.table.name);
+        self.sink.server.error(&what, error)
+    }
+
+    async fn load(&self, lines: Bytes) -> Result<(), tokio_postgres::Error> {
+        let (client, table) = (&self.client, &self.sink.table);
         let mut copy = std::pin::pin!(client.copy_in(&table.copy()).await?);
         for begin in (0..lines.len()).step_by(CHUNK_BYTES) {
             copy.send(lines.slice(begin..lines.len().min(begin + CHUNK_BYTES))).await?;
@@ -197,12 +267,55 @@ impl Session {
         if let Some(apply) = table.apply() {
             client.batch_execute(&apply).await?;
         }
-        crash_point("postgres.written");
-        client.batch_execute("COMMIT").await?;
-        crash_point("postgres.committed");
-        self.at = to;
-        Ok(true)
+        Ok(())
     }
+
+    /// Loads all lines but those whose rows the table refuses, which are found by halving: `k` of `n` cost some `k log n`
+    /// attempts, none but one.
+    async fn load_what_is_taken(&self, lines: &mut Lines) -> Result<Vec<Refused>, ConnectorError> {
+        let failed = |error: tokio_postgres::Error| self.failed(&error);
+        let ends = lines.ends();
+        let text = Bytes::from(std::mem::take(&mut lines.text));
+        let start = |line: usize| line.checked_sub(1).map_or(0, |before| ends[before]);
+        let mut refused = Vec::new();
+        let mut todo: Vec<Range<usize>> = vec![0..ends.len()];
+        while let Some(some) = todo.pop() {
+            if some.is_empty() {
+                continue;
+            }
+            self.client.batch_execute("SAVEPOINT tidemill").await.map_err(failed)?;
+            let loaded = self.load(text.slice(start(some.start)..start(some.end))).await;
+            match loaded {
+                Ok(()) => {
+                    let mut done = "RELEASE SAVEPOINT tidemill".to_string();
+                    // What is applied need not be applied with the next lines.
+                    if !todo.is_empty() && self.sink.format == Format::Upsert {
+                        done = format!("TRUNCATE {STAGE}; {done}");
+                    }
+                    self.client.batch_execute(&done).await.map_err(failed)?;
+                }
+                Err(error) if is_refusal(&error) => {
+                    let undone = "ROLLBACK TO SAVEPOINT tidemill; RELEASE SAVEPOINT tidemill";
+                    self.client.batch_execute(undone).await.map_err(failed)?;
+                    if some.len() == 1 {
+                        refused.push(lines.row(some.start, self.failed(&error)));
+                        continue;
+                    }
+                    let middle = some.start + some.len() / 2;
+                    // In order: of a key the last change counts.
+                    todo.push(middle..some.end);
+                    todo.push(some.start..middle);
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(refused)
+    }
+}
+
+/// Whether it is the rows' fault: a value that the column does not take, a constraint, a row that is too large.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| ["22", "23", "54"].contains(&&code.code()[..2]))
 }
 
 #[async_trait]
@@ -211,8 +324,17 @@ impl SinkWriter for PostgresWriter {
         self.reached
     }
 
+    fn leave_out(&mut self, refusals: Arc<dyn Refusals>) {
+        self.refusals = Some(refusals);
+    }
+
     async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError> {
-        self.sink.lines(batch, &mut self.place, &mut self.lines)?;
+        let places = self.sink.lines(batch, &mut self.place, &mut self.lines.text)?;
+        if self.refusals.is_some() {
+            let idx = self.lines.batches.len();
+            self.lines.origins.extend(places.into_iter().flatten().map(|place| (idx, place)));
+            self.lines.batches.push((batch.to, batch.delta.rows()));
+        }
         self.to = Some(batch.to);
         Ok(())
     }
@@ -223,7 +345,7 @@ impl SinkWriter for PostgresWriter {
             let session = self.session.take().expect("a writer is not used after an error");
             let lines = std::mem::take(&mut self.lines);
             self.place = 0;
-            self.transaction = Some(tokio::spawn(session.write(lines, to)));
+            self.transaction = Some(tokio::spawn(session.write(lines, to, self.refusals.clone())));
         }
         let transaction = self.transaction.as_mut().expect("begun above, or before");
         let outcome = transaction.await;

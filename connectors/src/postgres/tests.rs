@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::{
@@ -11,7 +11,7 @@ use arrow::array::{
     StringArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Fields, Int32Type, IntervalMonthDayNano, Schema};
-use tidemill_core::sink::{SinkBatch, SinkWriter, Written};
+use tidemill_core::sink::{Refusals, Refused, SinkBatch, SinkWriter, Written};
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{Delta, Epoch, PG_TYPE};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -194,9 +194,97 @@ async fn rows_and_epoch_arrive_together() {
         ["0"]
     );
 
+    refused_rows_are_left_out(&postgres).await;
     tables_are_checked(&postgres).await;
     rounding_is_refused(&postgres).await;
     every_type_arrives(&postgres).await;
+}
+
+async fn refused_rows_are_left_out(postgres: &Postgres) {
+    // Two rows cannot stand beside each other, which no row is to blame for alone: the first one stays.
+    let checks = "CHECK (id < 100), name varchar(3) UNIQUE";
+    postgres.execute(&format!("CREATE TABLE strict (id bigint PRIMARY KEY {checks})")).await;
+    for (format, delivery) in [
+        (Format::Plain, "exactly_once"),
+        (Format::Plain, "at_least_once"),
+        (Format::Upsert, "exactly_once"),
+        (Format::Upsert, "at_least_once"),
+    ] {
+        postgres.execute("TRUNCATE strict").await;
+        let declared = postgres.sink("strict", ROW).format(format).with("delivery", delivery);
+        let declared = declared.id(&format!("{format:?}{delivery}")).named("strict");
+        let declared = if format == Format::Upsert { declared.retracting().key(&[0]) } else { declared };
+        let kept = Arc::new(Keeping::new(&postgres.url, "strict"));
+        let mut writer = open(&declared, 0).await.unwrap();
+        writer.leave_out(kept.clone());
+        let mut rows: Vec<(i64, Option<String>, i64)> =
+            (0..50).map(|id| (id, Some(format!("n{id}")), 1)).collect();
+        rows[7] = (107, None, 1);
+        rows[30].1 = Some("long".into());
+        rows[41].1 = Some("n40".into());
+        let named: Vec<_> = rows.iter().map(|(id, name, weight)| (*id, name.as_deref(), *weight)).collect();
+        writer.write(&batch(1, &named)).await.unwrap();
+        writer.write(&batch(2, &[(60, Some("x"), 1), (100, None, 1)])).await.unwrap();
+        writer.flush().await.unwrap();
+        let refused = kept.refused();
+        assert_eq!(refused.len(), 4, "{refused:?}");
+        for (kept, (row, why)) in refused.iter().zip([
+            ("1/7 107|NULL", "strict_id_check"),
+            ("1/30 30|long", "too long"),
+            ("1/41 41|n40", "strict_name_key"),
+            ("2/1 100|NULL", "strict_id_check"),
+        ]) {
+            assert!(kept.starts_with(&format!("0 rows: {row} 22000 ")) && kept.contains(why), "{kept}");
+        }
+        assert_eq!(postgres.rows("SELECT count(*), max(id) FROM strict").await, ["48|60"]);
+
+        // All is taken in one attempt where nothing is refused, and nothing of it where what is refused cannot be kept.
+        write(&mut *writer, &[batch(3, &[(61, Some("y"), 1)])]).await.unwrap();
+        kept.fail();
+        let error = write(&mut *writer, &[batch(4, &[(62, None, 1), (100, None, 1)])]).await.unwrap_err();
+        assert_eq!(error.to_string(), "no room");
+        assert_eq!(postgres.rows("SELECT count(*), max(id) FROM strict").await, ["49|61"]);
+    }
+}
+
+/// Keeps refused rows, and says how many rows others saw meanwhile.
+struct Keeping {
+    url: String,
+    table: &'static str,
+    refused: Mutex<Option<Vec<String>>>,
+}
+
+impl Keeping {
+    fn new(url: &str, table: &'static str) -> Keeping {
+        Keeping { url: url.to_owned(), table, refused: Mutex::new(Some(Vec::new())) }
+    }
+
+    fn refused(&self) -> Vec<String> {
+        self.refused.lock().unwrap().clone().unwrap_or_default()
+    }
+
+    fn fail(&self) {
+        *self.refused.lock().unwrap() = None;
+    }
+}
+
+#[async_trait::async_trait]
+impl Refusals for Keeping {
+    async fn keep(&self, refused: Vec<Refused>) -> Result<(), ConnectorError> {
+        let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        let n_rows: i64 =
+            client.query_one(&format!("SELECT count(*) FROM {}", self.table), &[]).await.unwrap().get(0);
+        let mut kept = self.refused.lock().unwrap();
+        let Some(kept) = kept.as_mut() else {
+            return Err(ConnectorError::transient(tidemill_core::SqlState::DISK_FULL, "no room"));
+        };
+        for Refused { to, place, row, error } in refused {
+            let row = conformance::lines(&row).remove(0).replace(" | ", "|");
+            kept.push(format!("{n_rows} rows: {to}/{place} {row} {} {error}", error.sqlstate.0));
+        }
+        Ok(())
+    }
 }
 
 async fn tables_are_checked(postgres: &Postgres) {

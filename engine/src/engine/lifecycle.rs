@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use tidemill_core::Epoch;
-use tidemill_core::sink::Sink;
+use tidemill_core::sink::{OnError, Sink};
 use tidemill_core::source::Offsets;
 use tidemill_plan::RelationId;
 use tidemill_storage::{Checkpoint, CheckpointStore};
@@ -201,7 +201,7 @@ impl Engine {
         self.stop_for(entry.dataflow, dataflow).await;
         let registry = self.registry();
         let others = registry.members_of(entry.dataflow).filter(|other| other.handle.id != id);
-        Ok(others.map(|other| other.handle.name.clone()).collect())
+        Ok(others.map(|other| other.handle.name.to_string()).collect())
     }
 
     /// Makes a dataflow stand still that has a member which is paused.
@@ -261,7 +261,7 @@ impl Engine {
         };
         if let Some(pause) = pause {
             self.stop_for(id, dataflow).await;
-            return Ok(Resumed::TiedTo(pause.of));
+            return Ok(Resumed::TiedTo(pause.of.to_string()));
         }
         if let Some(dataflow) = &dataflow {
             dataflow.restarts.forget();
@@ -325,7 +325,7 @@ impl Engine {
         self.reopen(entry.dataflow).await?;
         let registry = self.registry();
         let others = registry.members_of(entry.dataflow).filter(|other| other.handle.id != id);
-        Ok(others.map(|other| other.handle.name.clone()).collect())
+        Ok(others.map(|other| other.handle.name.to_string()).collect())
     }
 
     /// Ends a dataflow's task, if it has not ended, and what its sinks deliver.
@@ -384,7 +384,7 @@ impl Engine {
         let in_it = checkpoint.as_ref().map(members_in).unwrap_or_default();
         let missing = specs.iter().find(|spec| !in_it.contains(&spec.state));
         let (Some(checkpoint), None) = (checkpoint, missing) else {
-            let name = missing.map(|spec| spec.name.clone()).unwrap_or_default();
+            let name = missing.map(|spec| spec.name.to_string()).unwrap_or_default();
             let reason = "its checkpoint is missing; drop it and create it again".into();
             return Err(Error::NotRunning { kind: "pipeline", name, reason });
         };
@@ -493,6 +493,16 @@ impl Engine {
         Ok(())
     }
 
+    /// What is called `name` from now on, in all that is said of it.
+    pub async fn rename(&self, id: RelationId, name: &str) {
+        if let Ok(source) = self.source(id).await {
+            source.spec.name.set(name);
+        }
+        if let Ok((handle, _)) = self.handle(id).await {
+            handle.name.set(name);
+        }
+    }
+
     /// Goes on reading a source.
     pub async fn resume_source(&self, id: RelationId) -> Result<(), Error> {
         self.source(id).await?.set_paused(None);
@@ -537,6 +547,28 @@ impl Engine {
             delivery.alter(sink);
         }
         Ok(())
+    }
+
+    /// Lets a sink do something else about errors from now on.
+    pub fn set_on_error(&self, id: RelationId, on_error: OnError) -> Result<(), Error> {
+        self.entry(id)?;
+        let mut registry = self.registry();
+        let Some(entry) = registry.members.get_mut(&id) else { return Ok(()) };
+        if let Some(spec) = &mut entry.spec {
+            *spec = Arc::new(MemberSpec { on_error, ..spec.as_ref().clone() });
+        }
+        if let Some(delivery) = &entry.delivery {
+            delivery.set_on_error(on_error);
+        }
+        Ok(())
+    }
+
+    /// Lets a sink go on that has paused itself; false if it has not.
+    pub fn go_on_after_error(&self, id: RelationId) -> Result<bool, Error> {
+        let (entry, _) = self.entry(id)?;
+        let stopped = entry.delivery.filter(|delivery| delivery.stopped().is_some());
+        stopped.iter().for_each(|delivery| delivery.restart());
+        Ok(stopped.is_some())
     }
 
     /// Gives a pipeline or sink another limit of memory; without a number, a fair share.

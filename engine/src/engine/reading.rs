@@ -135,7 +135,7 @@ impl Engine {
             let is_empty = |(handle, _): &(Arc<MemberHandle>, _)| handle.latest().is_none();
             if let Some((handle, _)) = handles.iter().find(|handle| is_empty(handle)) {
                 let filling = || {
-                    let (name, reason) = (handle.name.clone(), "it is still being filled".into());
+                    let (name, reason) = (handle.name.to_string(), "it is still being filled".into());
                     Error::NotRunning { kind: "pipeline", name, reason }
                 };
                 return Err(handle.not_running().unwrap_or_else(filling));
@@ -144,7 +144,7 @@ impl Engine {
         // Last of all: what has stopped while it was waited for shows an earlier epoch as well.
         for (handle, _) in &handles {
             if let Some(halt) = handle.halt() {
-                let (name, state) = (handle.name.clone(), halt.state(&handle.name));
+                let (name, state) = (handle.name.to_string(), halt.state(&handle.name.get()));
                 stale.push(Stale { id: handle.id, name, state });
             }
         }
@@ -159,7 +159,7 @@ impl Engine {
         let mut subscribers = handle.subscribers.lock().expect("nobody panics while holding it");
         let Some(snapshot) = handle.latest() else {
             let reason = "it has no rows of its own".into();
-            return Err(Error::NotRunning { kind: "relation", name: handle.name.clone(), reason });
+            return Err(Error::NotRunning { kind: "relation", name: handle.name.to_string(), reason });
         };
         subscribers.push(sender);
         Ok(Subscription { snapshot, epoch: handle.frontier(), changes })

@@ -81,7 +81,7 @@ impl Engine {
                 self.enter_refused(id, refused);
                 failure.get_or_insert(Error::NotRunning {
                     kind: "pipeline",
-                    name: refused.name.clone(),
+                    name: refused.name.to_string(),
                     reason: refused.reason.clone(),
                 });
             }

@@ -28,7 +28,7 @@ impl Engine {
             }
             SourceStatus {
                 id: source.spec.id,
-                name: source.spec.name.clone(),
+                name: source.spec.name.to_string(),
                 state,
                 since: paused,
                 rows: source.rows.get(),
@@ -54,7 +54,7 @@ impl Engine {
                 let snapshot = table.view.snapshot(clock.epoch);
                 TableStatus {
                     id: table.rules.spec.id,
-                    name: table.rules.spec.name.clone(),
+                    name: table.rules.spec.name.to_string(),
                     epoch: table.handle.frontier(),
                     rows: snapshot.arrangement().count(),
                     state: snapshot.size(),
@@ -81,6 +81,7 @@ impl Engine {
                 Some(delivery) => status.sinks.push(SinkStatus {
                     pipeline,
                     rows_delivered: delivery.rows.get(),
+                    rows_refused: delivery.refused.get(),
                     rows_pending: delivery.pending_rows(),
                     rows_gathered: delivery.gathered_rows(),
                     bytes_pending: delivery.pending_bytes(),
@@ -99,11 +100,13 @@ impl Engine {
         let metrics = &handle.metrics;
         let halt = handle.halt();
         let is_sink = entry.delivery.is_some();
-        let (state, since) = match (&halt, entry.paused) {
-            (None, Some(since)) if is_sink => (State::Paused("it is paused".into()), Some(since)),
-            (Some(halt), _) => (halt.state(&handle.name), Some(halt.since())),
-            (None, _) if entry.is_filling => (State::Filling, None),
-            (None, _) => (State::Running, None),
+        let stopped = entry.delivery.as_ref().and_then(|delivery| delivery.stopped());
+        let (state, since) = match (&halt, entry.paused, stopped) {
+            (None, Some(since), _) if is_sink => (State::Paused("it is paused".into()), Some(since)),
+            (Some(halt), ..) => (halt.state(&handle.name.get()), Some(halt.since())),
+            (None, _, Some(stopped)) => (State::Paused(stopped.reason), Some(stopped.since)),
+            (None, ..) if entry.is_filling => (State::Filling, None),
+            (None, ..) => (State::Running, None),
         };
         let checkpointed =
             self.registry().dataflows.get(&entry.dataflow).map(|dataflow| dataflow.checkpointed.clone());
@@ -111,7 +114,7 @@ impl Engine {
         let view = handle.latest();
         PipelineStatus {
             id: handle.id,
-            name: handle.name.clone(),
+            name: handle.name.to_string(),
             state,
             since,
             dataflow: entry.dataflow,

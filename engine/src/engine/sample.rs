@@ -62,7 +62,7 @@ impl Engine {
                 Some(source) => {
                     let deadline = tokio::time::Instant::now() + SOURCE_TIME_MAX;
                     let batches = source.sample(n_rows, deadline).await?;
-                    (source.spec.name.clone(), SampledFrom::Source { rate: source.rate() }, batches)
+                    (source.spec.name.to_string(), SampledFrom::Source { rate: source.rate() }, batches)
                 }
                 None => {
                     let (handle, _) = self.handle(*id).await?;
@@ -73,7 +73,7 @@ impl Engine {
                         None => Vec::new(),
                     };
                     let batches = batches.iter().map(|rows| Delta::inserts(rows).into_batch()).collect();
-                    (handle.name.clone(), SampledFrom::Stored { rows: rows.max(0) as u64 }, batches)
+                    (handle.name.to_string(), SampledFrom::Stored { rows: rows.max(0) as u64 }, batches)
                 }
             };
             let n_rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
@@ -81,7 +81,7 @@ impl Engine {
             changes.insert(*id, batches);
         }
         let budget = self.memory.budget(None);
-        let identity = Identity { id: RelationId(0), state: RelationId(0), name: "sample" };
+        let identity = Identity { id: RelationId(0), state: RelationId(0), name: &"sample".into() };
         let mut member = Member::new(identity, plan, session, None, &budget, None).await?;
         let context = StepContext { epoch: Epoch::ZERO, ..StepContext::default() };
         member.step(&context, &changes).await?;

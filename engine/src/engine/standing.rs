@@ -100,7 +100,7 @@ impl Engine {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let name = handles.last().map(|(handle, _)| handle.name.clone()).unwrap_or_default();
+        let name = handles.last().map(|(handle, _)| handle.name.to_string()).unwrap_or_default();
         Err(not_running(&name, "it and its inputs change too fast to be read at one epoch".into()))
     }
 
@@ -162,7 +162,7 @@ async fn remaining(
             }
         }
         if view.parts().iter().map(|part| part.size()).sum::<usize>() > bytes_max {
-            return Err(Error::ReplayTooLarge { name: source.spec.name.clone(), bytes_max });
+            return Err(Error::ReplayTooLarge { name: source.spec.name.to_string(), bytes_max });
         }
         // Between two batches the session can be told to stop.
         tokio::task::yield_now().await;

@@ -59,7 +59,11 @@ impl Engine {
             let reason =
                 "its checkpoint is missing; restore it from a backup, or drop it and create it again";
             self.sealer.clock.lock().await.refused.insert(spec.id, reason.into());
-            return Err(Error::NotRunning { kind: "table", name: spec.name, reason: reason.into() });
+            return Err(Error::NotRunning {
+                kind: "table",
+                name: spec.name.to_string(),
+                reason: reason.into(),
+            });
         }
         self.enter_table(spec, store, checkpoint).await
     }
@@ -200,7 +204,7 @@ impl Engine {
         let (name, lock) = {
             let clock = self.sealer.clock.lock().await;
             let table = clock.tables.get(&id).ok_or_else(|| clock.not_running("table", id))?;
-            (table.rules.spec.name.clone(), table.lock.clone())
+            (table.rules.spec.name.to_string(), table.lock.clone())
         };
         self.locks.take(owner, id, &name, lock).await
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -15,13 +15,23 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Par
 use tidemill_plan::Input;
 
 /// Where a step's changes are put before the plan runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct InputSlot {
+    schema: SchemaRef,
     /// One list of deltas per partition, projected to the input's columns.
     partitions: Mutex<Vec<Vec<RecordBatch>>>,
 }
 
 impl InputSlot {
+    /// A column that was left out of what the slot is to be filled with: nobody had said that it is read.
+    pub fn left_out<'a>(&'a self, batch: &RecordBatch) -> Option<&'a str> {
+        let pairs = self.schema.fields().iter().zip(batch.columns());
+        let mut left_out = pairs.filter(|(field, column)| {
+            column.data_type() == &DataType::Null && field.data_type() != &DataType::Null
+        });
+        left_out.next().map(|(field, _)| field.name().as_str())
+    }
+
     /// Deals `batches` out to `n` partitions, about as many rows to each. What comes later never stands before: so
     /// the output of a plan that deals nothing out anew is in the order in which its rows came.
     pub fn fill(&self, batches: Vec<RecordBatch>, n: usize) {
@@ -53,12 +63,13 @@ pub(crate) struct InputExec {
 impl InputExec {
     pub fn new(input: Input, schema: SchemaRef, n_partitions: usize) -> InputExec {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
+            EquivalenceProperties::new(schema.clone()),
             Partitioning::UnknownPartitioning(n_partitions),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        InputExec { input, slot: Arc::default(), properties: Arc::new(properties) }
+        let slot = Arc::new(InputSlot { schema, partitions: Mutex::default() });
+        InputExec { input, slot, properties: Arc::new(properties) }
     }
 }
 

@@ -25,11 +25,11 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use tidemill_core::sink::{Delivery, Sink, SinkBatch, SinkWriter, Written};
+use tidemill_core::sink::{Delivery, OnError, Refusals, Sink, SinkBatch, SinkWriter, Written};
 use tidemill_core::source::ConnectorError;
 use tidemill_core::{Epoch, SqlState, crash_point};
 use tokio::sync::{Notify, watch};
@@ -64,12 +64,24 @@ pub struct DeliveryStatus {
     last_error: RwLock<Option<String>>,
     phase: watch::Sender<Phase>,
     is_paused: AtomicBool,
+    on_error: RwLock<OnError>,
+    /// It has paused itself.
+    stopped: RwLock<Option<Stopped>>,
+    pub refused: Counter,
     /// Held while something leaves.
     busy: tokio::sync::Mutex<()>,
     /// Try again now, with a new writer.
     restarted: Notify,
     /// Where writers come from, if not from where the first one did, and how often that has changed.
     altered: RwLock<(u64, Option<Arc<dyn Sink>>)>,
+}
+
+/// Why nothing is delivered any more.
+#[derive(Debug, Clone)]
+pub struct Stopped {
+    pub reason: String,
+    /// Microseconds since 1970.
+    pub since: i64,
 }
 
 /// For so long a pause waits for what is leaving.
@@ -130,7 +142,7 @@ impl DeliveryStatus {
 
     pub(crate) fn resume(&self) {
         self.is_paused.store(false, Ordering::Release);
-        self.restarted.notify_one();
+        self.restart();
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -139,7 +151,33 @@ impl DeliveryStatus {
 
     /// Tries again at once what waits to be tried again, with a new writer.
     pub(crate) fn restart(&self) {
+        *self.stopped.write().expect("nobody panics while holding it") = None;
         self.restarted.notify_one();
+    }
+
+    /// Why it has paused itself, if it has.
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.stopped.read().expect("nobody panics while holding it").clone()
+    }
+
+    fn stop(&self, error: &ConnectorError) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as i64;
+        let reason = told(error);
+        *self.stopped.write().expect("nobody panics while holding it") = Some(Stopped { reason, since });
+    }
+
+    fn on_error(&self) -> OnError {
+        *self.on_error.read().expect("nobody panics while holding it")
+    }
+
+    /// What to do about errors from now on, by a new writer.
+    pub(crate) fn set_on_error(&self, on_error: OnError) {
+        let before =
+            std::mem::replace(&mut *self.on_error.write().expect("nobody panics while holding it"), on_error);
+        if before != on_error {
+            self.altered.write().expect("nobody panics while holding it").0 += 1;
+            self.restart();
+        }
     }
 
     /// Goes on with a writer of another sink, which delivers to the same place in the same way.
@@ -177,11 +215,7 @@ impl DeliveryStatus {
     }
 
     fn failed(&self, error: &ConnectorError) {
-        let mut text = error.to_string();
-        if let Some(hint) = &error.hint {
-            text = format!("{text}. {hint}");
-        }
-        *self.last_error.write().expect("nobody panics while holding it") = Some(text);
+        *self.last_error.write().expect("nobody panics while holding it") = Some(told(error));
     }
 
     fn succeeded(&self) {
@@ -189,17 +223,24 @@ impl DeliveryStatus {
     }
 }
 
+/// An error, and what to do about it.
+fn told(error: &ConnectorError) -> String {
+    match &error.hint {
+        Some(hint) => format!("{error}. {hint}"),
+        None => error.to_string(),
+    }
+}
+
 /// The queue of one sink.
-#[derive(Debug)]
 pub(crate) struct Outbox {
     shared: Arc<Shared>,
     task: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
 struct Shared {
     schema: SchemaRef,
     sink: Arc<dyn Sink>,
+    refusals: Arc<dyn Refusals>,
     queue: Mutex<Queue>,
     /// Something to deliver, or a checkpoint that lets it go.
     ready: Notify,
@@ -212,16 +253,23 @@ struct Shared {
 }
 
 impl Outbox {
-    pub fn new(sink: Arc<dyn Sink>, schema: SchemaRef) -> Outbox {
+    /// What the sink's destination refuses goes to `refusals`.
+    pub fn new(
+        sink: Arc<dyn Sink>,
+        schema: SchemaRef,
+        refusals: impl FnOnce(Arc<DeliveryStatus>) -> Arc<dyn Refusals>,
+    ) -> Outbox {
+        let status = Arc::<DeliveryStatus>::default();
         let shared = Shared {
             schema,
             sink,
+            refusals: refusals(status.clone()),
             queue: Mutex::new(Queue::new()),
             ready: Notify::new(),
             space: Notify::new(),
             known: AtomicU64::new(0),
             is_stale: AtomicBool::new(false),
-            status: Arc::default(),
+            status,
         };
         Outbox { shared: Arc::new(shared), task: None }
     }
@@ -338,7 +386,7 @@ async fn deliver(shared: Arc<Shared>) {
     let mut opened: Option<Opened> = None;
     loop {
         let is_ending = *phase.borrow_and_update() == Phase::Ending;
-        let is_paused = shared.status.is_paused();
+        let is_paused = shared.status.is_paused() || shared.status.stopped().is_some();
         if is_paused || !shared.has_work(opened.as_ref(), is_ending) {
             let gathering = opened.as_ref().filter(|opened| opened.n_written > 0 && !is_paused);
             let flush_at = gathering.and_then(|opened| opened.flush_at);
@@ -375,9 +423,14 @@ async fn deliver(shared: Arc<Shared>) {
             Err(error) => {
                 shared.status.retries.add(1);
                 shared.status.failed(&error);
-                tracing::warn!(%error, "a sink cannot be written to; it is tried again");
                 opened = None;
                 shared.doubt();
+                if !error.transient && shared.status.on_error() == OnError::Pause {
+                    tracing::warn!(%error, "a sink cannot be written to; it is paused");
+                    shared.status.stop(&error);
+                    continue;
+                }
+                tracing::warn!(%error, "a sink cannot be written to; it is tried again");
                 backoff = tokio::select! {
                     () = tokio::time::sleep(jittered(backoff)) => (backoff * 2).min(BACKOFF_MAX),
                     () = shared.status.restarted.notified() => BACKOFF_FIRST,
@@ -406,7 +459,10 @@ async fn attempt(
             let perhaps = Epoch(shared.known.load(Ordering::Acquire));
             let (n_altered, altered) = shared.status.altered();
             let sink = altered.unwrap_or_else(|| shared.sink.clone());
-            let writer = sink.open(Written { surely, perhaps }).await?;
+            let mut writer = sink.open(Written { surely, perhaps }).await?;
+            if shared.status.on_error() == OnError::DeadLetter {
+                writer.leave_out(shared.refusals.clone());
+            }
             shared.verified(writer.reached())?;
             shared.status.succeeded();
             opened.insert(Opened { writer, n_altered, n_written: 0, flush_at: None })

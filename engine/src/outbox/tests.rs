@@ -2,7 +2,7 @@ use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use async_trait::async_trait;
 use tidemill_core::Delta;
-use tidemill_core::sink::check_reached;
+use tidemill_core::sink::{Refused, check_reached};
 
 use super::*;
 use crate::ipc::encode_batch;
@@ -14,6 +14,8 @@ struct Destination {
     loses_answers: AtomicU64,
     is_away: AtomicBool,
     gathers: AtomicBool,
+    /// It does not take rows as large.
+    refused_from: AtomicU64,
 }
 
 #[derive(Debug, Clone)]
@@ -23,6 +25,7 @@ struct Writer {
     destination: Arc<Destination>,
     reached: Epoch,
     unwritten: Vec<SinkBatch>,
+    refusals: Option<Arc<dyn Refusals>>,
 }
 
 #[async_trait]
@@ -37,7 +40,7 @@ impl Sink for Remembering {
         }
         let reached = self.0.state.lock().unwrap().1;
         check_reached("it", Some(reached), written)?;
-        Ok(Box::new(Writer { destination: self.0.clone(), reached, unwritten: Vec::new() }))
+        Ok(Box::new(Writer { destination: self.0.clone(), reached, unwritten: Vec::new(), refusals: None }))
     }
 }
 
@@ -47,8 +50,24 @@ impl SinkWriter for Writer {
         Some(self.reached)
     }
 
+    fn leave_out(&mut self, refusals: Arc<dyn Refusals>) {
+        self.refusals = Some(refusals);
+    }
+
     async fn write(&mut self, batch: &SinkBatch) -> Result<(), ConnectorError> {
-        self.unwritten.push(batch.clone());
+        let limit = self.destination.refused_from.load(Ordering::Relaxed);
+        let rows = batch.delta.rows();
+        let is_taken = |n: &i64| limit == 0 || (*n as u64) < limit;
+        let (taken, refused): (Vec<i64>, Vec<i64>) =
+            rows.column(0).as_primitive::<Int64Type>().values().iter().partition(|n| is_taken(n));
+        if !refused.is_empty() {
+            let error = ConnectorError::fatal(SqlState::DATA_EXCEPTION, "too large");
+            let Some(refusals) = &self.refusals else { return Err(error) };
+            let row =
+                |place| Refused { to: batch.to, place, row: rows.slice(place, 1), error: error.clone() };
+            refusals.keep((taken.len()..rows.num_rows()).map(row).collect()).await?;
+        }
+        self.unwritten.push(super::tests::batch(batch.from.0, batch.to.0, &taken));
         Ok(())
     }
 
@@ -81,9 +100,22 @@ fn batch(from: u64, to: u64, rows: &[i64]) -> SinkBatch {
 
 fn outbox(destination: &Arc<Destination>) -> Outbox {
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
-    let outbox = Outbox::new(Arc::new(Remembering(destination.clone())), schema);
+    let outbox =
+        Outbox::new(Arc::new(Remembering(destination.clone())), schema, |_| Arc::new(Keeping::default()));
     outbox.status().begin();
     outbox
+}
+
+#[derive(Default)]
+struct Keeping(Mutex<Vec<i64>>);
+
+#[async_trait]
+impl Refusals for Keeping {
+    async fn keep(&self, refused: Vec<Refused>) -> Result<(), ConnectorError> {
+        let n = |refused: &Refused| refused.row.column(0).as_primitive::<Int64Type>().value(0);
+        self.0.lock().unwrap().extend(refused.iter().map(n));
+        Ok(())
+    }
 }
 
 fn restored(destination: &Arc<Destination>, checkpoint: &BTreeMap<String, Bytes>) -> Outbox {
@@ -152,7 +184,8 @@ async fn only_what_a_checkpoint_holds_leaves() {
 async fn nothing_leaves_before_the_sink_is_known() {
     let destination = Arc::default();
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
-    let mut outbox = Outbox::new(Arc::new(Remembering(Arc::clone(&destination))), schema);
+    let sink = Arc::new(Remembering(Arc::clone(&destination)));
+    let mut outbox = Outbox::new(sink, schema, |_| Arc::new(Keeping::default()));
     outbox.start();
     outbox.push(batch(0, 3, &[1]));
     checkpoint(&outbox);
@@ -184,6 +217,63 @@ async fn what_is_paused_stays_until_it_is_resumed() {
         rows(&destination) == [1]
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_does_not_mend_itself_pauses_a_sink_if_it_says_so() {
+    let destination = Arc::new(Destination { refused_from: AtomicU64::new(7), ..Destination::default() });
+    let mut outbox = outbox(&destination);
+    outbox.status().set_on_error(OnError::Pause);
+    outbox.start();
+    outbox.push(batch(0, 3, &[1, 9]));
+    checkpoint(&outbox);
+    until("it is paused", || outbox.status().stopped().is_some()).await;
+    let stopped = outbox.status().stopped().unwrap();
+    assert!(stopped.reason.contains("too large") && stopped.since > 0, "{stopped:?}");
+    let n_retries = outbox.status().retries.get();
+    outbox.push(batch(3, 5, &[2]));
+    checkpoint(&outbox);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!((outbox.status().retries.get(), rows(&destination)), (n_retries, Vec::new()));
+
+    // What is of the moment is tried again.
+    destination.refused_from.store(0, Ordering::Relaxed);
+    destination.is_away.store(true, Ordering::Relaxed);
+    outbox.status().restart();
+    until_retried(&outbox).await;
+    assert!(outbox.status().stopped().is_none());
+    destination.is_away.store(false, Ordering::Relaxed);
+    until("all of it arrives", || {
+        if outbox.is_stale() {
+            checkpoint(&outbox);
+        }
+        rows(&destination) == [1, 9, 2]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_destination_refuses_is_left_out_once_somebody_says_so() {
+    let destination = Arc::new(Destination { refused_from: AtomicU64::new(7), ..Destination::default() });
+    let kept = Arc::new(Keeping::default());
+    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+    let sink = Arc::new(Remembering(Arc::clone(&destination)));
+    let mut outbox = Outbox::new(sink, schema, |_| kept.clone());
+    outbox.status().begin();
+    outbox.start();
+    outbox.push(batch(0, 3, &[1, 8, 9]));
+    checkpoint(&outbox);
+    until_retried(&outbox).await;
+    outbox.status().set_on_error(OnError::DeadLetter);
+    until("the others arrive", || {
+        if outbox.is_stale() {
+            checkpoint(&outbox);
+        }
+        rows(&destination) == [1]
+    })
+    .await;
+    assert_eq!(*kept.0.lock().unwrap(), [8, 9]);
+    until("nothing waits", || outbox.status().pending_rows() == 0).await;
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::Error;
 use crate::index::{Built, IndexSpec};
 use crate::member::MemberHandle;
+use crate::name::Name;
 use crate::view::View;
 
 pub(crate) use self::locks::Locks;
@@ -27,7 +28,7 @@ pub use self::transaction::{Savepoint, Transaction};
 #[derive(Debug, Clone)]
 pub struct TableSpec {
     pub id: RelationId,
-    pub name: String,
+    pub name: Name,
     pub schema: SchemaRef,
     /// Columns of which no two rows may agree in all; empty where any rows may.
     pub primary_key: Vec<usize>,
@@ -162,7 +163,7 @@ impl Table {
 
     /// What a checkpoint says of a table beside its rows.
     pub fn meta(spec: &TableSpec, epoch: Epoch) -> serde_json::Value {
-        serde_json::json!({"relation": spec.id, "name": spec.name, "epoch": epoch})
+        serde_json::json!({"relation": spec.id, "name": spec.name.to_string(), "epoch": epoch})
     }
 
     /// What belongs into a checkpoint.

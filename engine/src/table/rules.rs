@@ -53,7 +53,7 @@ impl TableRules {
     fn check_nulls(&self, rows: &RecordBatch) -> Result<(), Error> {
         for (field, column) in self.spec.schema.fields().iter().zip(rows.columns()) {
             if !field.is_nullable() && column.null_count() > 0 {
-                let (table, column) = (self.spec.name.clone(), field.name().clone());
+                let (table, column) = (self.spec.name.to_string(), field.name().clone());
                 return Err(Error::NullValue { table, column });
             }
         }
@@ -145,7 +145,7 @@ impl TableRules {
         let removed: Vec<usize> = (0..run.len()).filter(|idx| run.weight(*idx) < 0).collect();
         let there = rows.weights(removed.iter().map(|idx| run.row(*idx)));
         match removed.iter().zip(there).any(|(idx, there)| there + run.weight(*idx) < 0) {
-            true => Err(Error::Concurrent { table: self.spec.name.clone() }),
+            true => Err(Error::Concurrent { table: self.spec.name.to_string() }),
             false => Ok(()),
         }
     }
@@ -160,7 +160,7 @@ impl TableRules {
             values.push(value.map(|value| value.value(row).to_string()).unwrap_or_default());
         }
         let key = format!("({})=({})", names.join(", "), values.join(", "));
-        Error::DuplicateKey { table: self.spec.name.clone(), key }
+        Error::DuplicateKey { table: self.spec.name.to_string(), key }
     }
 }
 

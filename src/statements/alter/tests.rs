@@ -25,6 +25,69 @@ async fn until(session: &mut Session, pipeline: &str, state: &str) {
 }
 
 #[test]
+fn a_new_name_counts_at_once() {
+    on_a_runtime(async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut session = open(directory.path()).await;
+        run(&mut session, "CREATE TABLE t (a INT); CREATE TABLE read (a INT)").await;
+        run(&mut session, "CREATE SOURCE s WITH (connector = 'generator', data = 'sequence', events = 1)")
+            .await;
+        run(&mut session, "CREATE PIPELINE p AS SELECT sum(a) AS s FROM read").await;
+        run(&mut session, "CREATE SINK k FROM read WITH (connector = 'blackhole')").await;
+        run(&mut session, "ALTER PIPELINE p PAUSE").await;
+        run(&mut session, "ALTER TABLE t RENAME TO t2; ALTER SOURCE s RENAME TO s2").await;
+        run(&mut session, "ALTER PIPELINE p RENAME TO p2; ALTER SINK k RENAME TO k2").await;
+        // What is taken back never counted.
+        run(&mut session, "BEGIN; ALTER PIPELINE p2 RENAME TO p3; ALTER TABLE t2 RENAME TO t3; ROLLBACK")
+            .await;
+        run(&mut session, "BEGIN; ALTER SINK k2 RENAME TO k3; COMMIT").await;
+        let names = "SELECT name FROM tm_tables UNION ALL SELECT name FROM tm_sources UNION ALL SELECT name FROM tm_sinks \
+                     UNION ALL SELECT name || ' ' || reason FROM tm_pipelines ORDER BY 1";
+        let expected = [["k3"], ["p2 it is paused"], ["read"], ["s2"], ["t2"]];
+        assert_eq!(run(&mut session, names).await, expected);
+        run(&mut session, "SELECT * FROM p2").await;
+        assert_eq!(
+            notices(&mut session).last().map(String::as_str),
+            Some("WARNING: \"p2\" is paused and shows its last epoch (it is paused)")
+        );
+        drop(session);
+        let mut session = open(directory.path()).await;
+        assert_eq!(run(&mut session, names).await, expected, "after a restart");
+    });
+}
+
+/// A stored query reads what it was found to read, whatever has got such a name since in a schema that comes first.
+#[test]
+fn what_a_stored_name_stands_for_does_not_change() {
+    on_a_runtime(async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut session = open(directory.path()).await;
+        run(&mut session, "CREATE SCHEMA z1; CREATE SCHEMA z2; SET search_path = z1, z2").await;
+        run(&mut session, "CREATE TABLE z2.t (name TEXT); INSERT INTO t VALUES ('old')").await;
+        run(&mut session, "CREATE VIEW z1.v AS SELECT name FROM t WHERE name <> ''").await;
+        run(&mut session, "CREATE PIPELINE z1.p AS SELECT name, count(*) AS n FROM t GROUP BY name").await;
+        run(&mut session, "CREATE PIPELINE z1.q AS SELECT max(name) AS name FROM v").await;
+        run(&mut session, "CREATE TABLE z1.t (name TEXT); INSERT INTO z1.t VALUES ('new')").await;
+        run(&mut session, "CREATE VIEW z1.w AS SELECT name FROM t").await;
+        assert_eq!(run(&mut session, "SELECT * FROM t").await, [["new"]]);
+        for n in ["2", "3"] {
+            run(&mut session, "INSERT INTO z2.t VALUES ('old'); INSERT INTO z1.t VALUES ('new')").await;
+            assert_eq!(run(&mut session, "SELECT * FROM p").await, [["old", n]]);
+            assert_eq!(run(&mut session, "SELECT * FROM q").await, [["old"]]);
+            assert_eq!(run(&mut session, "SELECT DISTINCT name FROM v").await, [["old"]]);
+            assert_eq!(run(&mut session, "SELECT DISTINCT name FROM w").await, [["new"]]);
+            for pipeline in ["p", "q"] {
+                let verified = run(&mut session, &format!("VERIFY PIPELINE {pipeline}")).await;
+                assert_eq!(verified[0][0], "equal", "{verified:?}");
+            }
+            drop(session);
+            session = open(directory.path()).await;
+            run(&mut session, "SET search_path = z1, z2").await;
+        }
+    });
+}
+
+#[test]
 fn readers_of_what_is_paused_are_told_and_never_wait() {
     on_a_runtime(async {
         let directory = tempfile::tempdir().unwrap();

@@ -240,8 +240,10 @@ async fn half_altered(session: &mut Session, is_decided: bool) {
     let (after, object) = before
         .redefine_pipeline(old.oid, definition, sql, old.search_path.clone(), old.dependencies.clone())
         .unwrap();
-    let mut plan =
-        database.pipeline_plan(query, &old.search_path, &tidemill_core::Upkeep::default()).await.unwrap();
+    let mut plan = database
+        .pipeline_plan(query, (&old.search_path).into(), &tidemill_core::Upkeep::default())
+        .await
+        .unwrap();
     plan.schema = object.arrow_schema();
     let spec = database.pipeline_spec(&object, plan).unwrap();
     assert_ne!(spec.state, RelationId(old.oid));
