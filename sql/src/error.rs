@@ -398,6 +398,22 @@ impl Translation<'_> {
                     .or_at(position),
             );
         }
+        // What is left of a subquery that could not be made a join.
+        let unplanned = [
+            "ScalarSubquery(",
+            "InSubquery(",
+            "Exists(",
+            "OuterReferenceColumn",
+            "__correlated_sq",
+            "__always_true",
+        ];
+        if unplanned.iter().any(|word| message.contains(word)) {
+            let message = "a subquery cannot refer to the outside in this way";
+            let error = Error::new(SqlState::FEATURE_NOT_SUPPORTED, message).with_hint(
+                "It can in WHERE, by equality. Else join: … LEFT JOIN (SELECT k, … GROUP BY k) AS s ON s.k = outer.k.",
+            );
+            return Some(error.or_at(position));
+        }
         if let Some(types) = message.split("common string type for string concat operation ").nth(1) {
             return Some(self.no_operator(first_line(types), position));
         }

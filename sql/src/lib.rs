@@ -19,6 +19,7 @@ mod functions;
 mod lateral;
 mod match_recognize;
 mod meaning;
+mod misread;
 mod named_windows;
 mod naming;
 mod planner;

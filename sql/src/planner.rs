@@ -34,6 +34,7 @@ use crate::functions::{aggregate_functions, scalar_functions, window_functions};
 use crate::lateral::{lower_lateral_unnest, rewrite_unnest};
 use crate::match_recognize::MatchRecognizeRelations;
 use crate::meaning::unify;
+use crate::misread::{refuse_correlation, refuse_misread};
 use crate::named_windows::rewrite_named_windows;
 use crate::naming::name_columns;
 use crate::postgres::{self, ArrowText, TextFormat};
@@ -262,6 +263,7 @@ impl Planner {
         names: &dyn Names,
         depth: usize,
     ) -> Result<SessionState, DeltaError> {
+        refuse_misread(query)?;
         mark_set_operations(query)?;
         mark_time_joins(query, names)?;
         rewrite_unnest(query)?;
@@ -361,7 +363,9 @@ pub struct QueryPlan {
 /// What DataFusion would not do, or not rightly, made of what it does. Views have been inlined by now.
 fn lowered(plan: LogicalPlan, lowering: Lowering) -> Result<LogicalPlan, DataFusionError> {
     let plan = lower_time_joins(lower_set_operations(plan, lowering)?, lowering)?;
-    lower_subqueries(lower_lateral_unnest(plan)?)
+    let plan = lower_lateral_unnest(plan)?;
+    refuse_correlation(&plan)?;
+    lower_subqueries(plan)
 }
 
 fn statement(query: Query) -> DfStatement {

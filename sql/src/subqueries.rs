@@ -6,6 +6,8 @@
 //!                           WHEN some row is NULL, or x is and S has rows THEN NULL ELSE false END
 //! x = ANY (S)          x IN (S); x <> ALL (S) is x NOT IN (S)
 //! x < ANY (S)          compares with max(S), x > ANY (S) with min(S), ALL the other way round
+//! x IN (S), one row    x = (S), as for every comparison with ANY or ALL, where S is an aggregate without groups
+//! EXISTS (S), one row   true
 //! EXISTS (S)           count(*) > 0, where S does not depend on the row, and outside of WHERE
 //! (S)                  an error if S has more than one row
 //! ```
@@ -67,9 +69,22 @@ pub(crate) fn lower_subqueries(plan: LogicalPlan) -> Result<LogicalPlan> {
     .map(|transformed| transformed.data)
 }
 
-/// `= ANY` is IN, and `<> ALL` is NOT IN.
+/// `= ANY` is IN, and `<> ALL` is NOT IN. Where there is one row for sure, whatever the outside is, nothing has to be asked of
+/// many; as a join, the row would be missing where it is made of none.
 fn memberships(expr: Expr) -> Result<Expr> {
     expr.transform_up(|expr| match expr {
+        Expr::Exists(exists) if is_one_row(&exists.subquery.subquery) => {
+            Ok(Transformed::yes(lit(!exists.negated)))
+        }
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) if is_one_row(&subquery.subquery) => {
+            let op = if negated { BinaryOperator::NotEq } else { BinaryOperator::Eq };
+            let row = Box::new(Expr::ScalarSubquery(subquery));
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(expr, op, row))))
+        }
+        Expr::SetComparison(SetComparison { expr, subquery, op, .. }) if is_one_row(&subquery.subquery) => {
+            let row = Box::new(Expr::ScalarSubquery(subquery));
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(expr, op, row))))
+        }
         Expr::SetComparison(SetComparison {
             expr,
             subquery,
@@ -265,6 +280,17 @@ fn has_single_row(plan: &LogicalPlan) -> bool {
             matches!(limit.get_fetch_type(), Ok(FetchType::Literal(Some(n))) if n <= 1)
                 || has_single_row(&limit.input)
         }
+        _ => false,
+    }
+}
+
+/// Whether a plan has one row, neither more nor less: an aggregate without groups.
+fn is_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => is_one_row(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => is_one_row(&alias.input),
+        LogicalPlan::Sort(sort) => sort.fetch.is_none() && is_one_row(&sort.input),
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
         _ => false,
     }
 }

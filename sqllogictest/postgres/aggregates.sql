@@ -180,3 +180,7 @@ SELECT k, max(x), min(x), max(r), min(r) FROM extremes GROUP BY k ORDER BY k;
 SELECT max(x), min(x), max(r), min(r) FROM extremes;
 SELECT k, bit_xor(DISTINCT b), bit_xor(b) FROM extremes GROUP BY k ORDER BY k;
 SELECT k, var_pop(x), var_samp(x), stddev_pop(x) FROM extremes GROUP BY k ORDER BY k;
+CREATE TABLE ordered (g int, id int, v int);
+INSERT INTO ordered VALUES (1, 1, 5), (1, 2, 3), (2, 3, NULL), (2, 4, 8);
+SELECT g, avg(v ORDER BY id)::numeric(9, 2), count(v ORDER BY id DESC), max(v ORDER BY id), min(v ORDER BY id), sum(v ORDER BY v) FROM ordered GROUP BY g ORDER BY g;
+SELECT stddev(v ORDER BY id)::numeric(9, 5), bool_and(v > 0 ORDER BY id) FROM ordered;

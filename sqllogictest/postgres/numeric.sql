@@ -59,3 +59,18 @@ SELECT to_number('12,454.8-', '99G999D9S');
 -- postgres: avg numeric | 3.0000000000000000 | 5.0000000000000000 | 3.6666666666666667 | 3.6666666666666667 | 5.5000000000000000
 -- tidemill: avg numeric | 3.00000000000000 | 5.00000000000000 | 3.66666666666666 | 3.66666666666666 | 5.50000000000000
 SELECT avg(n::numeric) OVER (ORDER BY id) FROM prices ORDER BY id;
+SELECT ceil(0.5), ceil(9.5), floor(-0.5), floor((-9.99)::numeric(3, 2)), ceil((-0.5)::numeric(2, 1));
+CREATE TABLE fl (id int, x double precision, y real);
+INSERT INTO fl VALUES (1, 1e-20, 0.1), (2, 1e16, 2.5), (5, 0, 0), (6, NULL, NULL);
+INSERT INTO fl VALUES (3, 'NaN', 1), (4, 'Infinity', -1);
+SELECT id FROM fl WHERE x > 0.0 ORDER BY id;
+SELECT id FROM fl WHERE x > 1.5 ORDER BY id;
+SELECT id FROM fl WHERE x = 0.0 ORDER BY id;
+SELECT id FROM fl WHERE x BETWEEN 0.0 AND 1e15 ORDER BY id;
+SELECT id FROM fl WHERE x IN (0.0, 10000000000000000.0) ORDER BY id;
+SELECT id FROM fl WHERE y > 0.1 ORDER BY id;
+SELECT id FROM fl WHERE y = 2.5 ORDER BY id;
+SELECT id, coalesce(x, 0.5), greatest(x, 1.5), CASE WHEN id > 3 THEN 1.5 ELSE x END FROM fl ORDER BY id;
+SELECT x FROM fl WHERE id = 1 UNION ALL SELECT 1.5 ORDER BY 1;
+SELECT f.id FROM fl f JOIN (SELECT 2.5 AS n) d ON f.y = d.n;
+SELECT count(*) FROM fl GROUP BY x HAVING x > 1.5 AND x < 1e17;

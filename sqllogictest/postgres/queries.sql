@@ -97,6 +97,9 @@ SELECT id FROM a GROUP BY id, x HAVING x > 10 ORDER BY id;
 -- postgres: exists bool, ?column? bool | t, t
 -- tidemill: exists bool, exists bool | t, t
 SELECT exists(SELECT 1 FROM a), NOT exists(SELECT 1 FROM a WHERE false);
+-- differs: TABLESAMPLE is missing.
+-- postgres: id int4 | 1 | 2 | 3 | 4
+-- tidemill: ERROR 0A000
 SELECT id FROM a TABLESAMPLE SYSTEM (100) ORDER BY id;
 SELECT id FROM a WHERE id = 1 FOR UPDATE;
 -- differs: TABLE name and a SELECT without columns are missing.
@@ -118,3 +121,18 @@ SELECT current_user = session_user, current_schema, current_database() IS NOT NU
 SELECT a FROM a WHERE id = 1;
 SELECT gen_random_uuid() IS NOT NULL, length(gen_random_uuid()::text);
 SELECT u FROM (VALUES ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid), ('b0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11')) AS t (u) WHERE u > 'a1eebc99-9c0b-4ef8-bb6d-6bb9bd380a11' ORDER BY u;
+CREATE TABLE r (k int, z int);
+INSERT INTO r VALUES (2, 7), (100, 8);
+SELECT k, x FROM (SELECT id AS k, x FROM a) l LEFT JOIN r USING (k) ORDER BY 1;
+-- differs: RIGHT and FULL JOIN merge no columns; use ON.
+-- postgres: k int4 | 2 | 100
+-- tidemill: ERROR 0A000
+SELECT k FROM (SELECT id AS k FROM a) l RIGHT JOIN r USING (k) ORDER BY 1;
+-- differs: RIGHT and FULL JOIN merge no columns; use ON.
+-- postgres: k int4 | 1 | 2 | 3 | 4 | 100
+-- tidemill: ERROR 0A000
+SELECT k FROM (SELECT id AS k FROM a) l NATURAL FULL JOIN r ORDER BY 1;
+-- differs: TABLESAMPLE is missing.
+-- postgres: count int8 | 0
+-- tidemill: ERROR 0A000
+SELECT count(*) FROM a TABLESAMPLE BERNOULLI (0);

@@ -164,7 +164,7 @@ fn not_a_comparison(expr: &Expr) -> super::DeltaError {
                 sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
                 message: "a pipeline cannot maintain OR over a comparison with now()".into(),
                 hint: Some(
-                    "Write a UNION ALL of one SELECT for each side, the second with AND NOT of the first's condition."
+                    "Write a UNION ALL of one SELECT for each side, the second with AND (the first's condition) IS NOT TRUE."
                         .into(),
                 ),
                 near: Some("or".into()),

@@ -48,6 +48,12 @@ impl AnalyzerRule for BeforeCoercion {
             // Types below may have changed even where this node's expressions have not.
             let node = typed.data.recompute_schema()?;
             match node {
+                LogicalPlan::Join(mut join) => {
+                    for (left, right) in &mut join.on {
+                        alike(&mut [left, right], &schema);
+                    }
+                    Ok(Transformed::yes(LogicalPlan::Join(join)))
+                }
                 LogicalPlan::Aggregate(aggregate) => exact_averages(aggregate),
                 LogicalPlan::Union(union) => {
                     Ok(Transformed::yes(TypeCoercionRewriter::coerce_union(adopted_types(union)?)?))
@@ -59,13 +65,40 @@ impl AnalyzerRule for BeforeCoercion {
     }
 }
 
-/// A string without a type has, in a column of a UNION, that of the other queries.
+/// A string without a type has, in a column of a UNION, that of the other queries; numbers of which some are floating-point are
+/// all of that type.
 fn adopted_types(mut union: Union) -> Result<Union> {
+    for column in 0..union.schema.fields().len() {
+        let types = || union.inputs.iter().map(|input| input.schema().field(column).data_type());
+        let is_exact =
+            |data_type: &DataType| matches!(data_type, DataType::Decimal128(..) | DataType::Decimal256(..));
+        if !types().any(DataType::is_floating) || !types().any(is_exact) {
+            continue;
+        }
+        for input in &mut union.inputs {
+            let schema = input.schema().clone();
+            let exprs = schema.columns().into_iter().enumerate().map(|(idx, from)| {
+                let (relation, name) = (from.relation.clone(), from.name.clone());
+                match idx == column && schema.field(idx).data_type().is_numeric() {
+                    true => Expr::Cast(Cast::new(Box::new(Expr::Column(from)), DataType::Float64))
+                        .alias_qualified(relation, name),
+                    false => Expr::Column(from),
+                }
+            });
+            let exprs = exprs.collect();
+            *input = Arc::new(LogicalPlan::Projection(Projection::try_new(exprs, input.clone())?));
+        }
+    }
     for column in 0..union.schema.fields().len() {
         let others = union.inputs.iter().filter(|input| literal_of(input, column).is_none());
         let other =
             others.map(|input| input.schema().field(column)).find(|field| !field.data_type().is_null());
-        let Some(target) = other.filter(|field| !is_string(field.data_type())).cloned() else { continue };
+        let has_own_text = |field: &&FieldRef| {
+            let declared = field.metadata().get(PG_TYPE);
+            declared.is_some_and(|declared| ["uuid", "jsonb"].contains(&declared.as_str()))
+        };
+        let is_adopted = |field: &&FieldRef| !is_string(field.data_type()) || has_own_text(field);
+        let Some(target) = other.filter(is_adopted).cloned() else { continue };
         for input in &mut union.inputs {
             if literal_of(input, column).is_none() {
                 continue;
@@ -137,8 +170,54 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let expr = Expr::WindowFunction(function);
             Ok(if widened { Transformed::yes(expr) } else { Transformed::no(expr) })
         }
-        Expr::Case(case) => common_results(case, schema),
+        // The order says nothing, and DataFusion takes it for arguments.
+        Expr::AggregateFunction(mut function)
+            if !function.params.order_by.is_empty() && is_free_of_order(function.func.name()) =>
+        {
+            function.params.order_by.clear();
+            Ok(Transformed::yes(Expr::AggregateFunction(function)))
+        }
+        Expr::Case(mut case) => {
+            let mut compared: Vec<&mut Expr> = case.expr.iter_mut().map(Box::as_mut).collect();
+            if !compared.is_empty() {
+                compared.extend(case.when_then_expr.iter_mut().map(|(when, _)| when.as_mut()));
+            }
+            alike(&mut compared, schema);
+            let results = case.when_then_expr.iter_mut().map(|(_, then)| then).chain(&mut case.else_expr);
+            alike(&mut results.map(Box::as_mut).collect::<Vec<_>>(), schema);
+            common_results(case, schema)
+        }
         Expr::ScalarFunction(function) if function.name() == "round" => Ok(rounding(function, schema)),
+        Expr::ScalarFunction(mut function) if matches!(function.name(), "ceil" | "floor") => {
+            // The next whole number may have one digit more.
+            if let [arg] = &mut function.args[..]
+                && let Ok(DataType::Decimal128(precision @ ..38, scale @ 1..)) = arg.get_type(schema)
+            {
+                let wider =
+                    Cast::new(Box::new(std::mem::take(arg)), DataType::Decimal128(precision + 1, scale));
+                *arg = Expr::Cast(wider);
+                return Ok(Transformed::yes(Expr::ScalarFunction(function)));
+            }
+            Ok(Transformed::no(Expr::ScalarFunction(function)))
+        }
+        Expr::ScalarFunction(mut function)
+            if matches!(function.name(), "coalesce" | "nullif" | "greatest" | "least" | "nvl") =>
+        {
+            alike(&mut function.args.iter_mut().collect::<Vec<_>>(), schema);
+            Ok(Transformed::yes(Expr::ScalarFunction(function)))
+        }
+        Expr::InList(mut list) => {
+            alike(&mut std::iter::once(list.expr.as_mut()).chain(&mut list.list).collect::<Vec<_>>(), schema);
+            Ok(Transformed::yes(Expr::InList(list)))
+        }
+        Expr::Between(mut between) => {
+            alike(&mut [&mut between.expr, &mut between.low, &mut between.high].map(Box::as_mut), schema);
+            Ok(Transformed::yes(Expr::Between(between)))
+        }
+        Expr::BinaryExpr(mut binary) if is_comparison(binary.op) => {
+            alike(&mut [&mut binary.left, &mut binary.right].map(Box::as_mut), schema);
+            Ok(Transformed::yes(Expr::BinaryExpr(binary)))
+        }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let exact = match (left.get_type(schema), right.get_type(schema)) {
                 (Ok(left), Ok(right)) => numeric::is_exact(op, &left, &right),
@@ -150,6 +229,60 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             }
         }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Whether an aggregate is the same in whatever order its values come.
+fn is_free_of_order(function: &str) -> bool {
+    let free = [
+        "avg",
+        "bit_and",
+        "bit_or",
+        "bit_xor",
+        "bool_and",
+        "bool_or",
+        "corr",
+        "count",
+        "covar_pop",
+        "covar_samp",
+        "max",
+        "min",
+        "stddev",
+        "stddev_pop",
+        "sum",
+        "var",
+        "var_pop",
+        "var_samp",
+    ];
+    free.contains(&function) || function.starts_with("regr_")
+}
+
+/// Values that are compared with each other, or of which one is chosen, of one type, where DataFusion would choose another:
+/// floating-point and exact numbers meet as `double precision`, and a string without a type is what the others are.
+fn alike(values: &mut [&mut Expr], schema: &DFSchema) {
+    let types: Vec<Option<DataType>> = values.iter().map(|value| value.get_type(schema).ok()).collect();
+    let is_exact =
+        |data_type: &DataType| matches!(data_type, DataType::Decimal128(..) | DataType::Decimal256(..));
+    let known = || types.iter().flatten();
+    if known().any(DataType::is_floating) && known().any(is_exact) {
+        for (value, data_type) in values.iter_mut().zip(&types) {
+            if data_type.as_ref().is_some_and(|it| it.is_numeric() && *it != DataType::Float64) {
+                **value = Expr::Cast(Cast::new(Box::new(std::mem::take(*value)), DataType::Float64));
+            }
+        }
+        return;
+    }
+    let is_literal = |value: &Expr| matches!(value, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
+    let declared = values.iter().filter(|value| !is_literal(value)).find_map(|value| {
+        let (_, field) = value.to_field(schema).ok()?;
+        let declared = field.metadata().get(PG_TYPE)?;
+        ["uuid", "jsonb"].contains(&declared.as_str()).then_some(field)
+    });
+    let Some(declared) = declared else { return };
+    // Of the type alone: whether it is NULL, the literal says.
+    let target = Arc::new(declared.as_ref().clone().with_nullable(true));
+    for value in values.iter_mut().filter(|value| is_literal(value)) {
+        **value = Expr::Cast(Cast { expr: Box::new(std::mem::take(*value)), field: target.clone() });
     }
 }
 
@@ -474,6 +607,11 @@ fn conversion(cast: Cast, schema: &DFSchema, text: &Arc<dyn TextFormat>) -> Resu
             let precision = (*precision - *scale as u8 + 1).min(38);
             let whole = Cast::new(cast.expr, DataType::Decimal128(precision, 0));
             Ok(again(Expr::Cast(whole)))
+        }
+        // A cast to a field gives what the field says, NULL or not; its plan asks the operand.
+        _ if declared.is_some() && target.is_nullable() && !cast.expr.nullable(schema)? => {
+            let field = Arc::new(target.as_ref().clone().with_nullable(false));
+            Ok(Transformed::yes(Expr::Cast(Cast { expr: cast.expr, field })))
         }
         _ => Ok(Transformed::no(Expr::Cast(cast))),
     }
