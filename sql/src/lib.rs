@@ -30,6 +30,7 @@ mod set_operations;
 mod subqueries;
 mod tie_break;
 mod time_joins;
+mod value_order;
 mod windows;
 
 pub use delta::{DeltaError, Rewritten, rewrite};
@@ -41,4 +42,5 @@ pub use postgres::{ArrowText, TextFormat, set_functions};
 pub use refusal::Refusal;
 pub use relations::{Relation, RelationTable, relation_of};
 pub use time_joins::Versions;
+pub use value_order::with_value_order;
 pub use windows::rewrite_windows;

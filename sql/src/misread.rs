@@ -6,8 +6,10 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Column, DataFusionError, Result};
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, SkipType};
 use datafusion::sql::sqlparser::ast::{
-    JoinConstraint, JoinOperator, Query, Select, TableFactor, TableWithJoins, VisitorMut,
+    Expr as SqlExpr, Function, JoinConstraint, JoinOperator, Query, Select, TableFactor, TableWithJoins,
+    VisitorMut, WindowFrame, WindowFrameBound, WindowType,
 };
+use tidemill_core::SqlState;
 
 use crate::refusal::Refusal;
 
@@ -28,6 +30,15 @@ impl VisitorMut for Reader {
         select.from.iter().try_for_each(merged_columns)
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut SqlExpr) -> ControlFlow<Refusal> {
+        match expr {
+            SqlExpr::Function(Function { over: Some(WindowType::WindowSpec(window)), .. }) => {
+                window.window_frame.as_ref().map_or(ControlFlow::Continue(()), frame)
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Refusal> {
         match factor {
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
@@ -41,6 +52,25 @@ impl VisitorMut for Reader {
             _ => ControlFlow::Continue(()),
         }
     }
+}
+
+/// A frame whose end can only be before its start has no rows for anybody; DataFusion gives NULLs, PostgreSQL says so.
+fn frame(frame: &WindowFrame) -> ControlFlow<Refusal> {
+    use WindowFrameBound::{CurrentRow, Following, Preceding};
+    let message = match (&frame.start_bound, frame.end_bound.as_ref().unwrap_or(&CurrentRow)) {
+        (Following(None), _) => "frame start cannot be UNBOUNDED FOLLOWING",
+        (_, Preceding(None)) => "frame end cannot be UNBOUNDED PRECEDING",
+        (CurrentRow, Preceding(_)) => "frame starting from current row cannot have preceding rows",
+        (Following(_), CurrentRow) => "frame starting from following row cannot end with current row",
+        (Following(_), Preceding(_)) => "frame starting from following row cannot have preceding rows",
+        _ => return ControlFlow::Continue(()),
+    };
+    ControlFlow::Break(Refusal {
+        sqlstate: SqlState("42P20"),
+        message: message.into(),
+        hint: Some("A frame goes from what is earlier in the order to what is later.".into()),
+        near: Some("between".into()),
+    })
 }
 
 /// A column that USING or NATURAL merges would be the left one's, which may be NULL where the right one's is not.

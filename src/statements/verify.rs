@@ -311,7 +311,9 @@ impl Batch<'_> {
             SessionStateBuilder::new_from_existing(planned.state).with_runtime_env(memory).build();
         state.execution_props_mut().query_execution_start_time =
             chrono::DateTime::from_timestamp_micros(self.now);
-        let frame = DataFrame::new(state, planned.plan);
+        // Where the order of values is left open, the pipeline's is as good as any.
+        let plan = tidemill_sql::with_value_order(planned.plan).map_err(error)?;
+        let frame = DataFrame::new(state, plan);
         let mut stream = frame.execute_stream().await.map_err(error)?;
         let schema = self.object.arrow_schema();
         while let Some(batch) = stream.try_next().await.map_err(error)? {

@@ -112,6 +112,38 @@ fn planted_corruption_is_found() {
     });
 }
 
+/// Values whose order the query leaves open stand in the pipeline's, which is no difference.
+#[test]
+fn what_the_query_leaves_open_is_no_difference() {
+    on_a_runtime(async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut session = open(directory.path(), 2).await;
+        run(&mut session, "CREATE TABLE t (id INT PRIMARY KEY, k INT, v INT, s TEXT)").await;
+        for values in [
+            "(1, 1, 3, 'c'), (2, 1, NULL, NULL)",
+            "(3, 1, 1, 'b'), (4, 2, 9, 'z')",
+            "(5, 1, 2, 'a'), (6, 2, 4, 'y')",
+        ] {
+            run(&mut session, &format!("INSERT INTO t VALUES {values}")).await;
+        }
+        run(&mut session, "UPDATE t SET v = 7 WHERE id = 1").await;
+        for (idx, calls) in [
+            "array_agg(v) AS a, string_agg(s, ',') AS b",
+            "array_agg(v ORDER BY k) AS a, json_agg(v) AS b, jsonb_agg(s) AS c",
+            "first_value(v) AS a, last_value(s) AS b, nth_value(v, 2) AS c, count(v) AS d",
+            "array_agg(DISTINCT v) AS a",
+        ]
+        .iter()
+        .enumerate()
+        {
+            run(&mut session, &format!("CREATE PIPELINE p{idx} AS SELECT k, {calls} FROM t GROUP BY k"))
+                .await;
+            let verified = verify(&mut session, &format!("p{idx}")).await;
+            assert_eq!(verified[0], "equal", "{calls}: {verified:?}");
+        }
+    });
+}
+
 #[test]
 fn pipelines_over_everything_are_equal_while_rows_come() {
     on_a_runtime(async {
