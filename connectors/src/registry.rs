@@ -11,6 +11,8 @@ use tidemill_core::sink::Sink;
 use tidemill_core::source::{ConnectorError, Source};
 use tidemill_core::{SqlState, did_you_mean};
 
+use crate::formats::avro::AvroOptions;
+use crate::formats::avro::encoder::AvroSinkOptions;
 use crate::formats::changelog::CsvSinkOptions;
 use crate::formats::csv::CsvOptions;
 use crate::formats::json::JsonOptions;
@@ -71,7 +73,8 @@ pub struct EncodingInfo {
 
 /// All encodings that have options.
 pub fn encodings() -> &'static [EncodingInfo] {
-    static ENCODINGS: [EncodingInfo; 2] = [
+    static ENCODINGS: [EncodingInfo; 3] = [
+        EncodingInfo { name: "AVRO", source_options: AvroOptions::DOCS, sink_options: AvroSinkOptions::DOCS },
         EncodingInfo { name: "CSV", source_options: CsvOptions::DOCS, sink_options: CsvSinkOptions::DOCS },
         EncodingInfo { name: "JSON", source_options: JsonOptions::DOCS, sink_options: &[] },
     ];
@@ -107,7 +110,7 @@ pub async fn validate_sink(spec: &SinkSpec<'_>) -> Result<(), ConnectorError> {
 }
 
 /// The columns of a source that declares none, whose schema is empty as yet: those that the generator makes, those of a Parquet
-/// file, the names in the header of a CSV file. `None` where they must be declared.
+/// file, the names in the header of a CSV file, the fields of an Avro schema. `None` where they must be declared.
 pub async fn source_columns(spec: &SourceSpec<'_>) -> Result<Option<SchemaRef>, ConnectorError> {
     match find(spec.options, "source", |info| info.create_source.is_some())?.columns {
         Some(columns) => columns(spec).await,

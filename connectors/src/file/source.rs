@@ -66,8 +66,8 @@ impl FileSource {
         spec.check_include(&["offset", "file"])?;
         include::check_types(spec)?;
         let encode = actual_encode(spec.encode, &config)?;
-        if encode == Encode::Bytes {
-            let message = "connector \"file\" cannot read ENCODE BYTES";
+        if matches!(encode, Encode::Bytes | Encode::Avro) {
+            let message = format!("connector \"file\" cannot read ENCODE {encode}");
             return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
                 .with_hint("Use ENCODE CSV, JSON or PARQUET."));
         }
