@@ -1,25 +1,23 @@
 //! The columns of a schema, where none are declared.
 
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use tidemill_core::PG_TYPE;
 
 use crate::formats::avro::reader::WriterFields;
 
 /// What a source with this schema has as columns, or why it cannot have any.
 pub fn infer(schema: &str) -> Result<SchemaRef, String> {
-    let fields = WriterFields::parse(schema)?;
-    let columns: Vec<Field> = fields.arrow_schema()?.fields().iter().map(column).collect();
-    Ok(Arc::new(Schema::new(columns)))
+    let fields = WriterFields::parse(schema)?.arrow_schema()?;
+    Ok(Arc::new(Schema::new(columns(fields.fields()))))
 }
 
 /// [`infer`] of the rows in a Debezium envelope: the fields of its image after the change.
 pub fn infer_of_envelope(schema: &str) -> Result<SchemaRef, String> {
     let fields = WriterFields::parse(schema)?.arrow_schema()?;
     match fields.field_with_name("after").map(Field::data_type) {
-        Ok(DataType::Struct(fields)) => {
-            Ok(Arc::new(Schema::new(fields.iter().map(column).collect::<Vec<_>>())))
-        }
+        Ok(DataType::Struct(fields)) => Ok(Arc::new(Schema::new(columns(fields)))),
         _ => Err("it is no Debezium envelope: it has no record \"after\"".to_string()),
     }
 }
@@ -33,8 +31,7 @@ pub fn column(field: &FieldRef) -> Field {
         DataType::FixedSizeBinary(_) if is_uuid(field) => of_pg_type("uuid"),
         DataType::FixedSizeBinary(_) => of_type(DataType::Binary),
         DataType::Union(..) => of_pg_type("jsonb"),
-        DataType::Null => of_type(DataType::Utf8).with_nullable(true),
-        DataType::Dictionary(..) => of_type(DataType::Utf8),
+        DataType::Null | DataType::Dictionary(..) => of_type(DataType::Utf8),
         DataType::Timestamp(_, zone) => {
             let zone = zone.as_ref().map(|_| "UTC".into());
             of_type(DataType::Timestamp(TimeUnit::Microsecond, zone))
@@ -55,6 +52,7 @@ pub fn column(field: &FieldRef) -> Field {
     }
 }
 
+/// All may be NULL, whatever this schema says: a later one may say something else.
 fn columns(fields: &Fields) -> Fields {
     fields.iter().map(|field| column(field).with_nullable(true)).collect()
 }
