@@ -949,11 +949,11 @@ pub fn indexed_columns(object: &Object, keys: &[String]) -> Option<Vec<usize>> {
     tidemill_engine::is_looked_up(&first.data_type).then_some(columns)
 }
 
-fn format(word: &Option<String>) -> Result<Format, SqlError> {
+pub fn format(word: &Option<String>) -> Result<Format, SqlError> {
     Ok(word.as_deref().unwrap_or("PLAIN").parse()?)
 }
 
-fn encode(word: &Option<String>) -> Result<Encode, SqlError> {
+pub fn encode(word: &Option<String>) -> Result<Encode, SqlError> {
     match word {
         Some(word) => Ok(word.parse()?),
         None => Ok(Encode::Native),

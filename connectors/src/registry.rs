@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use tidemill_core::sink::Sink;
 use tidemill_core::source::{ConnectorError, Source};
 use tidemill_core::{SqlState, did_you_mean};
 
+use crate::formats::avro::AvroOptions;
+use crate::formats::avro::encoder::AvroSinkOptions;
 use crate::formats::changelog::CsvSinkOptions;
 use crate::formats::csv::CsvOptions;
 use crate::formats::json::JsonOptions;
 use crate::options::OptionDoc;
-use crate::spec::{Encode, SinkSpec, SourceSpec};
+use crate::spec::{SinkSpec, SourceSpec};
 use crate::{blackhole, file, generator, kafka, postgres, print};
 
 /// How long a validation may reach out.
@@ -31,11 +34,7 @@ pub(crate) trait ConnectorSource: Source {
 
 type CreateSource = fn(&SourceSpec<'_>) -> Result<Arc<dyn ConnectorSource>, ConnectorError>;
 type CreateSink = fn(&SinkSpec<'_>) -> Result<Arc<dyn Sink>, ConnectorError>;
-type Columns = fn(
-    &BTreeMap<String, String>,
-    Encode,
-    &BTreeMap<String, String>,
-) -> Result<Option<SchemaRef>, ConnectorError>;
+type Columns = for<'a> fn(&'a SourceSpec<'a>) -> BoxFuture<'a, Result<Option<SchemaRef>, ConnectorError>>;
 
 /// A connector, for `SHOW CONNECTORS` and the manual.
 #[derive(Debug)]
@@ -74,7 +73,8 @@ pub struct EncodingInfo {
 
 /// All encodings that have options.
 pub fn encodings() -> &'static [EncodingInfo] {
-    static ENCODINGS: [EncodingInfo; 2] = [
+    static ENCODINGS: [EncodingInfo; 3] = [
+        EncodingInfo { name: "AVRO", source_options: AvroOptions::DOCS, sink_options: AvroSinkOptions::DOCS },
         EncodingInfo { name: "CSV", source_options: CsvOptions::DOCS, sink_options: CsvSinkOptions::DOCS },
         EncodingInfo { name: "JSON", source_options: JsonOptions::DOCS, sink_options: &[] },
     ];
@@ -109,15 +109,11 @@ pub async fn validate_sink(spec: &SinkSpec<'_>) -> Result<(), ConnectorError> {
     within_timeout(sink.validate(), spec.owner()).await
 }
 
-/// The columns of a source that declares none: those that the generator makes, those of a Parquet
-/// file, the names in the header of a CSV file. `None` where they must be declared.
-pub fn source_columns(
-    options: &BTreeMap<String, String>,
-    encode: Encode,
-    encode_options: &BTreeMap<String, String>,
-) -> Result<Option<SchemaRef>, ConnectorError> {
-    match find(options, "source", |info| info.create_source.is_some())?.columns {
-        Some(columns) => columns(options, encode, encode_options),
+/// The columns of a source that declares none, whose schema is empty as yet: those that the generator makes, those of a Parquet
+/// file, the names in the header of a CSV file, the fields of an Avro schema. `None` where they must be declared.
+pub async fn source_columns(spec: &SourceSpec<'_>) -> Result<Option<SchemaRef>, ConnectorError> {
+    match find(spec.options, "source", |info| info.create_source.is_some())?.columns {
+        Some(columns) => columns(spec).await,
         None => Ok(None),
     }
 }
@@ -177,24 +173,22 @@ fn find(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::declared::Declared;
 
-    fn options(options: &[(&str, &str)]) -> BTreeMap<String, String> {
-        options.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
-    }
-
-    #[test]
-    fn unknown_connector_lists_those_there_are() {
-        let error =
-            source_columns(&options(&[("connector", "kafak")]), Encode::Json, &options(&[])).unwrap_err();
-        assert_eq!(error.to_string(), "connector \"kafak\" does not exist");
+    #[tokio::test]
+    async fn unknown_connector_lists_those_there_are() {
+        let error = async |declared: &Declared| source_columns(&declared.source()).await.unwrap_err();
+        let unknown = error(&Declared::new("kafak", "")).await;
+        assert_eq!(unknown.to_string(), "connector \"kafak\" does not exist");
         assert_eq!(
-            error.hint.as_deref(),
+            unknown.hint.as_deref(),
             Some("Perhaps you meant \"kafka\". Connectors for a source: file, generator, kafka.")
         );
-        let error =
-            source_columns(&options(&[("connector", "print")]), Encode::Json, &options(&[])).unwrap_err();
-        assert_eq!(error.to_string(), "connector \"print\" cannot be a source");
-        let error = source_columns(&options(&[]), Encode::Json, &options(&[])).unwrap_err();
+        let sink = error(&Declared::new("print", "")).await;
+        assert_eq!(sink.to_string(), "connector \"print\" cannot be a source");
+        let options = BTreeMap::new();
+        let nothing = Declared::new("kafka", "");
+        let error = source_columns(&SourceSpec { options: &options, ..nothing.source() }).await.unwrap_err();
         assert_eq!(error.to_string(), "a source needs the option \"connector\"");
     }
 

@@ -26,6 +26,7 @@ pub enum Encode {
     Native,
     Json,
     Csv,
+    Avro,
     Parquet,
     /// The whole value in one column.
     Bytes,
@@ -203,9 +204,10 @@ impl FromStr for Encode {
             "NATIVE" => Ok(Encode::Native),
             "JSON" => Ok(Encode::Json),
             "CSV" => Ok(Encode::Csv),
+            "AVRO" => Ok(Encode::Avro),
             "PARQUET" => Ok(Encode::Parquet),
             "BYTES" => Ok(Encode::Bytes),
-            _ => Err(unknown("ENCODE", text, &["JSON", "CSV", "PARQUET", "BYTES"])),
+            _ => Err(unknown("ENCODE", text, &["JSON", "CSV", "AVRO", "PARQUET", "BYTES"])),
         }
     }
 }
@@ -236,6 +238,7 @@ impl std::fmt::Display for Encode {
             Encode::Native => "NATIVE",
             Encode::Json => "JSON",
             Encode::Csv => "CSV",
+            Encode::Avro => "AVRO",
             Encode::Parquet => "PARQUET",
             Encode::Bytes => "BYTES",
         })

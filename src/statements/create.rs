@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::Query;
 use tidemill_catalog::{
-    Catalog, Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, Options,
-    PipelineDefinition, Privilege, SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition,
-    Watermark,
+    Catalog, Column, Created, Definition, Include, Kind, NewObject, Object, OnConflict, PipelineDefinition,
+    Privilege, SinkDefinition, SourceDefinition, TableDefinition, ViewDefinition, Watermark,
 };
 use tidemill_connectors::IncludeKind as ConnectorInclude;
 use tidemill_core::source::ConnectorError;
@@ -24,7 +23,7 @@ use tidemill_sql::statements::{
 use tokio_util::sync::CancellationToken;
 
 use super::{access, dml, done, engine_error, query, redefine, secret, unbounded, unsupported};
-use crate::database::{Database, position_of, sink_query, table_spec, take_rate_limit, uninterrupted};
+use crate::database::{self, Database, position_of, sink_query, table_spec, take_rate_limit, uninterrupted};
 use crate::names::{References, find};
 use crate::session::api::{Notice, Response, SqlError};
 use crate::session::definitions::Changing;
@@ -74,19 +73,25 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
         Head { name: &create.name, or_replace: create.or_replace, if_not_exists: create.if_not_exists };
     let format = create.format.as_ref().map(|format| format.value.to_uppercase());
     let encode = create.encode.as_ref().map(|encode| encode.value.to_uppercase());
-    let options = secret::options(session, &create.options)?;
-    let encode_options = secret::options(session, &create.encode_options)?;
+    let mut declared = SourceDefinition {
+        options: secret::options(session, &create.options)?,
+        format,
+        encode,
+        encode_options: secret::options(session, &create.encode_options)?,
+        include: Vec::new(),
+        watermark: None,
+    };
     // Before it is looked at for its columns.
     let connector = create.options.get("connector");
     privileges::require_connector(&session.catalog(), session.user(), connector, false)?;
     let mut columns = self::columns(&create.columns);
     if columns.is_empty() {
         let catalog = session.catalog();
-        let schema = columns_of_connector(&session.database, &catalog, &options, &encode, &encode_options)
-            .map_err(|error| {
-                let options = options.iter().chain(&encode_options);
-                session.database.without_secrets(&catalog, options, error)
-            })?;
+        let schema = columns_of_connector(&session.database, &catalog, &create.name.name, &declared).await;
+        let schema = schema.map_err(|error| {
+            let options = declared.options.iter().chain(&declared.encode_options);
+            session.database.without_secrets(&catalog, options, error)
+        })?;
         let Some(schema) = schema else {
             return Err(SqlError::new(
                 SqlState::INVALID_TABLE_DEFINITION,
@@ -99,28 +104,24 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
         };
         columns = schema.fields().iter().map(|field| Column::from(field.as_ref())).collect();
     }
-    let mut include = Vec::new();
     for clause in &create.include {
         let kind = match clause.kind.name() {
             "header" => ConnectorInclude::Header(clause.header.clone()),
             name => name.parse().map_err(|error| SqlError::from_connector(error, clause.position))?,
         };
         columns.push(Column::new(clause.column(), kind.data_type(), true));
-        include.push(Include {
+        declared.include.push(Include {
             kind: clause.kind.name().into(),
             header: clause.header.clone(),
             column: clause.column().into(),
         });
     }
-    let watermark = match &create.watermark {
-        Some(watermark) => {
-            check_watermark(watermark, &columns)?;
-            Some(Watermark { column: watermark.column.clone(), expr: watermark.text.clone() })
-        }
-        None => None,
-    };
-    let definition =
-        Definition::Source(SourceDefinition { options, format, encode, encode_options, include, watermark });
+    if let Some(watermark) = &create.watermark {
+        check_watermark(watermark, &columns)?;
+        declared.watermark =
+            Some(Watermark { column: watermark.column.clone(), expr: watermark.text.clone() });
+    }
+    let definition = Definition::Source(declared);
     let changing = session.change_definitions().await?;
     let new = NewObject {
         columns,
@@ -138,22 +139,26 @@ pub async fn source(session: &mut Session, create: &CreateSource, sql: &str) -> 
 }
 
 /// The columns of a source that its connector knows.
-fn columns_of_connector(
+async fn columns_of_connector(
     database: &Database,
     catalog: &Catalog,
-    options: &Options,
-    encode: &Option<String>,
-    encode_options: &Options,
+    name: &str,
+    definition: &SourceDefinition,
 ) -> Result<Option<SchemaRef>, SqlError> {
-    let encode = match encode {
-        Some(encode) => encode.parse()?,
-        None => tidemill_connectors::Encode::Native,
+    let mut options = database.resolved(catalog, &definition.options)?;
+    tidemill_connectors::take_duration(&mut options, "idle_timeout")?;
+    take_rate_limit(&mut options)?;
+    let spec = tidemill_connectors::SourceSpec {
+        name,
+        schema: SchemaRef::new(Schema::empty()),
+        include: &[],
+        primary_key: &[],
+        options: &options,
+        format: database::format(&definition.format)?,
+        encode: database::encode(&definition.encode)?,
+        encode_options: &database.resolved(catalog, &definition.encode_options)?,
     };
-    let mut of_connector = database.resolved(catalog, options)?;
-    tidemill_connectors::take_duration(&mut of_connector, "idle_timeout")?;
-    take_rate_limit(&mut of_connector)?;
-    let of_encode = database.resolved(catalog, encode_options)?;
-    Ok(tidemill_connectors::source_columns(&of_connector, encode, &of_encode)?)
+    Ok(tidemill_connectors::source_columns(&spec).await?)
 }
 
 /// Asks the outside whether it is there, so that a mistake shows now and not in a log.

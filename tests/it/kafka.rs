@@ -16,7 +16,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Message, Offset, TopicPartitionList};
 
+use self::fake_registry::{FakeRegistry, How};
 use crate::server::{self, Server, execute, query};
+
+#[path = "../../connectors/src/formats/avro/fake_registry.rs"]
+#[allow(dead_code)]
+mod fake_registry;
 
 pub const PARTITIONS: i32 = 2;
 pub const WAIT: Duration = Duration::from_secs(30);
@@ -242,6 +247,107 @@ async fn kafka_to_pipeline_to_kafka_survives_a_kill() {
         .collect();
     written.sort_unstable();
     assert_eq!(written, expected, "no row is lost, and none is doubled");
+}
+
+/// A payment of one to 63, with a field more from schema 2 on, in another order.
+fn payment(schema: u8, id: u8) -> Vec<u8> {
+    let customer = [2, b'a' + id % 3];
+    match schema {
+        1 => [&[0, 0, 0, 0, 1, id * 2][..], &customer].concat(),
+        _ => [&[0, 0, 0, 0, schema][..], &customer, &[0, id * 2]].concat(),
+    }
+}
+
+async fn produce_payments(producer: &FutureProducer, payments: impl Iterator<Item = Vec<u8>>) {
+    for payment in payments {
+        let record = FutureRecord::<str, [u8]>::to("payments").payload(&payment[..]);
+        producer.send(record, WAIT).await.map_err(|(error, _)| error).expect("the broker takes it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn avro_to_pipeline_to_avro_survives_a_kill_and_a_registry_that_is_away() {
+    let kafka_directory = server::directory();
+    let Some(kafka) = Kafka::start(kafka_directory.path()) else { return };
+    kafka.create_topics(&["payments", "totals"]).await;
+    let producer = kafka.producer();
+    let registry = FakeRegistry::start();
+    let record = |fields: &str| format!(r#"{{"type": "record", "name": "p", "fields": [{fields}]}}"#);
+    let customer = r#"{"name": "customer", "type": "string"}"#;
+    registry.add(1, &record(&format!(r#"{{"name": "id", "type": "int"}}, {customer}"#)));
+    let newer = format!(
+        r#"{customer}, {{"name": "note", "type": ["null", "string"]}}, {{"name": "id", "type": "long"}}"#
+    );
+    registry.add(2, &record(&newer));
+    registry.add(3, &record(&newer));
+    registry.add_version("payments-value", 1);
+    produce_payments(&producer, (1..=20).map(|id| payment(1, id)).chain((21..=30).map(|id| payment(2, id))))
+        .await;
+    let bad = [b"{}".to_vec(), payment(9, 1), payment(1, 1)[..7].to_vec()];
+    produce_payments(&producer, bad.iter().cloned()).await;
+
+    let directory = server::directory();
+    let mut server = Server::start(directory.path()).await;
+    let client = server.connect().await;
+    let at = format!("properties.bootstrap.server = '{}'", kafka.address);
+    let avro = format!("ENCODE AVRO (schema.registry = '{}')", registry.url);
+    let statements = format!(
+        "CREATE SOURCE payments WITH (connector = 'kafka', topic = 'payments', {at}) FORMAT PLAIN {avro};
+         CREATE PIPELINE totals AS SELECT customer, count(*) AS n, sum(id) AS total FROM payments GROUP BY customer;
+         CREATE PIPELINE seen AS SELECT count(*) AS n, count(DISTINCT id) AS ids FROM payments;
+         CREATE TABLE beside (a INT);
+         CREATE PIPELINE of_beside AS SELECT count(*) AS n FROM beside;
+         CREATE SINK totals_out FROM totals WITH (connector = 'kafka', topic = 'totals', primary_key = 'customer', {at}) \
+             FORMAT UPSERT {avro};
+         CREATE SOURCE back (customer TEXT, n BIGINT, total BIGINT, PRIMARY KEY (customer)) \
+             WITH (connector = 'kafka', topic = 'totals', {at}) FORMAT UPSERT {avro};
+         CREATE PIPELINE of_back AS SELECT sum(n) AS n, sum(total) AS total FROM back"
+    );
+    execute(&client, &statements).await;
+    wait_for(&server, "SELECT n, ids FROM seen", &["30", "30"]).await;
+    wait_for(&server, "SELECT n, total FROM of_back", &["30", "465"]).await;
+    wait_for(&server, "SELECT count(*), count(DISTINCT raw) FROM tm_dead_letters", &["3", "3"]).await;
+    let letters = query(&client, "SELECT reason FROM tm_dead_letters ORDER BY reason").await;
+    assert!(letters[0][0].starts_with("schema id 1: the record ends within its value"), "{letters:?}");
+    assert!(letters[1][0].starts_with("schema id 9 is unknown to schema registry"), "{letters:?}");
+    assert!(letters[2][0].starts_with("the record is no Avro of a schema registry"), "{letters:?}");
+    let columns = query(
+        &client,
+        "SELECT column_name, data_type FROM information_schema.columns \
+        WHERE table_name = 'payments' ORDER BY ordinal_position",
+    )
+    .await;
+    assert_eq!(columns, [["id", "integer"], ["customer", "text"]]);
+
+    // What cannot be read waits; nothing else does.
+    server.kill();
+    registry.answer_like(How::Away);
+    produce_payments(&producer, (31..=35).map(|id| payment(3, id)).chain((36..=40).map(|id| payment(1, id))))
+        .await;
+    server.restart().await;
+    let client = server.connect().await;
+    execute(&client, "INSERT INTO beside VALUES (1), (2)").await;
+    wait_for(&server, "SELECT n FROM of_beside", &["2"]).await;
+    let away =
+        "SELECT last_error LIKE '%schema registry%does not answer%' FROM tm_sources WHERE name = 'payments'";
+    wait_for(&server, away, &["t"]).await;
+    assert_eq!(query(&client, "SELECT n FROM seen").await, [["30"]]);
+    registry.answer_like(How::Well);
+    wait_for(&server, "SELECT n, ids FROM seen", &["40", "40"]).await;
+    wait_for(&server, "SELECT n, total FROM of_back", &["40", "820"]).await;
+    assert_eq!(query(&client, "SELECT count(*) FROM tm_dead_letters").await, [["3"]]);
+
+    // A registry that has another schema under the subject is heard before anything is written.
+    let error = server::failure(
+        &client,
+        &format!(
+            "CREATE SINK other AS SELECT customer FROM payments \
+             WITH (connector = 'kafka', topic = 'totals', {at}) FORMAT PLAIN {avro}"
+        ),
+    )
+    .await;
+    assert_eq!(error.code().code(), "42804", "{error}");
+    assert!(error.message().contains("incompatible with an earlier schema"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

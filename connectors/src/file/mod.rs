@@ -16,6 +16,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+
 use tidemill_core::SqlState;
 use tidemill_core::source::ConnectorError;
 
@@ -33,7 +35,7 @@ pub(crate) const CONNECTOR: ConnectorInfo = ConnectorInfo {
     sink_options: Some(FileSinkConfig::DOCS),
     create_source: Some(|spec| Ok(Arc::new(FileSource::new(spec)?))),
     create_sink: Some(|spec| Ok(Arc::new(FileSink::new(spec)?))),
-    columns: Some(source::columns),
+    columns: Some(|spec| std::future::ready(source::columns(spec)).boxed()),
 };
 
 /// PostgreSQL's code for a file that is not there.

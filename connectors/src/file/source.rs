@@ -66,8 +66,8 @@ impl FileSource {
         spec.check_include(&["offset", "file"])?;
         include::check_types(spec)?;
         let encode = actual_encode(spec.encode, &config)?;
-        if encode == Encode::Bytes {
-            let message = "connector \"file\" cannot read ENCODE BYTES";
+        if matches!(encode, Encode::Bytes | Encode::Avro) {
+            let message = format!("connector \"file\" cannot read ENCODE {encode}");
             return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
                 .with_hint("Use ENCODE CSV, JSON or PARQUET."));
         }
@@ -159,14 +159,10 @@ fn actual_encode(encode: Encode, config: &FileSourceConfig) -> Result<Encode, Co
 }
 
 /// The columns that the first file declares by itself.
-pub(super) fn columns(
-    options: &BTreeMap<String, String>,
-    encode: Encode,
-    encode_options: &BTreeMap<String, String>,
-) -> Result<Option<SchemaRef>, ConnectorError> {
-    let config = read_config(options)?;
-    let encode = actual_encode(encode, &config)?;
-    let csv = if encode == Encode::Csv { Some(csv_options(encode_options)?) } else { None };
+pub(super) fn columns(spec: &SourceSpec<'_>) -> Result<Option<SchemaRef>, ConnectorError> {
+    let config = read_config(spec.options)?;
+    let encode = actual_encode(spec.encode, &config)?;
+    let csv = if encode == Encode::Csv { Some(csv_options(spec.encode_options)?) } else { None };
     if !matches!((encode, &csv), (Encode::Parquet, _) | (_, Some(CsvOptions { header: true, .. }))) {
         return Ok(None);
     }

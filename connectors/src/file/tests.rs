@@ -114,8 +114,7 @@ async fn parquet_conforms() {
     assert!(
         transcript.bad[0].contains("@4: 22003: column \"id\"") && transcript.bad[0].contains("4000000000")
     );
-    let schema =
-        source_columns(declared.source().options, Encode::Native, &Default::default()).unwrap().unwrap();
+    let schema = source_columns(&declared.source()).await.unwrap().unwrap();
     assert_eq!(schema.field(1).name(), "unused");
 
     let strict = file(&path, "id bigint!").with("batch_rows", 100);
@@ -229,9 +228,7 @@ async fn missing_files_and_columns_are_named() {
     let missing = error(&declared).await;
     assert_eq!(missing.sqlstate.0, "42703");
     assert_eq!(missing.hint.as_deref(), Some("Perhaps you meant \"carrier\"."));
-    let schema = source_columns(declared.source().options, Encode::Csv, declared.source().encode_options)
-        .unwrap()
-        .unwrap();
+    let schema = source_columns(&declared.source()).await.unwrap().unwrap();
     assert_eq!(schema.field(0).name(), "carrier");
 
     parquet(&directory.path().join("a.parquet"), 1);

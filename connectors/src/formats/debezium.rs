@@ -1,25 +1,33 @@
 //! Debezium's envelope: the row before and after, and what was done.
 //!
 //! Both of its JSON forms are read, without schema `{"before": …, "after": …, "op": "u"}` and with
-//! it `{"schema": …, "payload": {"before": …}}`. Operations: `r` (read by the snapshot), `c`, `u`,
+//! it `{"schema": …, "payload": {"before": …}}`; in Avro, it is a record with these fields. Operations: `r` (read by the snapshot), `c`, `u`,
 //! `d`. Tombstones (no value) and messages (`m`) are passed over.
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, StructArray};
 use arrow::compute::{interleave, kernels::zip::zip};
-use arrow::datatypes::{DataType, Field, Fields};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use tidemill_core::SqlState;
 use tidemill_core::source::ConnectorError;
 
+use crate::formats::avro::{AvroDecoder, AvroOptions};
 use crate::formats::json::{JsonColumns, JsonOptions, JsonReader};
 use crate::formats::records::{Decoded, Fault};
 
 /// Turns envelopes into rows with weights.
 #[derive(Debug, Clone)]
 pub struct DebeziumDecoder {
-    reader: JsonReader,
-    columns: JsonColumns,
+    envelopes: Envelopes,
     /// With a primary key, only the newest image of a row is wanted.
     keyed: bool,
+}
+
+/// How values become envelopes.
+#[derive(Debug, Clone)]
+enum Envelopes {
+    /// The images are of raw columns, which become the declared ones later.
+    Json(JsonReader, JsonColumns),
+    Avro(AvroDecoder),
 }
 
 /// Rows out of envelopes.
@@ -49,16 +57,48 @@ impl DebeziumDecoder {
         let envelope = vec![image("before"), image("after"), Field::new("op", DataType::Utf8, true)];
         let mut fields = envelope.clone();
         fields.push(Field::new_struct("payload", envelope, true));
-        Ok(DebeziumDecoder { reader: JsonReader::new(Fields::from(fields)), columns, keyed })
+        let reader = JsonReader::new(Fields::from(fields));
+        Ok(DebeziumDecoder { envelopes: Envelopes::Json(reader, columns), keyed })
+    }
+
+    /// A decoder of envelopes in Avro.
+    pub fn of_avro(
+        options: AvroOptions,
+        declared: Fields,
+        keyed: bool,
+    ) -> Result<DebeziumDecoder, ConnectorError> {
+        // What must not be NULL is found later: an image may lack all but the key.
+        let nullable = |field: &FieldRef| field.as_ref().clone().with_nullable(true);
+        let columns: Fields = declared.iter().map(nullable).collect();
+        let image = |name: &str| Field::new_struct(name, columns.clone(), true);
+        let envelope = vec![image("before"), image("after"), Field::new("op", DataType::Utf8, true)];
+        let decoder = AvroDecoder::new(options, Fields::from(envelope))?;
+        Ok(DebeziumDecoder { envelopes: Envelopes::Avro(decoder), keyed })
+    }
+
+    /// The decoder of envelopes in Avro, if they are.
+    pub fn avro(&self) -> Option<&AvroDecoder> {
+        match &self.envelopes {
+            Envelopes::Avro(avro) => Some(avro),
+            Envelopes::Json(..) => None,
+        }
     }
 
     pub fn decode(&self, values: &[&[u8]]) -> Images {
-        let raw = self.reader.read(values);
+        let raw = match &self.envelopes {
+            Envelopes::Json(reader, _) => reader.read(values),
+            Envelopes::Avro(avro) => avro.decode(values),
+        };
         let Decoded { columns, rows, mut bad } = raw;
-        let [before, after, op, payload] = &columns[..] else { unreachable!("the envelope has four fields") };
-        let payload = payload.as_struct();
-        let inner = |idx: usize, outer: &ArrayRef| choose(payload, idx, outer);
-        let (before, after, op) = (inner(0, before), inner(1, after), inner(2, op));
+        let (before, after, op) = match &columns[..] {
+            [before, after, op] => (before.clone(), after.clone(), op.clone()),
+            [before, after, op, payload] => {
+                let payload = payload.as_struct();
+                let inner = |idx: usize, outer: &ArrayRef| choose(payload, idx, outer);
+                (inner(0, before), inner(1, after), inner(2, op))
+            }
+            _ => unreachable!("the envelope has three fields, and in JSON a fourth"),
+        };
 
         // Which image of which envelope becomes a row.
         let mut images: Vec<(Image, usize)> = Vec::new();
@@ -121,7 +161,10 @@ impl DebeziumDecoder {
         };
         let weights = Int64Array::from_iter_values(images.iter().map(weight));
         let mut faults = Vec::new();
-        let columns = self.columns.finish(chosen.as_struct().columns(), &mut faults);
+        let columns = match &self.envelopes {
+            Envelopes::Json(_, columns) => columns.finish(chosen.as_struct().columns(), &mut faults),
+            Envelopes::Avro(_) => chosen.as_struct().columns().to_vec(),
+        };
         let rows = images.iter().map(|(_, row_idx)| rows[*row_idx]).collect();
         let mut images = Images { decoded: Decoded { columns, rows, bad }, weights };
         images.remove(faults);

@@ -37,7 +37,7 @@ options! {
 }
 
 impl EpochUnit {
-    fn time_unit(self) -> TimeUnit {
+    pub fn time_unit(self) -> TimeUnit {
         match self {
             EpochUnit::Seconds => TimeUnit::Second,
             EpochUnit::Milliseconds => TimeUnit::Millisecond,

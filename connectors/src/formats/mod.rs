@@ -1,9 +1,10 @@
 //! Formats: records to changes, and changes to records.
 //!
-//! A record passes two decoders: `ENCODE` turns its bytes into columns (`json`, `csv`, `bytes`),
+//! A record passes two decoders: `ENCODE` turns its bytes into columns (`json`, `csv`, `avro`, `bytes`),
 //! `FORMAT` turns columns and keys into changes (here, and `debezium`). Each value is judged on
 //! its own: a bad one is reported and the others become rows.
 
+pub mod avro;
 pub mod bytes;
 pub mod changelog;
 pub mod csv;
@@ -26,6 +27,7 @@ use arrow::datatypes::{Field, Fields, SchemaRef};
 use tidemill_core::source::{Changes, ConnectorError, partial_schema};
 use tidemill_core::{Delta, SqlState};
 
+use crate::formats::avro::{AvroDecoder, AvroOptions};
 use crate::formats::bytes::BytesDecoder;
 use crate::formats::csv::{CsvDecoder, CsvOptions};
 use crate::formats::debezium::DebeziumDecoder;
@@ -52,6 +54,7 @@ pub struct Decoder {
 enum Values {
     Json(JsonDecoder),
     Csv(CsvDecoder),
+    Avro(AvroDecoder),
     Bytes(BytesDecoder),
     Debezium(Box<DebeziumDecoder>),
     /// The connector brings columns already.
@@ -64,6 +67,8 @@ struct KeyDecoder {
     /// Places in the schema.
     columns: Vec<usize>,
     json: JsonDecoder,
+    /// Of values that come with a schema registry: keys may have schemas of it as well.
+    avro: Option<AvroDecoder>,
     /// Where one column is the key, the key may also be its plain text.
     plain: Option<Field>,
 }
@@ -88,6 +93,7 @@ impl Decoder {
         let owner = match encode {
             Encode::Json => "ENCODE JSON",
             Encode::Csv => "ENCODE CSV",
+            Encode::Avro => "ENCODE AVRO",
             Encode::Bytes => "ENCODE BYTES",
             Encode::Parquet => "ENCODE PARQUET",
             Encode::Native => unreachable!("the connector has chosen an encoding"),
@@ -95,28 +101,38 @@ impl Decoder {
         let mut options = Options::new(owner, spec.encode_options);
         let json = JsonOptions::take(&mut Options::new(owner, &Default::default()))?;
         let mut key_options = json;
+        let mut avro = None;
         let values = match (spec.format, encode) {
             (Format::Debezium, Encode::Json) => {
                 key_options = JsonOptions::take(&mut options)?;
                 Values::Debezium(Box::new(DebeziumDecoder::new(&key_options, declared, keyed)?))
             }
+            (Format::Debezium, Encode::Avro) => {
+                let options = AvroOptions::take(&mut options)?;
+                Values::Debezium(Box::new(DebeziumDecoder::of_avro(options, declared, keyed)?))
+            }
             (Format::Debezium, _) => {
                 let message = format!("FORMAT DEBEZIUM with {owner} is not supported");
                 return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
-                    .with_hint("Use ENCODE JSON."));
+                    .with_hint("Use ENCODE JSON or AVRO."));
             }
             (_, Encode::Json) => {
                 key_options = JsonOptions::take(&mut options)?;
                 Values::Json(JsonDecoder::new(&key_options, declared)?)
             }
             (_, Encode::Csv) => Values::Csv(CsvDecoder::new(&CsvOptions::take(&mut options)?, declared)?),
+            (_, Encode::Avro) => {
+                let decoder = AvroDecoder::new(AvroOptions::take(&mut options)?, declared)?;
+                avro = Some(decoder.clone());
+                Values::Avro(decoder)
+            }
             (_, Encode::Parquet) => Values::Columns,
             (_, _) => Values::Bytes(BytesDecoder::new(&declared)?),
         };
         options.finish()?;
         Ok(Decoder {
             schema: spec.schema.clone(),
-            keys: KeyDecoder::new(spec, &value_columns, &key_options)?,
+            keys: KeyDecoder::new(spec, &value_columns, &key_options, avro.as_ref())?,
             value_columns,
             include: spec.include.to_vec(),
             primary_key: spec.primary_key.to_vec(),
@@ -139,6 +155,45 @@ impl Decoder {
             (Values::Debezium(debezium), _) => self.decode_debezium(debezium, records),
             (_, Format::Upsert) => self.decode_upsert(records),
             (_, _) => self.decode_plain(records),
+        }
+    }
+
+    /// The ids of schemas that have to be fetched before the records are decoded.
+    pub fn missing_schemas(&self, records: &Records<'_>) -> Vec<u32> {
+        let mut ids = Vec::new();
+        if let Some(avro) = self.avro() {
+            let values = records.records.iter().filter_map(|record| record.value.as_ref());
+            ids = avro.missing_schemas(values.map(|range| records.get(range)));
+        }
+        if let Some(avro) = self.keys.as_ref().and_then(|keys| keys.avro.as_ref()) {
+            let keys = records.records.iter().filter_map(|record| record.key.as_ref());
+            ids.extend(avro.missing_schemas(keys.map(|range| records.get(range))));
+        }
+        ids
+    }
+
+    /// Fetches schemas that are missing.
+    pub async fn fetch_schemas(&self, ids: &[u32]) -> Result<(), ConnectorError> {
+        // Keys know the same schemas.
+        match self.avro() {
+            Some(avro) => avro.fetch_schemas(ids).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the schema registry of the values answers, where there is one.
+    pub async fn check_registry(&self, subject: &str) -> Result<(), ConnectorError> {
+        match self.avro() {
+            Some(avro) => avro.check_registry(subject).await,
+            None => Ok(()),
+        }
+    }
+
+    fn avro(&self) -> Option<&AvroDecoder> {
+        match &self.values {
+            Values::Avro(avro) => Some(avro),
+            Values::Debezium(debezium) => debezium.avro(),
+            _ => None,
         }
     }
 
@@ -170,6 +225,7 @@ impl Decoder {
         match &self.values {
             Values::Json(json) => json.decode(values),
             Values::Csv(csv) => csv.decode(values),
+            Values::Avro(avro) => avro.decode(values),
             Values::Bytes(bytes) => bytes.decode(values),
             Values::Debezium(_) => unreachable!("envelopes have their own way"),
             Values::Columns => unreachable!("columns come by way of finish"),
@@ -436,6 +492,7 @@ impl KeyDecoder {
         spec: &SourceSpec<'_>,
         value_columns: &[usize],
         options: &JsonOptions,
+        avro: Option<&AvroDecoder>,
     ) -> Result<Option<KeyDecoder>, ConnectorError> {
         let columns: Vec<usize> =
             spec.primary_key.iter().copied().filter(|idx| value_columns.contains(idx)).collect();
@@ -447,12 +504,28 @@ impl KeyDecoder {
             [only] if text::is_parsable(only.data_type()) => Some(only.as_ref().clone()),
             _ => None,
         };
-        Ok(Some(KeyDecoder { columns, json: JsonDecoder::new(options, fields)?, plain }))
+        let avro = avro.and_then(|avro| avro.with_columns(fields.clone()));
+        Ok(Some(KeyDecoder { columns, json: JsonDecoder::new(options, fields)?, avro, plain }))
+    }
+
+    /// Keys with the id of a schema before them are Avro, the others JSON or text.
+    fn decode(&self, keys: &[&[u8]]) -> Decoded {
+        let Some(avro) = self.avro.as_ref().filter(|_| keys.iter().any(|key| avro::is_framed(key))) else {
+            return self.decode_texts(keys);
+        };
+        let (framed, texts): (Vec<usize>, Vec<usize>) =
+            (0..keys.len()).partition(|idx| avro::is_framed(keys[*idx]));
+        let of = |idxs: &[usize]| -> Vec<&[u8]> { idxs.iter().map(|idx| keys[*idx]).collect() };
+        let of_avro = avro.decode(&of(&framed)).at(&framed);
+        if texts.is_empty() {
+            return of_avro;
+        }
+        avro.merge(vec![of_avro, self.decode_texts(&of(&texts)).at(&texts)], Vec::new())
     }
 
     /// A key is a JSON object with the key's columns; where there is one column, it may also be a
     /// JSON string or number, or plain text.
-    fn decode(&self, keys: &[&[u8]]) -> Decoded {
+    fn decode_texts(&self, keys: &[&[u8]]) -> Decoded {
         let is_object = |key: &[u8]| key.trim_ascii_start().first() == Some(&b'{');
         let Some(field) = &self.plain else {
             return self.json.decode(keys);

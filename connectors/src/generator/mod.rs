@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use futures::FutureExt;
 use tidemill_core::source::ConnectorError;
 
 use crate::options::Options;
 use crate::registry::ConnectorInfo;
-use crate::spec::Encode;
 
 pub use config::GeneratorConfig;
 pub use source::GeneratorSource;
@@ -29,14 +29,10 @@ pub(crate) const CONNECTOR: ConnectorInfo = ConnectorInfo {
     sink_options: None,
     create_source: Some(|spec| Ok(Arc::new(GeneratorSource::new(spec)?))),
     create_sink: None,
-    columns: Some(columns),
+    columns: Some(|spec| std::future::ready(columns(spec.options)).boxed()),
 };
 
-fn columns(
-    options: &BTreeMap<String, String>,
-    _: Encode,
-    _: &BTreeMap<String, String>,
-) -> Result<Option<SchemaRef>, ConnectorError> {
+fn columns(options: &BTreeMap<String, String>) -> Result<Option<SchemaRef>, ConnectorError> {
     let mut options = Options::new("connector \"generator\"", options);
     options.know("connector");
     let config = GeneratorConfig::take(&mut options)?;

@@ -9,7 +9,7 @@ use tidemill_core::source::{Changes, Offset, Offsets, Source, SourceBatch};
 use crate::conformance;
 use crate::declared::Declared;
 use crate::registry::{create_source, source_columns};
-use crate::spec::{Encode, Format, IncludeKind};
+use crate::spec::{Format, IncludeKind};
 
 const BID: &str = "auction bigint!, bidder bigint!, price bigint!, channel text!, url text!, date_time timestamp!, extra text!";
 
@@ -138,8 +138,7 @@ async fn ids_refer_to_what_has_been() {
 
 #[tokio::test]
 async fn all_events_in_one_stream() {
-    let schema =
-        source_columns(generator("").source().options, Encode::Native, &Default::default()).unwrap().unwrap();
+    let schema = source_columns(&generator("").source()).await.unwrap().unwrap();
     let mut declared = generator("").with("events", 100);
     declared.schema = schema;
     let batch = next(&*source(&declared), 0, None).await;

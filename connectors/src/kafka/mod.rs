@@ -12,6 +12,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+
 use crate::registry::ConnectorInfo;
 
 pub use config::{KafkaSinkConfig, KafkaSourceConfig};
@@ -26,5 +28,5 @@ pub(crate) const CONNECTOR: ConnectorInfo = ConnectorInfo {
     sink_options: Some(KafkaSinkConfig::DOCS),
     create_source: Some(|spec| Ok(Arc::new(KafkaSource::new(spec)?))),
     create_sink: Some(|spec| Ok(Arc::new(KafkaSink::new(spec)?))),
-    columns: None,
+    columns: Some(|spec| source::columns(spec).boxed()),
 };

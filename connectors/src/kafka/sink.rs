@@ -12,6 +12,7 @@ use tidemill_core::SqlState;
 use tidemill_core::sink::{Delivery, Refusals, Refused, Sink, SinkBatch, SinkWriter, Written};
 use tidemill_core::source::ConnectorError;
 
+use crate::formats::avro::encoder::AvroEncoder;
 use crate::formats::changelog::{self, Changelog, CsvSinkOptions, Entry};
 use crate::formats::csv::{CsvOptions, RecordEnd};
 use crate::kafka::client::{self, Inquiry, Topic};
@@ -56,6 +57,7 @@ pub struct KafkaSink {
 enum ValueEncode {
     Json,
     Csv(Box<arrow_csv::WriterBuilder>, CsvOptions),
+    Avro(AvroEncoder),
     /// The only column as it is.
     Bytes,
 }
@@ -113,6 +115,9 @@ impl KafkaSink {
                 reading.delimiter = csv.delimiter;
                 ValueEncode::Csv(Box::new(csv.writer()), reading)
             }
+            Encode::Avro => {
+                ValueEncode::Avro(AvroEncoder::new(&mut encode_options, &config.topic, &spec.schema)?)
+            }
             Encode::Bytes => {
                 let only =
                     (spec.schema.fields().len() == 1).then(|| spec.schema.field(0).data_type().clone());
@@ -130,7 +135,7 @@ impl KafkaSink {
             other => {
                 return refuse(
                     format!("connector \"kafka\" cannot write ENCODE {other}"),
-                    "Use ENCODE JSON, CSV or BYTES.",
+                    "Use ENCODE JSON, CSV, AVRO or BYTES.",
                 );
             }
         };
@@ -147,6 +152,14 @@ impl KafkaSink {
             changelog: Changelog::new(spec, config.force_append_only, None)?,
             values,
         })
+    }
+
+    /// Has the schema registry, where there is one, know what is written.
+    async fn register_schema(&self) -> Result<(), ConnectorError> {
+        match &self.values {
+            ValueEncode::Avro(avro) => avro.register().await,
+            _ => Ok(()),
+        }
     }
 
     /// The messages of a batch, in their order.
@@ -220,6 +233,9 @@ impl KafkaSink {
                 }
                 Ok(records)
             }
+            ValueEncode::Avro(avro) => {
+                Ok(avro.encode(&rows).map_err(failed)?.into_iter().map(Some).collect())
+            }
             ValueEncode::Bytes => {
                 let column: ArrayRef = cast(rows.column(0), &DataType::Binary).map_err(failed)?;
                 Ok(column.as_binary::<i32>().iter().map(|value| value.map(<[u8]>::to_vec)).collect())
@@ -255,6 +271,7 @@ impl Sink for KafkaSink {
             let message = format!("looking up topic \"{}\" broke off: {error}", self.topic.name);
             ConnectorError::fatal(SqlState::INTERNAL_ERROR, message)
         })??;
+        self.register_schema().await?;
         match &self.epochs {
             Some(epochs) => transaction::validate(self, epochs).await,
             None => Ok(()),
@@ -262,6 +279,7 @@ impl Sink for KafkaSink {
     }
 
     async fn open(&self, written: Written) -> Result<Box<dyn SinkWriter>, ConnectorError> {
+        self.register_schema().await?;
         match &self.epochs {
             Some(epochs) => Ok(Box::new(TransactionWriter::open(self, epochs, written).await?)),
             None => {

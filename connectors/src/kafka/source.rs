@@ -10,9 +10,11 @@
 //! than the records before `until`, so the first is not believed but asked for again.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -26,7 +28,7 @@ use tidemill_core::source::{
 use tokio::sync::Notify;
 
 use crate::formats::records::{Header, Record, Records};
-use crate::formats::{Decoder, include};
+use crate::formats::{Decoder, avro, include};
 use crate::kafka::client::{Inquiry, Log, Topic};
 use crate::kafka::config::{self, KafkaSourceConfig, Startup};
 use crate::options::Options;
@@ -71,6 +73,8 @@ pub struct KafkaSource {
     decoder: Decoder,
     /// Where the partitions begin that have been found.
     starts: Arc<Mutex<Option<BTreeMap<i32, i64>>>>,
+    /// Whether the schema registry, if there is one, has answered. It is asked once, that a mistake shows early.
+    registry_answered: AtomicBool,
 }
 
 impl KafkaSource {
@@ -112,7 +116,7 @@ impl KafkaSource {
             Encode::Parquet => {
                 let message = "connector \"kafka\" cannot read ENCODE PARQUET";
                 return Err(ConnectorError::fatal(SqlState::FEATURE_NOT_SUPPORTED, message)
-                    .with_hint("Use ENCODE JSON, CSV or BYTES."));
+                    .with_hint("Use ENCODE JSON, CSV, AVRO or BYTES."));
             }
             encode => encode,
         };
@@ -124,7 +128,15 @@ impl KafkaSource {
         }
         let topic = Topic::new(&config.topic, &client);
         let decoder = Decoder::new(spec, encode)?;
-        Ok(KafkaSource { config, startup_offsets, client, topic, decoder, starts: Arc::default() })
+        Ok(KafkaSource {
+            config,
+            startup_offsets,
+            client,
+            topic,
+            decoder,
+            starts: Arc::default(),
+            registry_answered: AtomicBool::new(false),
+        })
     }
 }
 
@@ -143,6 +155,10 @@ impl Source for KafkaSource {
             let message = format!("looking up topic \"{}\" broke off: {error}", self.topic.name);
             ConnectorError::fatal(SqlState::INTERNAL_ERROR, message)
         })??;
+        if !self.registry_answered.load(Ordering::Relaxed) {
+            self.decoder.check_registry(&subject(&self.topic.name)).await?;
+            self.registry_answered.store(true, Ordering::Relaxed);
+        }
         let split = |(partition, start): (i32, i64)| Split {
             id: SplitId(partition.to_string().into()),
             start: Offset::from(start as u64),
@@ -184,6 +200,7 @@ impl Source for KafkaSource {
             asked_for: None,
             failure: None,
             messages: Messages::default(),
+            is_undecoded: false,
         };
         reader.assign()?;
         Ok(Box::new(reader))
@@ -191,6 +208,22 @@ impl Source for KafkaSource {
 }
 
 impl ConnectorSource for KafkaSource {}
+
+/// Under which schema registries have a topic's values, unless told otherwise.
+pub(super) fn subject(topic: &str) -> String {
+    format!("{topic}-value")
+}
+
+/// The columns that the schema of an Avro topic has.
+pub(super) async fn columns(spec: &SourceSpec<'_>) -> Result<Option<SchemaRef>, ConnectorError> {
+    if spec.encode != Encode::Avro {
+        return Ok(None);
+    }
+    let Some(topic) = spec.options.get("topic") else {
+        return Err(Options::new(spec.owner(), spec.options).missing("topic"));
+    };
+    avro::source_columns(spec, &subject(topic)).await.map(Some)
+}
 
 fn number(offset: &Offset) -> Result<i64, ConnectorError> {
     offset.0.parse().map_err(|_| {
@@ -286,6 +319,8 @@ struct KafkaReader {
     /// What went wrong behind the records that were handed over.
     failure: Option<ConnectorError>,
     messages: Messages,
+    /// Whether the messages were taken but not handed over: their schemas could not be had.
+    is_undecoded: bool,
 }
 
 /// Messages copied out of librdkafka's memory.
@@ -301,6 +336,16 @@ impl Messages {
         self.bytes.clear();
         self.records.clear();
         self.headers.clear();
+    }
+
+    fn records(&self, partition: i32) -> Records<'_> {
+        Records {
+            bytes: &self.bytes,
+            records: &self.records,
+            headers: &self.headers,
+            partition: Some(partition),
+            file: None,
+        }
     }
 
     fn push(&mut self, message: &impl Message) {
@@ -405,14 +450,18 @@ impl KafkaReader {
         }
     }
 
+    /// Goes back to messages that were taken but not handed over.
+    fn take_again(&mut self) -> Result<(), ConnectorError> {
+        self.ahead = None;
+        self.failure = None;
+        self.at_end = false;
+        self.assign()?;
+        self.is_undecoded = false;
+        Ok(())
+    }
+
     fn decode(&mut self) -> SourceBatch {
-        let records = Records {
-            bytes: &self.messages.bytes,
-            records: &self.messages.records,
-            headers: &self.messages.headers,
-            partition: Some(self.partition),
-            file: None,
-        };
+        let records = self.messages.records(self.partition);
         let (changes, bad) = self.decoder.decode(&records);
         let bad = bad.into_iter().map(|(idx, fault)| BadRecord {
             offset: Offset::from(records.records[idx].offset as u64),
@@ -443,12 +492,21 @@ impl SplitReader for KafkaReader {
             if until.is_some_and(|until| self.position >= until) {
                 return Ok(None);
             }
+            if self.is_undecoded {
+                self.take_again()?;
+            }
             if let Some(failure) = self.failure.take() {
                 return Err(failure);
             }
-            // From here to the return nothing waits: what was taken is handed over.
+            // From here to the return nothing waits, except for schemas: what was taken is handed over.
             let reached = self.collect(until);
             if !self.messages.records.is_empty() {
+                let missing = self.decoder.missing_schemas(&self.messages.records(self.partition));
+                if !missing.is_empty() {
+                    self.is_undecoded = true;
+                    self.decoder.fetch_schemas(&missing).await?;
+                    self.is_undecoded = false;
+                }
                 return Ok(Some(self.decode()));
             }
             if let Some(until) = until {

@@ -21,8 +21,9 @@ use tidemill_core::{Delta, Epoch};
 
 use crate::conformance::{self, Transcript};
 use crate::declared::Declared;
+use crate::formats::avro::fake_registry::{FakeRegistry, How};
 use crate::kafka::config::KafkaSinkConfig;
-use crate::registry::{create_sink, create_source, validate_sink, validate_source};
+use crate::registry::{create_sink, create_source, source_columns, validate_sink, validate_source};
 use crate::spec::{Encode, Format, IncludeKind};
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
@@ -525,6 +526,194 @@ async fn sink_reports_what_was_not_delivered() {
     let error = write(&kafka(&brokers, "t", ROW)).await.unwrap_err();
     assert_eq!(error.sqlstate.0, "28000");
     assert!(error.to_string().contains("cannot write to topic \"t\""), "{error}");
+}
+
+/// `{id, name}` under id 1, and `{name, id, extra}`, the newer one, under id 2.
+fn registry_of_rows() -> FakeRegistry {
+    let registry = FakeRegistry::start();
+    let record = |fields: &str| format!(r#"{{"type": "record", "name": "r", "fields": [{fields}]}}"#);
+    let (id, name) = (r#"{"name": "id", "type": "long"}"#, r#"{"name": "name", "type": ["null", "string"]}"#);
+    registry.add(1, &record(&format!("{id}, {name}")));
+    registry.add(2, &record(&format!(r#"{name}, {id}, {{"name": "extra", "type": "int"}}"#)));
+    registry
+}
+
+/// Values of ids below 64 and names below 64 bytes, which have their lengths and numbers in one byte.
+fn avro_row(schema: u8, id: u8, name: &str) -> Vec<u8> {
+    let name = [&[2, name.len() as u8 * 2], name.as_bytes()].concat();
+    match schema {
+        1 => [&[0, 0, 0, 0, 1, id * 2][..], &name].concat(),
+        _ => [&[0, 0, 0, 0, schema][..], &name, &[id * 2, 8]].concat(),
+    }
+}
+
+fn produce_bytes(brokers: &str, topic: &str, values: &[(i32, Vec<u8>)]) {
+    let producer = producer(brokers, None);
+    for (partition, value) in values {
+        let record = BaseRecord::<str, [u8]>::to(topic).partition(*partition).payload(&value[..]);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(Duration::from_secs(20)).unwrap();
+}
+
+async fn avro_conforms_on(brokers: &str, topic: &str) {
+    let registry = registry_of_rows();
+    let values = [
+        (0, avro_row(1, 1, "a")),
+        (0, avro_row(2, 2, "b")),
+        (0, avro_row(9, 3, "nobody knows")),
+        (1, avro_row(2, 4, "d")),
+        (0, b"junk".to_vec()),
+        (0, avro_row(1, 5, "e")),
+        (0, avro_row(1, 6, "f")[..8].to_vec()),
+        (0, avro_row(2, 7, "g")),
+    ];
+    produce_bytes(brokers, topic, &values);
+    for batch_rows in [1, 2, 100] {
+        let declared = kafka(brokers, topic, "id bigint!, name text")
+            .encode(Encode::Avro, &[("schema.registry", &registry.url)])
+            .include(IncludeKind::Offset, "o bigint")
+            .with("batch_rows", batch_rows);
+        validate_source(&declared.source()).await.unwrap();
+        let transcript = conformance::check(&*source(&declared), &ends(&[("0", 7), ("1", 1)])).await;
+        assert_eq!(transcript.rows, ["1 | a | 0", "2 | b | 1", "5 | e | 4", "7 | g | 6", "4 | d | 0"]);
+        let reasons: Vec<&str> = transcript
+            .bad
+            .iter()
+            .map(|bad| bad.split_once(" <").map_or(&bad[..], |(reason, _)| reason))
+            .collect();
+        assert_eq!(
+            reasons,
+            [
+                format!("0@2: 22P02: schema id 9 is unknown to schema registry \"{}\"", registry.url),
+                "0@3: 22P02: the record is no Avro of a schema registry: it begins with 0x6a where 0x00 and the \
+                 id of its schema should stand"
+                    .to_string(),
+                "0@5: 22P02: schema id 1: the record ends within its value".to_string(),
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn avro_source_conforms() {
+    let (_cluster, brokers) = mock();
+    avro_conforms_on(&brokers, "t").await;
+}
+
+#[tokio::test]
+async fn registry_that_is_away_costs_no_record() {
+    let (cluster, brokers) = mock();
+    // What waits for a schema is the last message, or all that came with it.
+    for (topic, batch_rows) in [("one", 1), ("many", 100)] {
+        cluster.create_topic(topic, 1, 1).unwrap();
+        away_and_back(&brokers, topic, batch_rows).await;
+    }
+}
+
+/// Reads five messages of which the last two have a schema that the registry is asked for while it is away.
+async fn away_and_back(brokers: &str, topic: &str, batch_rows: u64) {
+    let rows = ["1 | a", "2 | b", "3 | c", "4 | d", "5 | e"];
+    let registry = registry_of_rows();
+    produce_bytes(brokers, topic, &[(0, avro_row(1, 1, "a")), (0, avro_row(1, 2, "b"))]);
+    let declared = kafka(brokers, topic, "id bigint, name text")
+        .encode(Encode::Avro, &[("schema.registry", &registry.url)])
+        .with("batch_rows", batch_rows);
+    let source = source(&declared);
+    let split = SplitId::from("0");
+    let mut reader = source.open(&split, &Offset::from(0)).await.unwrap();
+    let mut seen = Transcript::default();
+    let patience = Duration::from_secs(20);
+    while seen.rows.len() < 2 {
+        let batch = tokio::time::timeout(patience, reader.next(None)).await.unwrap().unwrap();
+        seen.add(&split, &batch.expect("a topic never ends"));
+    }
+
+    registry.answer_like(How::Away);
+    let more = [avro_row(1, 3, "c"), avro_row(2, 4, "d"), avro_row(2, 5, "e")];
+    produce_bytes(brokers, topic, &more.map(|value| (0, value)));
+    // In the end, a message behind `until` has been seen, too.
+    for until in [None, Some(5), None, Some(4)] {
+        let until = until.map(Offset::from);
+        let error = loop {
+            match tokio::time::timeout(patience, reader.next(until.as_ref())).await.unwrap() {
+                Ok(batch) => seen.add(&split, &batch.expect("there is more")),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.transient, "{error}");
+        assert!(error.to_string().contains(&format!("schema registry \"{}\" does not answer", registry.url)));
+        // Those of the schema that is known may go on.
+        assert!(seen.rows.len() <= 3, "{:?}", seen.rows);
+    }
+    // Whoever stops waiting loses nothing either.
+    for _ in 0..3 {
+        let until = Offset::from(4);
+        let waited = tokio::time::timeout(Duration::from_micros(1), reader.next(Some(&until))).await;
+        assert!(!matches!(waited, Ok(Ok(_))), "nobody knows the schema");
+    }
+    registry.answer_like(How::Well);
+    while seen.rows.len() < rows.len() {
+        let batch = tokio::time::timeout(patience, reader.next(None)).await.unwrap().unwrap();
+        seen.add(&split, &batch.expect("a topic never ends"));
+    }
+    assert_eq!(seen.rows, rows);
+    assert_eq!(seen.bad, Vec::<String>::new());
+
+    // A declaration that names a registry which is away is told so at once.
+    registry.answer_like(How::Away);
+    let error = validate_source(&declared.source()).await.unwrap_err();
+    assert_eq!(error.sqlstate.0, "08001", "{error}");
+}
+
+async fn avro_round_trips(brokers: &str, topic: impl Fn(&str) -> String) {
+    let registry = FakeRegistry::start();
+    let options = [("schema.registry", &registry.url[..])];
+    let declare = |topic: &str| kafka(brokers, topic, ROW).encode(Encode::Avro, &options);
+
+    let upsert = topic("avro-upsert");
+    let sink = declare(&upsert).format(Format::Upsert).key(&[0]).retracting();
+    validate_sink(&sink.sink()).await.unwrap();
+    write(&sink).await.unwrap();
+    let back = declare(&upsert).format(Format::Upsert).key(&[0]);
+    let rows = ["+ 1 | a", "+ 2 | b, c", "- 2 | NULL", "+ 1 | z"];
+    assert_eq!(read(&*source(&back), "0", 4).await.rows, rows);
+    // The columns are those of the schema that the sink has registered.
+    let found = source_columns(&kafka(brokers, &upsert, "").encode(Encode::Avro, &options).source()).await;
+    let found = found.unwrap().expect("the registry knows them");
+    let names: Vec<&String> = found.fields().iter().map(|field| field.name()).collect();
+    assert_eq!(names, ["id", "name"]);
+
+    let plain = topic("avro-plain");
+    write(&declare(&plain)).await.unwrap();
+    assert_eq!(read(&*source(&declare(&plain)), "0", 2).await.rows, ["1 | a", "2 | b, c"]);
+
+    // Other columns under the same subject are not taken.
+    let other = kafka(brokers, &plain, "id text").encode(Encode::Avro, &options);
+    let error = validate_sink(&other.sink()).await.unwrap_err();
+    assert_eq!(error.sqlstate.0, "42804");
+    assert!(error.to_string().contains(&format!("subject \"{plain}-value\"")), "{error}");
+}
+
+#[tokio::test]
+async fn sink_writes_avro_that_the_source_reads() {
+    let (cluster, brokers) = mock();
+    avro_round_trips(&brokers, |topic| {
+        cluster.create_topic(topic, 1, 1).unwrap();
+        topic.to_string()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn real_broker_has_avro() {
+    let Some(brokers) = real() else { return };
+    let topics = [fresh("avro"), fresh("avro-upsert"), fresh("avro-plain")];
+    create_topic(&brokers, &topics[0], 2).await;
+    create_topic(&brokers, &topics[1], 1).await;
+    create_topic(&brokers, &topics[2], 1).await;
+    avro_conforms_on(&brokers, &topics[0]).await;
+    avro_round_trips(&brokers, |name| topics[if name == "avro-upsert" { 1 } else { 2 }].clone()).await;
 }
 
 /// The address of a real broker, if there is one for us.

@@ -109,7 +109,8 @@ impl Given {
         // Without a word for it, records are JSON, as they are in Kafka.
         let encode = if spec.encode == Encode::Native { Encode::Json } else { spec.encode };
         self.decoder = match encode {
-            Encode::Parquet => None,
+            // Nobody is asked for schemas here.
+            Encode::Parquet | Encode::Avro => None,
             encode => Decoder::new(spec, encode).ok(),
         };
     }
