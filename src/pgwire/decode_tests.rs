@@ -21,7 +21,15 @@ fn text_parameters() {
     assert_eq!(text("\\x00ff", &PgType::BYTEA).unwrap(), ScalarValue::Binary(Some(vec![0, 255])));
     assert_eq!(text("a\\\\b\\001", &PgType::BYTEA).unwrap(), ScalarValue::Binary(Some(b"a\\b\x01".to_vec())));
     assert_eq!(text("x", &PgType::UNKNOWN).unwrap(), ScalarValue::Utf8(Some("x".into())));
-    assert_eq!(text("{\"a\":1}", &PgType::JSONB).unwrap(), ScalarValue::Utf8(Some("{\"a\":1}".into())));
+    // As columns of the type keep them.
+    assert_eq!(
+        text("{\"b\":2,\"a\":1}", &PgType::JSONB).unwrap(),
+        ScalarValue::Utf8(Some(r#"{"a": 1, "b": 2}"#.into()))
+    );
+    let uuid = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11";
+    assert_eq!(text(&uuid.to_uppercase(), &PgType::UUID).unwrap(), ScalarValue::Utf8(Some(uuid.into())));
+    assert_eq!(sqlstate("xyz", &PgType::UUID), "22P02");
+    assert_eq!(sqlstate("{", &PgType::JSONB), "22P02");
     assert_eq!(parameter(None, Format::Text, &PgType::INT8).unwrap(), ScalarValue::Int64(None));
 }
 

@@ -78,7 +78,7 @@ fn what_a_stored_name_stands_for_does_not_change() {
             assert_eq!(run(&mut session, "SELECT DISTINCT name FROM w").await, [["new"]]);
             for pipeline in ["p", "q"] {
                 let verified = run(&mut session, &format!("VERIFY PIPELINE {pipeline}")).await;
-                assert_eq!(verified[0][0], "equal", "{verified:?}");
+                assert_eq!(verified[0][2], "equal", "{verified:?}");
             }
             drop(session);
             session = open(directory.path()).await;
