@@ -278,7 +278,7 @@ impl Session {
         let text = Bytes::from(std::mem::take(&mut lines.text));
         let start = |line: usize| line.checked_sub(1).map_or(0, |before| ends[before]);
         let mut refused = Vec::new();
-        let mut todo: Vec<Range<usize>> = vec![0..ends.len()];
+        let mut todo: Vec<Range<usize>> = std::iter::once(0..ends.len()).collect();
         while let Some(some) = todo.pop() {
             if some.is_empty() {
                 continue;
