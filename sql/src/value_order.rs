@@ -20,7 +20,10 @@ pub fn with_value_order(plan: LogicalPlan) -> Result<LogicalPlan> {
         let ordered = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let ordered = expr.transform_up(|expr| match expr {
-                Expr::AggregateFunction(mut function) if ORDERED.contains(&function.func.name()) => {
+                // DataFusion orders the values of one with DISTINCT only by what they were before types were settled.
+                Expr::AggregateFunction(mut function)
+                    if ORDERED.contains(&function.func.name()) && !function.params.distinct =>
+                {
                     let is_constant = |value: &&Expr| matches!(value, Expr::Literal(..));
                     let values = function.params.args.iter().filter(|value| !is_constant(value)).cloned();
                     let values: Vec<SortExpr> =

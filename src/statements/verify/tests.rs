@@ -131,7 +131,6 @@ fn what_the_query_leaves_open_is_no_difference() {
             "array_agg(v) AS a, string_agg(s, ',') AS b",
             "array_agg(v ORDER BY k) AS a, json_agg(v) AS b, jsonb_agg(s) AS c",
             "first_value(v) AS a, last_value(s) AS b, nth_value(v, 2) AS c, count(v) AS d",
-            "array_agg(DISTINCT v) AS a",
         ]
         .iter()
         .enumerate()
