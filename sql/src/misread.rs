@@ -6,8 +6,8 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Column, DataFusionError, Result};
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, SkipType};
 use datafusion::sql::sqlparser::ast::{
-    Expr as SqlExpr, Function, JoinConstraint, JoinOperator, Query, Select, TableFactor, TableWithJoins,
-    VisitorMut, WindowFrame, WindowFrameBound, WindowType,
+    Expr as SqlExpr, Function, JoinConstraint, JoinOperator, Query, Select, SelectFlavor, SetExpr,
+    TableFactor, TableWithJoins, VisitorMut, WindowFrame, WindowFrameBound, WindowType,
 };
 use tidemill_core::SqlState;
 
@@ -26,7 +26,25 @@ struct Reader;
 impl VisitorMut for Reader {
     type Break = Refusal;
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Refusal> {
+        match query.body.as_ref() {
+            SetExpr::Table(_) => ControlFlow::Break(
+                Refusal::unsupported("TABLE as a query").with_hint("Write SELECT * FROM name.").near("table"),
+            ),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Refusal> {
+        if select.flavor != SelectFlavor::Standard {
+            let refusal = Refusal::unsupported("FROM before SELECT").with_hint("Write SELECT … FROM name.");
+            return ControlFlow::Break(refusal.near("from"));
+        }
+        if select.into.is_some() {
+            let refusal =
+                Refusal::unsupported("SELECT … INTO").with_hint("Use CREATE TABLE name AS SELECT ….");
+            return ControlFlow::Break(refusal.near("into"));
+        }
         select.from.iter().try_for_each(merged_columns)
     }
 

@@ -74,3 +74,5 @@ SELECT id, coalesce(x, 0.5), greatest(x, 1.5), CASE WHEN id > 3 THEN 1.5 ELSE x 
 SELECT x FROM fl WHERE id = 1 UNION ALL SELECT 1.5 ORDER BY 1;
 SELECT f.id FROM fl f JOIN (SELECT 2.5 AS n) d ON f.y = d.n;
 SELECT count(*) FROM fl GROUP BY x HAVING x > 1.5 AND x < 1e17;
+INSERT INTO fl VALUES (7, 1e17, 0.5), (8, 'NaN', 1), (9, -2.5, 2.5e0);
+SELECT id, x, y FROM fl WHERE id > 6 ORDER BY id;

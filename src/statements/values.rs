@@ -59,7 +59,8 @@ fn literal(expr: &Expr, target: &DataType, params: &[ScalarValue]) -> Option<Sca
 }
 
 fn number(text: String, target: &DataType) -> Option<ScalarValue> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'.'));
+    let is_plain =
+        text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E'));
     // A number has no negative zero, which its text would be read as.
     if text.starts_with('-') && !text.bytes().any(|byte| (b'1'..=b'9').contains(&byte)) {
         return None;
