@@ -176,11 +176,30 @@ impl Engine {
         // what a crash left of it.
         let open = |id: u64| {
             let root = self.root.child(&format!("dataflows/{id}"));
-            let is_wanted = |meta: &Value| words_in(meta).iter().any(|member| known.contains(&member.state));
-            async move { Ok::<_, Error>((id, CheckpointStore::open_if(root, is_wanted).await?)) }
+            async move {
+                let mut wanted: BTreeSet<RelationId> = BTreeSet::new();
+                let opened = CheckpointStore::open_if(root.clone(), |meta| {
+                    let states = words_in(meta).into_iter().map(|member| member.state);
+                    wanted = states.filter(|state| known.contains(state)).collect();
+                    !wanted.is_empty()
+                });
+                let opened = opened.await;
+                Ok::<_, Error>((id, root, wanted, opened))
+            }
         };
         let mut opened = stream::iter(ids.into_iter().rev().map(open)).buffered(N_OPENED);
-        while let Some((id, (store, checkpoint))) = opened.try_next().await? {
+        while let Some((id, root, wanted, opened)) = opened.try_next().await? {
+            let (store, checkpoint) = match opened {
+                Ok(opened) => opened,
+                // Written late, after its members had gone over to another dataflow and all else of it had been removed.
+                Err(tidemill_storage::Error::Damaged { .. })
+                    if !wanted.is_empty() && wanted.is_subset(&taken) =>
+                {
+                    tidemill_storage::remove_all(&root).await?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let members = checkpoint.as_ref().map(members_in).unwrap_or_default();
             match checkpoint {
                 Some(checkpoint) if members.iter().any(|id| known.contains(id) && !taken.contains(id)) => {
