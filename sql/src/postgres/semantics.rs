@@ -144,7 +144,8 @@ fn input_schema(node: &LogicalPlan) -> DFSchema {
 fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::AggregateFunction(mut function) if function.func.name() == "sum" => {
-            let widened = widen(&mut function.params.args, schema);
+            let widened = widen(&mut function.params.args, schema) || !function.params.order_by.is_empty();
+            function.params.order_by.clear();
             let expr = Expr::AggregateFunction(function);
             Ok(if widened { Transformed::yes(expr) } else { Transformed::no(expr) })
         }
@@ -192,6 +193,7 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             // The next whole number may have one digit more.
             if let [arg] = &mut function.args[..]
                 && let Ok(DataType::Decimal128(precision @ ..38, scale @ 1..)) = arg.get_type(schema)
+                && !is_cast_from(arg, &DataType::Decimal128(precision - 1, scale), schema)
             {
                 let wider =
                     Cast::new(Box::new(std::mem::take(arg)), DataType::Decimal128(precision + 1, scale));
@@ -232,6 +234,11 @@ fn exact(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
+/// Whether an expression is a cast of a value of a type, as it is when it comes here again.
+fn is_cast_from(expr: &Expr, data_type: &DataType, schema: &DFSchema) -> bool {
+    matches!(expr, Expr::Cast(cast) if cast.expr.get_type(schema).is_ok_and(|from| from == *data_type))
+}
+
 /// Whether an aggregate is the same in whatever order its values come.
 fn is_free_of_order(function: &str) -> bool {
     let free = [
@@ -249,7 +256,6 @@ fn is_free_of_order(function: &str) -> bool {
         "min",
         "stddev",
         "stddev_pop",
-        "sum",
         "var",
         "var_pop",
         "var_samp",
